@@ -1,0 +1,237 @@
+"""Every message that one role may send another.
+
+Between two roles stands a SOCK_SEQPACKET pair; a packet is a msgpack array of these messages (`wire.py`), with file
+descriptors beside it where a message says so. Each role declares in `privsep/roles.py` which of them it accepts from whom; any
+other message is fatal to the receiver of it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from gatepost.model import Envelope, NextHopTrouble, Outcome
+
+
+class Message(msgspec.Struct, array_like=True, tag=True, gc=False):
+    """Base of all messages; the tag is the class name."""
+
+
+# --- supervisor and every role --------------------------------------------------------------------------------------
+
+
+class Start(Message):
+    """First message to a role: its instance, its configuration (msgpack of `config.schema.Config`), descriptors beside it.
+
+    Descriptors: event log, then what the roles table names (listening sockets for a receiver; a root directory none).
+    """
+
+    role: str
+    instance: int
+    generation: int
+    config: bytes
+    root: str  # directory to chroot into; empty: no chroot
+    uid: int  # -1: keep
+    gid: int
+    extra: dict[str, str] = {}
+
+
+class Ready(Message):
+    """A role has locked itself in; `rights` is the one line that names its rights."""
+
+    rights: str
+
+
+class Fatal(Message):
+    """A role cannot go on; it exits after this. `advice` is what the operator should do."""
+
+    reason: str
+    advice: str = ""
+
+
+class Link(Message):
+    """One end of a new socket pair to a peer role (descriptor beside it). Replaces an older link to the same peer."""
+
+    role: str
+    instance: int
+    generation: int
+
+
+class LinkLost(Message):
+    """A role lost its link to a peer that may still live: the supervisor makes a new pair if it does."""
+
+    role: str
+    instance: int
+    generation: int
+
+
+class Drain(Message):
+    """Take nothing new, finish what is under way, exit 0 within `limit_s`."""
+
+    limit_s: float
+
+
+class Reconfigure(Message):
+    """To the queue only: go on with this configuration."""
+
+    config: bytes
+
+
+class Reload(Message):
+    """Control asks the supervisor to reload the configuration (`gatepost reload`)."""
+
+    request: int
+
+
+class ReloadDone(Message):
+    """The supervisor's answer: empty `errors` if the new generation is ready."""
+
+    request: int
+    errors: list[str]
+
+
+# --- receiver and queue ---------------------------------------------------------------------------------------------
+
+
+class NeedSegment(Message):
+    """A receiver wants a segment to append to; the answer is SegmentOpened."""
+
+
+class SegmentOpened(Message):
+    """A new empty segment (descriptor beside it, write-only, append), its name already durable in its directory."""
+
+    segment: int
+
+
+class SegmentSealed(Message):
+    """The receiver appends no more; everything it acknowledged lies below `length_bytes`."""
+
+    segment: int
+    length_bytes: int
+
+
+class NeedBodyFiles(Message):
+    """A receiver wants `count` body files for large messages."""
+
+    count: int
+
+
+class BodyFilesOpened(Message):
+    """New empty body files (a descriptor each beside it, in order, read-write), names already durable."""
+
+    numbers: list[int]
+
+
+class BodyFileUnused(Message):
+    """The receiver will not use this body file: the queue removes it."""
+
+    number: int
+
+
+class Accepted(Message):
+    """A message is durable and was acknowledged. Offsets are those of its record in the segment."""
+
+    segment: int
+    offset: int
+    end: int  # offset just behind the record
+    envelope: Envelope
+    content_offset: int  # of trace field and message; 0 with a body file
+    content_bytes: int
+    body_file: int = 0  # 0: the content lies in the segment
+
+
+class SpoolHealth(Message):
+    """The queue tells receivers whether mail may be accepted; `reason` is for the log."""
+
+    accepting: bool
+    reason: str
+
+
+# --- queue and deliverer --------------------------------------------------------------------------------------------
+
+
+class SourceShared(Message):
+    """A file with message contents, for reading (descriptor beside it). `source` is the queue's number for it."""
+
+    source: int
+
+
+class SourceGone(Message):
+    """No more attempts will name this source: close it."""
+
+    source: int
+
+
+class Attempt(Message):
+    """One attempt: this message, these of its recipients, all with the same next hop."""
+
+    job: int
+    source: int
+    content_offset: int
+    content_bytes: int
+    next_hop: str
+    limit: int  # connections to this next hop that may be open at once now
+    envelope: Envelope
+    recipients: list[int]  # indices into envelope.recipients
+
+
+class AttemptDone(Message):
+    """What came of an Attempt: an outcome for each of its recipients."""
+
+    job: int
+    trouble: NextHopTrouble
+    outcomes: list[Outcome]
+    reused: bool = False  # it went over a kept connection
+    seconds: float = 0.0
+
+
+# --- resolver -------------------------------------------------------------------------------------------------------
+
+
+class Lookup(Message):
+    """A DNS question. `kind` is "A", "AAAA", "MX", "PTR", "TXT", "TLSA" ...; `name` an A-label domain name."""
+
+    query: int
+    kind: str
+    name: str
+
+
+class LookupDone(Message):
+    """The answer: `status` is "ok", "nodata", "nxdomain" or "tempfail"; records are presentation text, MX "10 mx.example".
+
+    `secure` is the AD flag, and only ever true from a resolver that is trusted to validate.
+    """
+
+    query: int
+    status: str
+    records: list[str]
+    ttl_s: int
+    secure: bool = False
+    reason: str = ""
+
+
+# --- control and every role -----------------------------------------------------------------------------------------
+
+
+class Ask(Message):
+    """A question of the control role: `what` is a verb of the role ("ledger", "list", "show", "retry", "remove", "privs")."""
+
+    request: int
+    what: str
+    arguments: dict[str, str | int | float | bool | list[str] | None] = {}
+
+
+class Answer(Message):
+    """One part of an answer; `more` says that others follow. `data` is JSON."""
+
+    request: int
+    data: bytes
+    more: bool = False
+
+
+Any = (
+    Start | Ready | Fatal | Link | LinkLost | Drain | Reconfigure | Reload | ReloadDone
+    | NeedSegment | SegmentOpened | SegmentSealed | NeedBodyFiles | BodyFilesOpened | BodyFileUnused | Accepted | SpoolHealth
+    | SourceShared | SourceGone | Attempt | AttemptDone
+    | Lookup | LookupDone
+    | Ask | Answer
+)

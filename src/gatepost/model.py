@@ -1,0 +1,87 @@
+"""The nouns that every layer shares: addresses, envelopes, routes, outcomes.
+
+Plain values without behaviour that does I/O. Structs are `array_like`, so that their msgpack form is compact and
+stable: fields are only ever appended, always with a default (the spool on disk outlives a version).
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class Address(msgspec.Struct, frozen=True, gc=False):
+    """A mailbox of a path (RFC 5321 4.1.2), as parsed once in `smtp/command.py`.
+
+    `text` is what stands between the angle brackets on the wire, without a source route; it is sent on unchanged.
+    `local` is the local part as written (quotes kept). `domain` is lower case, A-labels, no trailing dot; an address
+    literal keeps its brackets (`[192.0.2.1]`, `[IPv6:...]`); it is empty for `<Postmaster>` without a domain.
+    """
+
+    text: str
+    local: str
+    domain: str
+
+
+class Recipient(msgspec.Struct, array_like=True, gc=False):
+    """One forward-path of an envelope, and where it is to go."""
+
+    address: str  # forward-path mailbox, the `text` of its Address
+    domain: str  # lower case, A-labels
+    next_hop: str  # canonical next-hop name, see routing/nexthop.py: "smtp://10.0.0.5:25", "mx:example.net", "maildir:/v"
+    notify: int = 0  # DSN NOTIFY bits (RFC 3461); 0 = not given
+    original: str = ""  # DSN ORCPT as received; empty = not given
+
+
+class Envelope(msgspec.Struct, array_like=True, gc=False):
+    """A mail transaction as accepted; what the spool stores in front of the message."""
+
+    id: str  # message id of ours (not Message-ID), ASCII letters and digits, also in the 250 reply and every event
+    session_id: str
+    reverse_path: str  # mailbox text; empty for the null reverse-path
+    recipients: list[Recipient]
+    received_s: float  # wall clock, seconds since the epoch
+    peer_address: str  # IP address text of the client; "local" for what the gateway itself made (DSN)
+    helo: str
+    permit: str  # the right under which it was accepted: "recipient-domain", "network 10.0.0.0/8", "dsn"
+    body_type: str = "7BIT"  # "7BIT", "8BITMIME" or "BINARYMIME", as declared in MAIL
+    smtputf8: bool = False
+    has_8bit: bool = False  # the content holds a byte over 127 (observed, whatever was declared)
+    needs_stuffing: bool = False  # a line of the content begins with a dot
+    envelope_id: str = ""  # DSN ENVID
+    ret: str = ""  # DSN RET: "", "FULL" or "HDRS"
+
+
+class Result(enum.IntEnum):
+    """What became of one recipient in one delivery attempt. The numbers are written to the journal: never reuse one."""
+
+    DELIVERED = 1
+    DEFERRED = 2
+    FAILED = 3
+
+
+class Outcome(msgspec.Struct, array_like=True, gc=False):
+    """The result of one attempt for one recipient.
+
+    `stage` says where it ended: "connect", "greeting", "helo", "mail", "rcpt", "data", "body", "mx", "maildir", "policy".
+    `code` is the SMTP reply code (0 if there was no reply), `status` the enhanced code "5.1.1" (never empty),
+    `text` the reply verbatim (lines joined by "\\n", controls removed, at most 1,000 characters) or our own words.
+    `host` is "name[address]:port" of the host that answered, or empty.
+    """
+
+    recipient: int  # index into Envelope.recipients
+    result: Result
+    stage: str
+    code: int
+    status: str
+    text: str
+    host: str = ""
+
+
+class NextHopTrouble(enum.IntEnum):
+    """Whether an attempt says something of the next hop itself, which decides back-off of the whole next hop."""
+
+    NONE = 0  # the next hop works, whatever it said of this message
+    BUSY = 1  # it answers, and wants fewer connections (421, 4xx in greeting, connection limit)
+    DOWN = 2  # no connection, time-out, lost connection, DNS temporary failure
