@@ -36,9 +36,14 @@ class Start(Message):
 
 
 class Ready(Message):
-    """A role has locked itself in; `rights` is the one line that names its rights."""
+    """A role has locked itself in; `rights` is the one line that names its rights, `tries` JSON of what it tried in vain."""
 
     rights: str
+    tries: bytes = b"[]"
+
+
+class Serving(Message):
+    """A receiver accepts connections now."""
 
 
 class Fatal(Message):
@@ -65,13 +70,25 @@ class LinkLost(Message):
 
 
 class Drain(Message):
-    """Take nothing new, finish what is under way, exit 0 within `limit_s`."""
+    """Take nothing new, finish what is under way, exit 0 within `limit_s`.
+
+    With `end_sessions` a session ends at its next command (421); without, it may go on until the limit (reload).
+    """
 
     limit_s: float
+    end_sessions: bool = True
+
+
+class PeerGone(Message):
+    """A role has died or ended (to the queue): nobody writes any more to what it held."""
+
+    role: str
+    instance: int
+    generation: int
 
 
 class Reconfigure(Message):
-    """To the queue only: go on with this configuration."""
+    """To the queue only: go on with this configuration (a new event log descriptor beside it)."""
 
     config: bytes
 
@@ -125,6 +142,15 @@ class BodyFileUnused(Message):
     """The receiver will not use this body file: the queue removes it."""
 
     number: int
+
+
+class Holding(Message):
+    """First message of a receiver on a new link: what it holds from before, in no case anything else.
+
+    Its segment of before has been sealed with SegmentSealed by now; these body files are being written to.
+    """
+
+    body_files: list[int]
 
 
 class Accepted(Message):
@@ -229,8 +255,8 @@ class Answer(Message):
 
 
 Any = (
-    Start | Ready | Fatal | Link | LinkLost | Drain | Reconfigure | Reload | ReloadDone
-    | NeedSegment | SegmentOpened | SegmentSealed | NeedBodyFiles | BodyFilesOpened | BodyFileUnused | Accepted | SpoolHealth
+    Start | Ready | Serving | Fatal | Link | LinkLost | PeerGone | Drain | Reconfigure | Reload | ReloadDone
+    | NeedSegment | SegmentOpened | SegmentSealed | NeedBodyFiles | BodyFilesOpened | BodyFileUnused | Holding | Accepted | SpoolHealth
     | SourceShared | SourceGone | Attempt | AttemptDone
     | Lookup | LookupDone
     | Ask | Answer

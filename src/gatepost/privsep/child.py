@@ -1,0 +1,104 @@
+"""One role process as the supervisor sees it: how it is started, what it said of itself, how it is stopped.
+
+fork+exec of a fresh interpreter (`posix_spawn`): a role shares no memory with the supervisor, so that nothing read by root
+(keys, other roles' secrets) is inherited by accident. Descriptor 3 is its control channel; everything else comes over it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+from gatepost.ipc.messages import Message
+from gatepost.ipc.wire import LinkClosed, PacketReader, send_blocking
+
+CONTROL_DESCRIPTOR = 3
+SEND_TIMEOUT_S = 5.0  # a role that does not read its few control messages must not stop the supervisor
+_ENVIRONMENT_KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "GATEPOST_SECCOMP")
+
+
+class State(enum.Enum):
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+class Child:
+    """A role process; `key` is (role, instance, generation)."""
+
+    def __init__(self, role: str, instance: int, generation: int) -> None:
+        self.role = role
+        self.instance = instance
+        self.generation = generation
+        self.state = State.STARTING
+        self.is_serving = False
+        self.rights = ""
+        self.tries = b"[]"
+        self.pid = 0
+        self.started_s = 0.0
+        self.kill_at_s: float | None = None
+        self.reader: PacketReader | None = None
+        self._sock: socket.socket | None = None
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        return self.role, self.instance, self.generation
+
+    @property
+    def name(self) -> str:
+        return f"{self.role}/{self.instance}"
+
+    def spawn(self, now_s: float) -> None:
+        """Start the process; raises OSError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self.pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-I", "-m", "gatepost.roles", self.role, str(self.instance)],
+                {key: os.environ[key] for key in _ENVIRONMENT_KEPT if key in os.environ},
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), CONTROL_DESCRIPTOR),
+                ],
+                setsigmask=[],
+                setsigdef=[signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE],
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.settimeout(SEND_TIMEOUT_S)
+        self._sock = ours
+        self.reader = PacketReader(ours)
+        self.started_s = now_s
+
+    def fileno(self) -> int:
+        return self._sock.fileno() if self._sock is not None else -1
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
+        """Send, or say that the role is gone (its end is noticed elsewhere)."""
+        if self._sock is None:
+            return False
+        try:
+            send_blocking(self._sock, message, descriptors)
+        except (LinkClosed, OSError):
+            return False
+        return True
+
+    def signal(self, number: int) -> None:
+        if self.pid and self.state is not State.GONE:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def close(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+        self.state = State.GONE

@@ -1,0 +1,110 @@
+"""What the supervisor prepares with its own rights before a role exists: directories, sockets, the event log, start messages."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+from gatepost.config.schema import Config
+from gatepost.config.users import role_ids
+from gatepost.ipc.messages import Start
+from gatepost.net.resolvconf import read_resolv_conf
+from gatepost.privsep.listeners import Listeners, bind_control
+from gatepost.privsep.plan import Placement, maildir_roots
+from gatepost.privsep.roles import ROLES
+from gatepost.spool.prepare import prepare_spool
+
+EVENT_MODE = 0o640
+
+
+class Ground:
+    """Holds every descriptor that roles inherit. `prepare` raises SpoolRefused, ListenError or OSError."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._ids = role_ids(config)
+        self._as_root = os.geteuid() == 0
+        self.listeners = Listeners()
+        self.event_descriptor = 2
+        self._control: socket.socket | None = None
+
+    @property
+    def control_path(self) -> str:
+        return control_path(self._config)
+
+    def prepare(self) -> None:
+        config = self._config
+        queue_uid, queue_gid, _ = self._ids["queue"]
+        prepare_spool(config.spool, queue_uid=queue_uid, queue_gid=queue_gid, allow_volatile=config.queue.allow_volatile)
+        run = os.path.join(config.spool, "run")
+        _make_directory(run, 0o755)
+        _make_directory(os.path.join(run, "empty"), 0o555)
+        box_uid, box_gid, _ = self._ids["maildir"]
+        for root in maildir_roots(config):
+            if not os.path.isdir(root):
+                os.makedirs(root, 0o700)
+                os.chown(root, box_uid, box_gid)
+        self.reopen_events(config)
+        self.listeners.bind_all(config.listen)
+        self._control = bind_control(self.control_path)
+
+    def reopen_events(self, config: Config) -> None:
+        """Open the event log anew (start, SIGHUP); the old descriptor stays open in the roles that have it."""
+        old = self.event_descriptor
+        if config.events.output == "stderr":
+            self.event_descriptor = 2
+        else:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self.event_descriptor = os.open(config.events.output, flags, EVENT_MODE)
+        if old != 2:
+            os.close(old)
+
+    def start_message(self, placement: Placement, config: Config, encoded: bytes) -> tuple[Start, list[int]]:
+        """The Start of a role and the descriptors that go with it: event log first, then what its row names."""
+        uid, gid, _ = self._ids[placement.role]
+        root = {
+            "empty": os.path.join(config.spool, "run", "empty"),
+            "spool": config.spool,
+            "maildir": placement.root,
+        }[ROLES[placement.role].root]
+        descriptors = [self.event_descriptor]
+        extra: dict[str, str] = {}
+        if placement.role == "receiver":
+            descriptors += self.listeners.descriptors(config.listen)
+        elif placement.role == "control" and self._control is not None:
+            descriptors.append(self._control.fileno())
+        elif placement.role == "resolver":
+            extra["servers"] = " ".join(config.dns.servers or read_resolv_conf())
+        elif placement.role == "deliverer":
+            extra["own"] = " ".join(self.listeners.bound())
+        start = Start(
+            role=placement.role,
+            instance=placement.instance,
+            generation=placement.generation,
+            config=encoded,
+            root=root,
+            uid=uid if self._as_root else -1,
+            gid=gid if self._as_root else -1,
+            extra=extra,
+        )
+        return start, descriptors
+
+    def release(self) -> None:
+        """Close what is ours; the control socket's name goes."""
+        self.listeners.close_except([])
+        if self._control is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self.control_path)
+            self._control.close()
+
+
+def control_path(config: Config) -> str:
+    """Where the administrator's socket is."""
+    return config.control_socket or os.path.join(config.spool, "run", "control.sock")
+
+
+def _make_directory(path: str, mode: int) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, mode)
+    os.chmod(path, mode)

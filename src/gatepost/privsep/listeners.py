@@ -1,0 +1,116 @@
+"""Sockets that the supervisor binds before any role is locked in, and keeps over reloads.
+
+A listening socket is shared by all receivers of all generations: a reload never closes it while its address stays configured, so
+no connection is refused in between.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import stat
+
+BACKLOG = 4096  # the kernel cuts it to net.core.somaxconn; a smaller one drops connections in a burst
+
+
+class ListenError(Exception):
+    """An address cannot be bound; the text says which and what to do."""
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """`192.0.2.1:25` or `[2001:db8::1]:25` to host and port; the configuration has been checked before."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+class Listeners:
+    """The set of bound listening sockets by their configured address."""
+
+    def __init__(self) -> None:
+        self._sockets: dict[str, socket.socket] = {}
+
+    def bind_all(self, addresses: list[str]) -> list[str]:
+        """Bind what is not bound yet; on a failure nothing new stays bound. Returns the newly bound addresses."""
+        new: list[str] = []
+        try:
+            for address in addresses:
+                if address not in self._sockets:
+                    self._sockets[address] = _bind(address)
+                    new.append(address)
+        except ListenError:
+            self.close_only(new)
+            raise
+        return new
+
+    def close_only(self, addresses: list[str]) -> None:
+        for address in addresses:
+            self._sockets.pop(address).close()
+
+    def close_except(self, addresses: list[str]) -> None:
+        self.close_only([address for address in self._sockets if address not in addresses])
+
+    def descriptors(self, addresses: list[str]) -> list[int]:
+        return [self._sockets[address].fileno() for address in addresses]
+
+    def bound(self) -> list[str]:
+        """The addresses as bound, with the port that the kernel chose for port 0."""
+        result = []
+        for sock in self._sockets.values():
+            host, port = sock.getsockname()[:2]
+            result.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        return result
+
+
+def _bind(address: str) -> socket.socket:
+    host, port = split_address(address)
+    family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except PermissionError as error:
+        sock.close()
+        raise ListenError(
+            f"cannot listen on {address}: a port below 1024 needs root, CAP_NET_BIND_SERVICE or socket activation"
+        ) from error
+    except OSError as error:
+        sock.close()
+        raise ListenError(f"cannot listen on {address}: {error.strerror}; is another mail server running there?") from error
+    return sock
+
+
+def bind_control(path: str) -> socket.socket:
+    """The administrator's Unix socket, mode 0600; a stale one is replaced, a live one is an error."""
+    if len(os.fsencode(path)) > 107:
+        raise ListenError(f"control socket path is longer than 107 bytes: {path}; set control_socket to a shorter one")
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise ListenError(f"{path} exists and is not a socket; remove it or set control_socket")
+        probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            probe.connect(path)
+        except OSError:
+            os.unlink(path)
+        else:
+            raise ListenError(f"another gateway answers on {path}; stop it first")
+        finally:
+            probe.close()
+    except FileNotFoundError:
+        pass
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    previous = os.umask(0o177)
+    try:
+        sock.bind(path)
+        sock.listen(16)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise ListenError(f"cannot create the control socket {path}: {error.strerror}") from error
+    finally:
+        os.umask(previous)
+    return sock

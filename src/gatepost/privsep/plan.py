@@ -1,0 +1,59 @@
+"""Which role processes a configuration asks for, which of them are linked, and what a reload cannot change. Pure."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from gatepost.config.nexthop import parse_next_hop
+from gatepost.config.schema import Config
+from gatepost.privsep.roles import are_peers
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One role process to be started; `root` is its Maildir root, for that role only."""
+
+    role: str
+    instance: int
+    generation: int
+    root: str = ""
+
+
+def maildir_roots(config: Config) -> list[str]:
+    """The distinct directories that Maildir next hops deliver below, in a stable order."""
+    hops = [hop for domain in config.domains.values() for hop in domain.next_hop] + list(config.relay.next_hop)
+    return sorted({fixed_part(hop.path) for text in hops if text != "mx" for hop in parse_next_hop(text) if hop.kind == "maildir"})
+
+
+def fixed_part(path: str) -> str:
+    """The part of a Maildir path template before its first placeholder, as a directory."""
+    fixed = path.partition("{")[0]
+    return fixed.rstrip("/") if fixed == path else os.path.dirname(fixed) or "/"
+
+
+def placements(config: Config, generation: int) -> list[Placement]:
+    """Everything that is to run, the queue first: its recovery takes longest."""
+    result = [Placement("queue", 0, 0), Placement("resolver", 0, generation), Placement("control", 0, generation)]
+    result += [Placement("deliverer", i, generation) for i in range(config.processes.deliverers)]
+    result += [Placement("maildir", i, generation, root) for i, root in enumerate(maildir_roots(config))]
+    result += [Placement("receiver", i, generation) for i in range(config.processes.receivers)]
+    return result
+
+
+def are_wired(one: tuple[str, int, int], other: tuple[str, int, int]) -> bool:
+    """Whether two role processes are linked: peers of one generation, and the queue with every generation."""
+    if not are_peers(one[0], other[0]):
+        return False
+    return one[2] == other[2] or "queue" in (one[0], other[0])
+
+
+def changes_needing_restart(old: Config, new: Config) -> list[str]:
+    """What a reload may not change, because files or sockets of the running gateway hang on it."""
+    problems = []
+    for key in ("spool", "control_socket", "sandbox"):
+        if getattr(old, key) != getattr(new, key):
+            problems.append(f"{key} cannot be changed by a reload; restart the gateway")
+    if old.processes.users != new.processes.users:
+        problems.append("processes.users cannot be changed by a reload; restart the gateway")
+    return problems

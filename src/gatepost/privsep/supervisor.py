@@ -1,0 +1,421 @@
+"""The supervisor: binds, starts roles, wires them together, restarts what dies, reloads, and stops in order.
+
+It never parses a byte from the network or of a message and never imports smtp, mail, ssl or asyncio (a test looks). Its inputs are the
+configuration file, signals, exit statuses, and the few control messages of the roles.
+
+States of a role: STARTING (Start sent) -> READY (locked in, gets its links) -> DRAINING -> GONE. A role that dies unasked is
+started again after a back-off; the others go on.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Callable
+from itertools import count
+
+import msgspec
+
+from gatepost.config.load import ConfigErrors, encode_config, load_config
+from gatepost.config.schema import Config
+from gatepost.events import EventLog
+from gatepost.ipc import messages as m
+from gatepost.ipc.wire import LinkClosed, WireError
+from gatepost.privsep import restart
+from gatepost.privsep.child import Child, State
+from gatepost.privsep.ground import Ground
+from gatepost.privsep.listeners import ListenError
+from gatepost.privsep.plan import Placement, are_wired, changes_needing_restart, placements
+from gatepost.privsep.wiring import make_link
+
+START_LIMIT_S = 60.0  # a role that is not ready by then is killed and counted as dead; recovery of a spool is part of it
+SESSIONS_END_S = 20.0  # SIGTERM: sessions in the middle of a message get this long
+ROLES_END_S = 20.0
+GENERATION_END_S = 600.0  # reload: the old generation's sessions may go on for this long
+RELINK_DELAY_S = 0.05
+KILL_AFTER_S = 2.0  # behind the limit that a draining role was given
+
+
+class StartFailed(Exception):
+    """The gateway cannot start; the text says why and what to do."""
+
+
+class Supervisor:
+    """Runs until SIGTERM; `run` returns the exit status."""
+
+    def __init__(self, config_path: str, config: Config, *, on_ready: Callable[[list[str]], None]) -> None:
+        self._config_path = config_path
+        self._config = config
+        self._on_ready = on_ready
+        self._selector = selectors.DefaultSelector()
+        self._children: dict[tuple[str, int, int], Child] = {}
+        self._generation = 1
+        self._restarts = restart.Restarts()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._serial = count()
+        self._relinking: set[frozenset[tuple[str, int, int]]] = set()
+        self._announced = False
+        self._stopping = False
+        self._exit_status = 0
+        self._pending_reload: _Reload | None = None
+        self._ground = Ground(config)
+        self._log = EventLog(2, "supervisor", 0)
+
+    # --- start ------------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Start everything and serve until told to stop; returns the exit status."""
+        signals = self._catch_signals()
+        try:
+            self._ground.prepare()
+            self._log = EventLog(self._ground.event_descriptor, "supervisor", 0)
+            for placement in placements(self._config, self._generation):
+                self._start(placement)
+            while self._children or not self._stopping:
+                self._step(signals)
+        finally:
+            for child in self._children.values():
+                child.signal(signal.SIGKILL)
+            self._ground.release()
+        return self._exit_status
+
+    def _catch_signals(self) -> int:
+        reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+        self._selector.register(reading, selectors.EVENT_READ, None)
+        return reading
+
+    def _start(self, placement: Placement) -> None:
+        child = Child(placement.role, placement.instance, placement.generation)
+        try:
+            child.spawn(time.monotonic())
+        except OSError as error:
+            self._log.event("role_died", name=child.name, why=f"cannot start: {error}")
+            self._after(restart.FIRST_DELAY_S * 10, lambda: self._restart(child.key))
+            return
+        self._children[child.key] = child
+        self._selector.register(child.fileno(), selectors.EVENT_READ, child)
+        start, descriptors = self._ground.start_message(placement, self._config, encode_config(self._config))
+        if placement.role == "queue":
+            start.extra["receivers"] = " ".join(
+                f"{c.instance}:{c.generation}" for c in self._children.values() if c.role == "receiver"
+            )
+        child.send(start, descriptors)
+        self._after(START_LIMIT_S, lambda: self._check_started(child))
+        self._log.event("role_started", name=child.name, pid=child.pid)
+
+    def _check_started(self, child: Child) -> None:
+        if child.state is State.STARTING:
+            self._log.event("role_died", name=child.name, why=f"not ready after {START_LIMIT_S:.0f} s")
+            child.signal(signal.SIGKILL)
+
+    # --- loop -------------------------------------------------------------------------------------------------------
+
+    def _after(self, delay_s: float, call: Callable[[], None]) -> None:
+        heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._serial), call))
+
+    def _step(self, signals: int) -> None:
+        self._log.flush()
+        timeout = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+        for key, _ in self._selector.select(timeout):
+            if key.data is None:
+                self._on_signals(os.read(signals, 512))
+            else:
+                self._read(key.data)
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            heapq.heappop(self._timers)[2]()
+
+    def _on_signals(self, numbers: bytes) -> None:
+        if signal.SIGCHLD in numbers:
+            self._reap()
+        if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+            self._stop(0)
+        elif signal.SIGHUP in numbers:
+            self._reload(None, 0)
+
+    def _read(self, child: Child) -> None:
+        if child.reader is None or child.fileno() < 0:
+            return
+        try:
+            batch, descriptors = child.reader.read()
+        except LinkClosed:
+            self._selector.unregister(child.fileno())
+            child.signal(signal.SIGKILL)  # a role without its control channel is of no use; its end is reaped
+            child.close()
+            return
+        except (WireError, OSError) as error:
+            self._log.event("role_died", name=child.name, why=f"broke the control protocol: {error}")
+            child.signal(signal.SIGKILL)
+            return
+        for descriptor in descriptors:
+            os.close(descriptor)  # no role has descriptors to give to the supervisor
+        for message in batch:
+            self._handle(child, message)
+
+    def _handle(self, child: Child, message: m.Message) -> None:
+        match message:
+            case m.Ready():
+                child.rights, child.tries = message.rights, message.tries
+                self._became_ready(child)
+            case m.Serving():
+                child.is_serving = True
+                self._check_serving()
+            case m.Fatal():
+                self._on_fatal(child, message)
+            case m.LinkLost():
+                self._relink(child.key, (message.role, message.instance, message.generation))
+            case m.Reload() if child.role == "control":
+                self._reload(child, message.request)
+            case m.Ask() if child.role == "control":
+                child.send(m.Answer(message.request, msgspec.json.encode(self._describe())))
+            case _:
+                self._log.event("role_died", name=child.name, why=f"sent {type(message).__name__} to the supervisor")
+                child.signal(signal.SIGKILL)
+
+    def _describe(self) -> list[dict[str, object]]:
+        return [
+            {
+                "role": "supervisor", "instance": 0, "generation": self._generation, "pid": os.getpid(), "state": "ready",
+                "rights": "", "tries": [],
+            }
+        ] + [
+            {
+                "role": c.role, "instance": c.instance, "generation": c.generation, "pid": c.pid, "state": c.state.value,
+                "rights": c.rights, "tries": msgspec.json.decode(c.tries),
+            }
+            for c in self._children.values()
+        ]  # fmt: skip
+
+    # --- links ------------------------------------------------------------------------------------------------------
+
+    def _became_ready(self, child: Child) -> None:
+        if child.state is not State.STARTING:
+            return
+        child.state = State.READY
+        self._log.event("role_ready", name=child.name, pid=child.pid, rights=child.rights)
+        if self._pending_reload is not None and child.generation == self._pending_reload.generation:
+            self._check_reload()
+            return  # the new generation is linked when all of it is ready
+        self._link_all(child)
+
+    def _link_all(self, child: Child) -> None:
+        for other in list(self._children.values()):
+            if other is not child and other.state is State.READY and are_wired(child.key, other.key):
+                make_link(child, other)
+
+    def _relink(self, one: tuple[str, int, int], other: tuple[str, int, int]) -> None:
+        pair = frozenset((one, other))
+        if pair in self._relinking:
+            return
+        self._relinking.add(pair)
+        self._after(RELINK_DELAY_S, lambda: self._make_again(pair))
+
+    def _make_again(self, pair: frozenset[tuple[str, int, int]]) -> None:
+        self._relinking.discard(pair)
+        ends = [self._children.get(key) for key in pair]
+        if len(ends) == 2 and all(end is not None and end.state in (State.READY, State.DRAINING) for end in ends):
+            make_link(*ends)  # type: ignore[arg-type]
+
+    def _check_serving(self) -> None:
+        receivers = [c for c in self._children.values() if c.role == "receiver" and c.generation == self._generation]
+        if not self._announced and receivers and all(c.is_serving for c in receivers):
+            self._announced = True
+            self._log.flush()
+            self._on_ready(self._ground.listeners.bound())
+
+    # --- the end of a role ------------------------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            child = next((c for c in self._children.values() if c.pid == pid), None)
+            if child is not None:
+                self._ended(child, status)
+
+    def _ended(self, child: Child, status: int) -> None:
+        was_draining = child.state is State.DRAINING or self._stopping
+        was_starting = child.state is State.STARTING
+        if child.fileno() >= 0:
+            self._read_last_words(child)
+        if child.fileno() >= 0:
+            self._selector.unregister(child.fileno())
+        child.close()
+        del self._children[child.key]
+        for other in self._children.values():
+            if other.role == "queue":
+                other.send(m.PeerGone(*child.key))
+        if was_draining and os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
+            self._log.event("role_ended", name=child.name, pid=child.pid)
+        else:
+            self._log.event("role_died", name=child.name, pid=child.pid, why=restart.explain_status(status))
+        if self._stopping:
+            self._continue_stopping()
+        elif self._pending_reload is not None and child.generation == self._pending_reload.generation:
+            self._abandon_reload([f"{child.name} of the new generation did not start: {restart.explain_status(status)}"])
+        elif child.generation == self._generation or child.role == "queue":
+            if was_starting and not self._announced and self._restarts.is_hopeless(child.name):
+                self._fail_start(f"{child.name} cannot be started: {restart.explain_status(status)}")
+                return
+            self._after(self._restarts.delay_s(child.name, time.monotonic()), lambda: self._restart(child.key))
+
+    def _read_last_words(self, child: Child) -> None:
+        """A Fatal that came just before the end must not be lost."""
+        waiting = selectors.DefaultSelector()
+        waiting.register(child.fileno(), selectors.EVENT_READ)
+        try:
+            while child.fileno() >= 0 and waiting.select(0):
+                self._read(child)
+        finally:
+            waiting.close()
+
+    def _restart(self, key: tuple[str, int, int]) -> None:
+        if self._stopping or key in self._children:
+            return
+        role, instance, generation = key
+        if role != "queue" and generation != self._generation:
+            return
+        for placement in placements(self._config, self._generation):
+            if placement.role == role and placement.instance == instance:
+                self._start(placement)
+
+    def _on_fatal(self, child: Child, message: m.Fatal) -> None:
+        self._log.event("role_fatal", name=child.name, why=message.reason, advice=message.advice)
+        if not self._announced:
+            self._fail_start(f"{child.name}: {message.reason}" + (f"\n  {message.advice}" if message.advice else ""))
+
+    def _fail_start(self, why: str) -> None:
+        if self._stopping:
+            return
+        sys.stderr.write(f"gatepost: not started: {why}\n")
+        self._stop(2)
+
+    # --- stop -------------------------------------------------------------------------------------------------------
+
+    def _stop(self, status: int) -> None:
+        """First the receivers (no new mail), then the queue (which waits for attempts under way), then the rest."""
+        if self._stopping:
+            for child in self._children.values():  # a second signal: at once
+                child.signal(signal.SIGKILL)
+            return
+        self._stopping = True
+        self._exit_status = status
+        self._log.event("stopping", status=status)
+        if not self._announced:
+            for child in self._children.values():
+                child.signal(signal.SIGKILL)
+        self._continue_stopping()
+
+    def _continue_stopping(self) -> None:
+        for stage, limit_s in (("receiver", SESSIONS_END_S), ("queue", ROLES_END_S), ("", ROLES_END_S)):
+            concerned = [c for c in self._children.values() if not stage or c.role == stage]
+            if concerned:
+                for child in concerned:
+                    self._drain(child, limit_s, end_sessions=True)
+                return
+
+    def _drain(self, child: Child, limit_s: float, *, end_sessions: bool) -> None:
+        if child.state is State.DRAINING and not end_sessions:
+            return
+        if child.state is State.DRAINING and child.kill_at_s is not None and child.kill_at_s <= time.monotonic() + limit_s:
+            return
+        child.state = State.DRAINING
+        child.kill_at_s = time.monotonic() + limit_s + KILL_AFTER_S
+        child.send(m.Drain(limit_s, end_sessions))
+        self._after(limit_s + KILL_AFTER_S, lambda: child.signal(signal.SIGKILL))
+
+    # --- reload -----------------------------------------------------------------------------------------------------
+
+    def _reload(self, asked_by: Child | None, request: int) -> None:
+        """Start a new generation with the new configuration; nothing of the old one changes before all of it is ready."""
+        errors: list[str] = []
+        config = self._config
+        try:
+            config = load_config(self._config_path)
+            errors = changes_needing_restart(self._config, config)
+        except ConfigErrors as error:
+            errors = str(error).splitlines()
+        if self._stopping or self._pending_reload is not None or not self._announced:
+            errors = ["the gateway is starting, stopping or reloading already; try again when it has finished"]
+        newly_bound: list[str] = []
+        if not errors:
+            try:
+                newly_bound = self._ground.listeners.bind_all(config.listen)
+                self._ground.reopen_events(config)
+            except (ListenError, OSError) as error:
+                errors = [str(error)]
+        if errors:
+            self._log.event("reload_refused", errors=errors)
+            if asked_by is not None:
+                asked_by.send(m.ReloadDone(request, errors))
+            return
+        old = self._config
+        self._config = config
+        self._pending_reload = _Reload(self._generation + 1, old, asked_by, request, newly_bound)
+        for placement in placements(config, self._generation + 1):
+            if placement.role != "queue":
+                self._start(placement)
+
+    def _check_reload(self) -> None:
+        """When all of the new generation is ready, it takes over."""
+        pending = self._pending_reload
+        if pending is None:
+            return
+        new = [c for c in self._children.values() if c.generation == pending.generation and c.role != "queue"]
+        if any(c.state is State.STARTING for c in new):
+            return
+        self._pending_reload = None
+        self._generation = pending.generation
+        for child in self._children.values():
+            if child.role == "queue":
+                child.send(m.Reconfigure(encode_config(self._config)), [self._ground.event_descriptor])
+        self._log = EventLog(self._ground.event_descriptor, "supervisor", 0)
+        for child in new:
+            self._link_all(child)
+        for child in list(self._children.values()):
+            if child.role != "queue" and child.generation < self._generation:
+                self._drain(child, GENERATION_END_S, end_sessions=False)
+        self._ground.listeners.close_except(self._config.listen)
+        self._log.event("reloaded", generation=self._generation)
+        pending.answer([])
+
+    def _abandon_reload(self, errors: list[str]) -> None:
+        pending, self._pending_reload = self._pending_reload, None
+        if pending is None:
+            return
+        self._config = pending.old_config
+        for child in self._children.values():
+            if child.generation == pending.generation and child.role != "queue":
+                child.state = State.DRAINING
+                child.signal(signal.SIGKILL)
+        self._ground.listeners.close_only(pending.newly_bound)
+        self._log.event("reload_refused", errors=errors)
+        pending.answer(errors)
+
+
+class _Reload:
+    """A reload under way."""
+
+    def __init__(
+        self, generation: int, old_config: Config, asked_by: Child | None, request: int, newly_bound: list[str]
+    ) -> None:
+        self.generation = generation
+        self.old_config = old_config
+        self.newly_bound = newly_bound
+        self._asked_by = asked_by
+        self._request = request
+
+    def answer(self, errors: list[str]) -> None:
+        if self._asked_by is not None:
+            self._asked_by.send(m.ReloadDone(self._request, errors))
