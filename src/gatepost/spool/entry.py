@@ -1,0 +1,129 @@
+"""One message in the queue, as memory holds it.
+
+There may be a million of them, so an entry is slots, small integers and shared strings. The envelope of a deferred message is
+kept packed and decoded when it is asked for. Only the spool changes an entry (`spool.py`); others read it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+
+import msgspec
+
+from gatepost.model import Envelope, Outcome, Result
+
+
+class State(enum.IntEnum):
+    """What became of one recipient. The numbers are written to the journal: never reuse one."""
+
+    PENDING = 0
+    DELIVERED = 1
+    FAILED = 2  # bounced: refused for good
+    EXPIRED = 3  # the lifetime ended first
+    DISCARDED = 4  # by a rule
+    REMOVED = 5  # by the operator
+
+
+STATE_OF_RESULT = {
+    Result.DELIVERED: State.DELIVERED,
+    Result.DEFERRED: State.PENDING,
+    Result.FAILED: State.FAILED,
+}
+
+# Where the content is; in `Entry.place`. Written to the journal.
+IN_SEGMENT = 0
+IN_BODY_FILE = 1
+IN_DEFERRED = 2
+
+_decode = msgspec.msgpack.Decoder(Envelope).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Entry:
+    """A message that is not finished.
+
+    `states` has a byte (State) for each recipient, `pending` counts those still PENDING. `last` holds the last outcome of a
+    recipient by index. `place` says where the content is: in a segment at `content_offset`, in body file `body_file` (its
+    record, without content, is in the segment), or in a deferred file of directory `deferred_dir`.
+    """
+
+    __slots__ = (
+        "_envelope",
+        "attempts",
+        "body_file",
+        "content_bytes",
+        "content_offset",
+        "crc",
+        "deferred_dir",
+        "delay_notified",
+        "epoch",
+        "held",
+        "id",
+        "last",
+        "next_due_s",
+        "noticed",
+        "offset",
+        "pending",
+        "place",
+        "received_s",
+        "segment",
+        "states",
+        "verified",
+    )
+
+    def __init__(self, envelope: Envelope | bytes, id: str, received_s: float, recipients: int) -> None:
+        self._envelope = envelope
+        self.id = id
+        self.received_s = received_s
+        self.states = bytearray(recipients)
+        self.pending = recipients
+        self.last: dict[int, Outcome] | None = None
+        self.attempts = 0
+        self.next_due_s = 0.0  # wall clock; 0: at once
+        self.delay_notified = False
+        self.held = False
+        self.noticed = b""  # a byte for each recipient: 1 once a DSN about its end is spooled; empty: none yet
+        self.place = IN_SEGMENT
+        self.segment = 0
+        self.offset = 0
+        self.content_offset = 0
+        self.content_bytes = 0
+        self.body_file = 0
+        self.deferred_dir = 0
+        self.crc = -1  # of the content; -1: read it from the record
+        self.verified = True  # False: compare with `crc` before the content is handed out
+        self.epoch = 0  # of the journal snapshot that already holds it
+
+    @property
+    def envelope(self) -> Envelope:
+        """The envelope; decoded anew each time for a deferred message."""
+        value = self._envelope
+        return _decode(value) if type(value) is bytes else value  # type: ignore[return-value,arg-type]
+
+    @property
+    def packed_envelope(self) -> bytes:
+        """The envelope as msgpack."""
+        value = self._envelope
+        return value if type(value) is bytes else _encode(value)
+
+    def pack(self) -> None:
+        """Keep only the packed envelope: a third of the memory."""
+        if type(self._envelope) is not bytes:
+            self._envelope = _encode(self._envelope)
+
+    def waiting(self) -> Iterator[int]:
+        """Indices of the recipients that are still to be delivered."""
+        return (index for index, state in enumerate(self.states) if state == State.PENDING)
+
+    def unreported(self) -> list[int]:
+        """Indices of the recipients that failed or expired and are in no DSN yet."""
+        noticed = self.noticed
+        return [
+            index
+            for index, state in enumerate(self.states)
+            if (state == State.FAILED or state == State.EXPIRED) and not (noticed and noticed[index])
+        ]
+
+    def __repr__(self) -> str:
+        return f"Entry({self.id}, {bytes(self.states).hex()}, place={self.place}, segment={self.segment}@{self.offset})"
