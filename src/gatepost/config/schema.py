@@ -129,7 +129,7 @@ class Config(Section):
     spool: str
     domains: dict[str, Domain]
     relay: Relay = Relay()
-    postmaster: str | None = None  # where mail to <postmaster> without a domain goes; None: the first domain's postmaster
+    postmaster: str | None = None  # where <postmaster> without a domain goes; None: to that of the first domain
     control_socket: str | None = None  # None: SPOOL/run/control.sock
     sandbox: str = "enforce"  # or "best-effort", on a kernel without Landlock or seccomp
     smtp: Smtp = Smtp()

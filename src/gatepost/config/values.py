@@ -17,6 +17,13 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 SHORTEST_PREFIX = {4: 8, 6: 16}
+# Where an IPv6 prefix holds the IPv4 internet, the bits in front of the IPv4 address (and the eight of the shortest prefix).
+_EMBEDDED_IPV4 = {
+    ipaddress.IPv6Network("::/96"): 96,  # IPv4-compatible, RFC 4291 2.5.5.1
+    ipaddress.IPv6Network("64:ff9b::/96"): 96,  # NAT64, RFC 6052
+    ipaddress.IPv6Network("2001::/32"): 32,  # Teredo, RFC 4380
+    ipaddress.IPv6Network("2002::/16"): 16,  # 6to4, RFC 3056
+}
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _NUMERIC = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)")
@@ -117,6 +124,10 @@ def parse_network(text: str) -> IPNetwork:
         raise InvalidValue(f'"{text}" has a zone', "write a network without %zone")
     network = _unmapped(wide)
     shortest = SHORTEST_PREFIX[network.version]
+    if isinstance(network, ipaddress.IPv6Network):
+        for prefix, embedded_at in _EMBEDDED_IPV4.items():
+            if network.overlaps(prefix) and network.prefixlen < 128:
+                shortest = max(shortest, embedded_at + SHORTEST_PREFIX[4])
     if network.prefixlen < shortest:
         problem = f'"{text}" is {"the whole internet" if not network.prefixlen else "far more than one organisation"}'
         advice = f"that would be an open relay: list your own networks (/{shortest} or longer)"

@@ -1,0 +1,335 @@
+"""From a TOML file to a `Config`, or all that is wrong with it at once.
+
+The only reader of configuration files. Runs in the supervisor and the command line, never in a role that talks to the
+network: those get `encode_config`'s bytes, in which the contents of the recipients files are already merged, so that they
+need no file. Paths in the file are relative to the directory of the file.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os.path
+import re
+import tomllib
+
+import msgspec
+
+from gatepost.config import rules
+from gatepost.config.errors import ConfigError, ConfigErrors, Findings, KeyPath
+from gatepost.config.fields import Walker
+from gatepost.config.nexthop import NextHopError, canonical, parse_next_hop
+from gatepost.config.positions import key_lines
+from gatepost.config.recipients import read_recipients
+from gatepost.config.schema import Config, Domain
+
+MAX_CONFIG_BYTES = 64 * 1024 * 1024
+MOST_ADDRESSES = {4: 16 << 24, 6: 16 << 112}  # of all networks that may relay: sixteen /8, sixteen /16
+
+_SHORT_KEYS = ("next_hop", "recipients", "recipients_file")
+_MANDATORY = {
+    "hostname": 'add a line such as: hostname = "mx.example.net"',
+    "listen": 'add a line such as: listen = ["0.0.0.0:25", "[::]:25"]',
+    "spool": 'add a line such as: spool = "/var/spool/gatepost"',
+    "domains": 'add lines such as: domains = ["example.net"] and next_hop = "smtp://10.0.0.5:25"',
+}
+_AT_LINE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_SYNTAX_ADVICE = (
+    ("Cannot overwrite", "a key or table may be written once only: remove one of the two"),
+    ("Cannot declare", "a key or table may be written once only: remove one of the two"),
+    ("Invalid value", 'put text in double quotes: key = "text"'),
+    ("Expected '='", 'write key = "text"; comments begin with #'),
+    ("Unclosed array", 'close the list: key = ["one", "two"]'),
+    ("Expected newline or end of document", "write one key on each line, and text in double quotes"),
+    ("Illegal character", "close the quotes on the same line"),
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Config)
+
+
+def load_config(path: str) -> Config:
+    """The configuration in a file, recipients files merged; raises ConfigErrors with every error."""
+    path = os.path.abspath(path)
+    text = _read_text(path)
+    table = _parse_toml(path, text)
+    findings = Findings(path, key_lines(text))
+    config = _Loader(findings, os.path.dirname(path)).build(table)
+    if config is None:
+        raise ConfigErrors(findings.errors)
+    return config
+
+
+def encode_config(config: Config) -> bytes:
+    """The form in which the supervisor hands a configuration to the roles."""
+    return _encoder.encode(config)
+
+
+def decode_config(data: bytes) -> Config:
+    """What `encode_config` encoded."""
+    return _decoder.decode(data)
+
+
+class _Loader:
+    """Builds one Config; every error goes to `findings`."""
+
+    def __init__(self, findings: Findings, directory: str) -> None:
+        self.findings = findings
+        self.walker = Walker(findings, directory)
+
+    def build(self, table: dict[str, object]) -> Config | None:
+        short = {key: table[key] for key in _SHORT_KEYS if key in table}
+        rest = {key: value for key, value in table.items() if key not in _SHORT_KEYS}
+        listed = rest.pop("domains", None) if isinstance(rest.get("domains"), (list, str)) else None
+        for key, advice in _MANDATORY.items():
+            if key not in table:
+                self.findings.errors.append(ConfigError(self.findings.file, 1, key, "this key is missing", advice))
+        values = self.walker.section(Config, rest, (), "")
+        defaults = self._short_values(short)
+        if listed is not None:
+            values["domains"] = self._listed_domains(listed)
+        domains = values.get("domains")
+        if isinstance(domains, dict):
+            values["domains"] = self._finish_domains(domains, table, defaults)
+            if not domains and not self.findings.errors:
+                self.findings.add(("domains",), "no domain is listed", 'write domains = ["example.net"]')
+        relay = values.get("relay")
+        if isinstance(relay, dict) and "next_hop" in relay:
+            relay["next_hop"] = self._next_hops(relay["next_hop"], ("relay", "next_hop"))
+        self._check_across(values)
+        if self.findings.errors:
+            return None
+        return msgspec.convert(values, Config)
+
+    def _short_values(self, short: dict[str, object]) -> dict[str, object]:
+        values: dict[str, object] = {}
+        kinds = {field.name: field.type for field in msgspec.structs.fields(Domain)}
+        for key, value in short.items():
+            good = self.walker.value(kinds[key], value, (key,), key)
+            if good is not None:
+                values[key] = good
+        return values
+
+    def _listed_domains(self, listed: object) -> dict[str, dict[str, object]]:
+        """`domains = ["a.test", "b.test"]`, the short form."""
+        domains: dict[str, dict[str, object]] = {}
+        if isinstance(listed, str):
+            self.findings.add(("domains",), "a list is wanted, but this is text", f'write domains = ["{listed}"]')
+            return domains
+        assert isinstance(listed, list)
+        for index, text in enumerate(listed):
+            here: KeyPath = ("domains", index)
+            if not isinstance(text, str):
+                self.findings.add(here, "text in quotes is wanted", 'write domains = ["example.net"]')
+                continue
+            name = self.walker.domain_name(text, here)
+            if name is None:
+                continue
+            if name in domains:
+                self.findings.add(here, f'the domain "{name}" is given twice', "remove one of the two")
+            domains[name] = {}
+        return domains
+
+    def _finish_domains(
+        self, domains: dict[str, dict[str, object]], table: dict[str, object], defaults: dict[str, object]
+    ) -> dict[str, dict[str, object]]:
+        """Fill in the short form, merge recipients files, and check what a single value could not."""
+        finished = {}
+        places = self._places(table)
+        for name, own in domains.items():
+            here = places.get(name, ("domains",))
+            values = {**defaults, **own}
+            if "recipients" in own or "recipients_file" in own:  # a list of its own stands instead of the general one
+                values = {key: value for key, value in values.items() if key == "next_hop" or key in own}
+            if "next_hop" in values:
+                hop_path = (*here, "next_hop") if "next_hop" in own else ("next_hop",)
+                values["next_hop"] = self._next_hops(values["next_hop"], hop_path)
+            elif not self._has("next_hop", table, name):
+                problem = f'the domain "{name}" has no next hop'
+                self.findings.add(here, problem, 'add a line such as: next_hop = "smtp://10.0.0.5:25"')
+            finished[name] = values
+        self._merge_recipients(finished, domains, places)
+        return finished
+
+    def _places(self, table: dict[str, object]) -> dict[str, KeyPath]:
+        """Where each domain stands in the file, by its canonical name."""
+        places: dict[str, KeyPath] = {}
+        written = table["domains"]
+        keys = enumerate(written) if isinstance(written, list) else ((text, text) for text in written)  # type: ignore[attr-defined]
+        quiet = Walker(Findings("", {}), "")
+        for key, text in keys:
+            name = quiet.domain_name(text, ()) if isinstance(text, str) else None
+            if name is not None:
+                places.setdefault(name, ("domains", key))
+        return places
+
+    def _has(self, key: str, table: dict[str, object], name: str) -> bool:
+        """Whether a key was written for a domain at all (its value may have been wrong, which is told already)."""
+        if key in table:
+            return True
+        domains = table["domains"]
+        written = domains.get(name) if isinstance(domains, dict) else None
+        return isinstance(written, dict) and key in written
+
+    def _next_hops(self, texts: object, path: KeyPath) -> list[str]:
+        assert isinstance(texts, list)
+        if not texts:
+            if not any(error.line == self.findings.line(path) for error in self.findings.errors):
+                self.findings.add(path, "the list is empty", 'write "smtp://10.0.0.5:25"')
+            return []
+        try:
+            hops = parse_next_hop(",".join(texts))
+        except NextHopError as error:
+            self.findings.add(path, error.problem, error.advice)
+            return []
+        return [canonical(hop) for hop in hops]
+
+    def _merge_recipients(
+        self, finished: dict[str, dict[str, object]], own: dict[str, dict[str, object]], places: dict[str, KeyPath]
+    ) -> None:
+        files: dict[str, list[str]] = {}
+        for name, values in finished.items():
+            inline = values.get("recipients")
+            if isinstance(inline, list):
+                shared = "recipients" not in own[name]
+                path = ("recipients",) if shared else (*places[name], "recipients")
+                taken = list(finished) if shared else [name]
+                values["recipients"] = self._for_domain(name, inline, taken, path)
+            if isinstance(values.get("recipients_file"), str):
+                files.setdefault(str(values["recipients_file"]), []).append(name)
+        for file, names in files.items():
+            entries = self._read_file(file, names, own, places)
+            for name in names:
+                listed = finished[name].get("recipients") or []
+                assert isinstance(listed, list)
+                merged = set(listed).union(_locals_for(name, entries))
+                finished[name]["recipients"] = sorted(merged)
+
+    def _for_domain(self, name: str, inline: list[str], taken: list[str], path: KeyPath) -> list[str]:
+        """The local parts for one domain of a list in the configuration; an address elsewhere is an error."""
+        for index, entry in enumerate(inline):
+            domain = entry.partition("@")[2]
+            if domain and domain not in taken and name == taken[0]:
+                problem = f'"{entry}" is not in {_domains_text(taken)}'
+                item = (*path, self.walker.kept[path][index])
+                self.findings.add(item, problem, "move it to the list of its own domain, or correct it")
+        return _locals_for(name, inline)
+
+    def _read_file(
+        self, file: str, names: list[str], own: dict[str, dict[str, object]], places: dict[str, KeyPath]
+    ) -> dict[str, int]:
+        try:
+            entries = read_recipients(file)
+        except ConfigErrors as errors:
+            for error in errors:
+                if error.line:
+                    self.findings.errors.append(error)
+                else:
+                    shared = "recipients_file" not in own[names[0]]
+                    path = ("recipients_file",) if shared else (*places[names[0]], "recipients_file")
+                    self.findings.add(path, f'"{file}": {error.problem}', error.advice)
+            return {}
+        for entry, line in entries.items():
+            domain = entry.partition("@")[2]
+            if domain and domain not in names:
+                problem = f'"{entry}" is not in {_domains_text(names)}, whose recipients this file lists'
+                advice = "remove it, or correct its domain"
+                self.findings.errors.append(ConfigError(file, line, "", problem, advice))
+        return entries
+
+    def _check_across(self, values: dict[str, object]) -> None:
+        """What spans several keys."""
+        if values.get("listen") == [] and not any("listen" in error.key for error in self.findings.errors):
+            self.findings.add(("listen",), "the list is empty", _MANDATORY["listen"])
+        defaults = msgspec.to_builtins(Config(hostname="", listen=[], spool="", domains={}))
+        for smaller, larger, why in rules.ORDERED:
+            low, high = (_number_at(values, defaults, key) for key in (smaller, larger))
+            written = [key for key in (smaller, larger) if self._is_written(values, key)]
+            if low > high and written:
+                section, _, name = written[0].partition(".")
+                problem = f"{smaller} is {low:g} and {larger} is {high:g}: {why}"
+                self.findings.add((section, name), problem, f"raise {larger} or lower {smaller}")
+        self._check_width(values)
+        self._check_loop(values)
+
+    def _check_width(self, values: dict[str, object]) -> None:
+        """Many networks can make the world as well as one."""
+        relay = values.get("relay")
+        texts = relay.get("networks", []) if isinstance(relay, dict) else []
+        for version, most in MOST_ADDRESSES.items():
+            networks = [network for network in map(ipaddress.ip_network, texts) if network.version == version]
+            merged = ipaddress.collapse_addresses(networks)  # type: ignore[type-var]
+            if sum(network.num_addresses for network in merged) > most:
+                problem = f"the IPv{version} networks together are far more than one organisation"
+                self.findings.add(
+                    ("relay", "networks"), problem, "that would be an open relay: list only your own networks"
+                )
+
+    def _is_written(self, values: dict[str, object], key: str) -> bool:
+        section, _, name = key.partition(".")
+        table = values.get(section)
+        return isinstance(table, dict) and name in table
+
+    def _check_loop(self, values: dict[str, object]) -> None:
+        listen = values.get("listen")
+        domains = values.get("domains")
+        if not isinstance(listen, list) or not isinstance(domains, dict):
+            return
+        for name, domain in domains.items():
+            for hop in domain.get("next_hop", []):
+                if hop.removeprefix("smtp://") in listen:
+                    problem = f'the next hop of "{name}" is this gateway itself: mail would go round in circles'
+                    path = ("domains", name, "next_hop")
+                    self.findings.add(path, problem, "write the address of the mail server behind the gateway")
+
+
+def _locals_for(name: str, entries: object) -> list[str]:
+    """The local parts that stand for recipients of one domain: bare ones, and addresses in it."""
+    result = []
+    for entry in entries:  # type: ignore[attr-defined]
+        local, at, domain = entry.partition("@")
+        if not at or domain == name:
+            result.append(local)
+    return result
+
+
+def _domains_text(names: list[str]) -> str:
+    return f'"{names[0]}"' if len(names) == 1 else "any of " + ", ".join(f'"{name}"' for name in names)
+
+
+def _number_at(values: dict[str, object], defaults: dict[str, dict[str, float]], key: str) -> float:
+    section, _, name = key.partition(".")
+    table = values.get(section)
+    if isinstance(table, dict) and name in table:
+        return float(table[name])
+    return float(defaults[section][name])
+
+
+def _read_text(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_CONFIG_BYTES)
+    except FileNotFoundError:
+        advice = f'write one with "gatepost init --output {path}", or name another with --config'
+        raise ConfigErrors([ConfigError(path, 0, "", "there is no such file", advice)]) from None
+    except OSError as error:
+        problem = f"it cannot be read ({error.strerror})"
+        advice = "run as a user who may read it, or see ls -l and chown"
+        raise ConfigErrors([ConfigError(path, 0, "", problem, advice)]) from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigErrors([ConfigError(path, line, "", "the line is not UTF-8", "save the file as UTF-8")]) from None
+
+
+def _parse_toml(path: str, text: str) -> dict[str, object]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message = str(error)
+        match = _AT_LINE.search(message)
+        lines = text.rstrip("\n").count("\n") + 1
+        line = int(match.group(1)) if match and match.group(1) else lines
+        problem = _AT_LINE.sub("", message)
+        advice = next((advice for start, advice in _SYNTAX_ADVICE if start in problem), "correct this line")
+        raise ConfigErrors([ConfigError(path, min(line, lines), "", f"not valid TOML: {problem}", advice)]) from None

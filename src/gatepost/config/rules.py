@@ -1,0 +1,213 @@
+"""What each value of the configuration must satisfy: tables of ranges, choices and parsers by key.
+
+A key is written as in TOML with `*` for the name of a domain. Every number of `schema.py` has a row in RANGES: a number
+that may be anything does not exist. REFUSED_KEYS are the keys people try in order to let somebody relay because of a sender
+address, HELO or DNS name; those cannot be expressed, and the error says what to use.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from gatepost.config.nexthop import canonical, parse_next_hop
+from gatepost.config.recipients import parse_recipient
+from gatepost.config.values import (
+    InvalidValue,
+    parse_address,
+    parse_domain,
+    parse_fqdn,
+    parse_listen,
+    parse_network,
+    parse_port,
+    split_host_port,
+)
+
+DAY = 86400
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+RANGES: dict[str, tuple[float, float]] = {
+    "smtp.max_message_bytes": (KIB, 2 * GIB),
+    "smtp.max_recipients": (1, 100_000),
+    "smtp.max_command_bytes": (512, 64 * KIB),  # RFC 5321 4.5.3.1.4
+    "smtp.max_line_bytes": (78, 16 * MIB),
+    "smtp.max_header_bytes": (KIB, 16 * MIB),
+    "smtp.max_received_hops": (5, 1000),
+    "smtp.max_errors": (1, 1000),
+    "smtp.max_commands": (10, 10_000_000),
+    "smtp.max_idle_commands": (3, 10_000),
+    "smtp.max_transactions": (1, 1_000_000),
+    "smtp.greeting_delay_s": (0, 60),
+    "smtp.command_timeout_s": (1, 3600),
+    "smtp.data_timeout_s": (1, 3600),
+    "smtp.message_timeout_s": (1, DAY),
+    "smtp.min_rate_bytes_s": (0, 100 * MIB),
+    "smtp.rate_window_s": (1, 3600),
+    "smtp.max_connections": (1, 1_000_000),
+    "smtp.max_connections_per_client": (1, 1_000_000),
+    "smtp.memory_bytes": (MIB, 64 * GIB),
+    "smtp.body_file_bytes": (4 * KIB, 2 * GIB),
+    "queue.lifetime_s": (1, 60 * DAY),
+    "queue.dsn_lifetime_s": (1, 60 * DAY),
+    "queue.delay_notice_s": (0, 60 * DAY),
+    "queue.retry_min_s": (0.01, DAY),
+    "queue.retry_max_s": (0.01, 7 * DAY),
+    "queue.next_hop_retry_s": (0.01, DAY),
+    "queue.defer_after_s": (0, DAY),
+    "queue.segment_bytes": (64 * KIB, 4 * GIB),
+    "queue.min_free_bytes": (0, 1024 * GIB),
+    "queue.min_free_inodes": (0, 1_000_000_000),
+    "queue.max_messages": (1, 1_000_000_000),
+    "delivery.connect_timeout_s": (0.1, 600),
+    "delivery.greeting_timeout_s": (0.1, 3600),
+    "delivery.command_timeout_s": (0.1, 3600),
+    "delivery.data_block_timeout_s": (0.1, 3600),
+    "delivery.data_end_timeout_s": (0.1, 3600),
+    "delivery.max_connections_per_next_hop": (1, 10_000),
+    "delivery.max_connections": (1, 100_000),
+    "delivery.keep_idle_s": (0, 3600),
+    "delivery.max_messages_per_connection": (1, 1_000_000),
+    "delivery.max_recipients_per_transaction": (1, 10_000),
+    "delivery.max_mx_hosts": (1, 100),
+    "delivery.port": (1, 65535),
+    "dns.timeout_s": (0.01, 60),
+    "dns.attempts": (1, 20),
+    "dns.max_cache_entries": (0, 100_000_000),
+    "dns.max_ttl_s": (0, 7 * DAY),
+    "dns.max_negative_ttl_s": (0, 3 * 3600),  # RFC 2308 5
+    "processes.receivers": (1, 64),
+    "processes.deliverers": (1, 64),
+}
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "smtp.long_lines": ("accept", "refuse"),
+    "sandbox": ("enforce", "best-effort"),
+}
+
+# (smaller, larger, why)
+ORDERED: tuple[tuple[str, str, str], ...] = (
+    ("queue.retry_min_s", "queue.retry_max_s", "the first delay cannot be longer than the longest"),
+    ("queue.next_hop_retry_s", "queue.retry_max_s", "the first delay cannot be longer than the longest"),
+    ("queue.retry_max_s", "queue.lifetime_s", "a message would expire before its second attempt"),
+    ("queue.delay_notice_s", "queue.lifetime_s", "the notice would come after the message has expired"),
+    ("delivery.max_connections_per_next_hop", "delivery.max_connections", "one next hop cannot have more than all"),
+    ("smtp.max_connections_per_client", "smtp.max_connections", "one client cannot have more than all"),
+)
+
+ROLES = ("receiver", "resolver", "queue", "deliverer", "maildir", "control", "signer", "scanner")
+
+# Keys whose value may be written as one string instead of a list.
+STRING_OR_LIST = ("listen", "next_hop", "domains.*.next_hop", "relay.next_hop")
+
+# Keys that hold a path, relative to the directory of the configuration file.
+PATHS = ("spool", "control_socket", "recipients_file", "domains.*.recipients_file")
+
+SAFE_RELAY = (
+    'give your own machines the right by their address, [relay] networks = ["192.0.2.0/24"], '
+    "and list domains that you receive mail for in domains"
+)
+_REFUSED_NAMES = """
+accept_from accept_senders allow_domains allow_from allow_helo allow_hosts allow_mail_from allow_relay allow_relay_from
+allow_senders allowed_domains allowed_from allowed_hosts allowed_senders authorized_senders auth_senders check_helo_access
+check_sender_access from_domains from_networks_of helo_allow helo_whitelist internal_domains local_domains_from
+local_sender_domains mydomains_from open_relay permit_mx_backup permit_senders permitted_senders pop_before_smtp
+promiscuous_relay rdns_allow relay_all relay_based_on_mx relay_by_dns relay_by_helo relay_by_mx relay_by_rdns relay_by_sender
+relay_domains_from relay_entire_domain relay_from relay_from_domains relay_from_senders relay_helo relay_hostnames relay_hosts
+relay_hosts_only relay_if_from relay_if_mx relay_local_from relay_mail_from relay_names relay_rdns relay_sender_domains
+relay_senders relay_senders_from safe_senders sender_domains sender_whitelist senders trusted_domains trusted_from trusted_helo
+trusted_hostnames trusted_hosts trusted_names trusted_rdns trusted_senders whitelist_from whitelist_helo whitelist_senders
+"""
+REFUSED_KEYS = frozenset(_REFUSED_NAMES.split())
+_REFUSED_SHAPE = re.compile(
+    r"(?:relay|allow|permit|trust|accept|whitelist|authori[sz]e)\w*_(?:from|senders?|helo|ehlo|rdns|ptr|hostnames?|mx|names?)"
+)
+# What other programs call it -> what it is called here.
+SYNONYMS: dict[str, str] = {
+    "mynetworks": "relay.networks",
+    "my_networks": "relay.networks",
+    "trusted_networks": "relay.networks",
+    "relay_networks": "relay.networks",
+    "allowed_networks": "relay.networks",
+    "myhostname": "hostname",
+    "host_name": "hostname",
+    "host": "hostname",
+    "relayhost": "relay.next_hop",
+    "smarthost": "relay.next_hop",
+    "smart_host": "relay.next_hop",
+    "relay_host": "relay.next_hop",
+    "relay_domains": "domains",
+    "mydestination": "domains",
+    "nexthop": "next_hop",
+    "transport": "next_hop",
+    "queue_directory": "spool",
+    "spool_dir": "spool",
+    "port": "listen",
+    "bind": "listen",
+    "message_size_limit": "smtp.max_message_bytes",
+}
+
+
+def is_refused_key(name: str) -> bool:
+    """Whether a key asks for relay rights by sender address, HELO or DNS name."""
+    plain = name.lower().replace("-", "_")
+    return plain in REFUSED_KEYS or _REFUSED_SHAPE.fullmatch(plain) is not None
+
+
+def _postmaster(text: str) -> str:
+    local, at, domain = text.rpartition("@")
+    if not at or not local:
+        raise InvalidValue(f'"{text}" is not a full address', 'write one such as "postmaster@example.net"')
+    return f"{parse_recipient(local)}@{parse_domain(domain)}"
+
+
+def _dns_server(text: str) -> str:
+    host, port = split_host_port(text.strip(), text)
+    try:
+        address = parse_address(host)
+    except InvalidValue:
+        advice = 'write the address of a resolver, such as "127.0.0.1:53" or "[::1]:53"'
+        raise InvalidValue(f'"{text}" is not the address of a DNS server', advice) from None
+    shown = f"[{address}]" if address.version == 6 else str(address)
+    return f"{shown}:{parse_port(port, text) if port else 53}"
+
+
+def _network(text: str) -> str:
+    return str(parse_network(text))
+
+
+def _listen(text: str) -> str:
+    return str(parse_listen(text))
+
+
+def _next_hop(text: str) -> str:
+    return canonical(parse_next_hop(text))
+
+
+# Parsers of text values; for a list, of each item.
+PARSERS: dict[str, Callable[[str], str]] = {
+    "hostname": parse_fqdn,
+    "listen": _listen,
+    "next_hop": _next_hop,
+    "postmaster": _postmaster,
+    "recipients": parse_recipient,
+    "domains.*.next_hop": _next_hop,
+    "domains.*.recipients": parse_recipient,
+    "relay.networks": _network,
+    "relay.next_hop": _next_hop,
+    "smtp.banner_name": parse_fqdn,
+    "smtp.repair_networks": _network,
+    "delivery.helo_name": parse_fqdn,
+    "dns.servers": _dns_server,
+}
+
+# Lists in which an item given twice is a slip worth telling.
+UNIQUE = (
+    "listen",
+    "recipients",
+    "domains.*.recipients",
+    "relay.networks",
+    "smtp.repair_networks",
+    "dns.servers",
+)
