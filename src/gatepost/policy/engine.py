@@ -1,0 +1,154 @@
+"""Facts in, verdict out: the phases of a session, and the decision about a recipient.
+
+Pure: facts are gathered by the roles, a check looks only at facts, nothing waits and nothing is written. Each phase has a list
+of checks, in order; each check is off, in shadow (it is traced and changes nothing) or enforced. The relay decision is not a
+check: it cannot be switched off, and comes before them. With `facts.trace` set to a list, every step is noted in it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from gatepost.config.schema import Config
+from gatepost.model import Address
+from gatepost.policy.relay import AddressRange, Permits, decide, is_routed_local
+from gatepost.policy.verdict import ACCEPT, Verdict
+from gatepost.routing.router import Refusal, Router
+
+
+class Phase(enum.Enum):
+    """When a verdict is asked for."""
+
+    CONNECT = "connect"
+    HELO = "helo"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+
+
+class Mode(enum.Enum):
+    """How much a check may do."""
+
+    OFF = "off"
+    SHADOW = "shadow"
+    ENFORCE = "enforce"
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One line of a trace: what a check said, and whether it counted."""
+
+    phase: Phase
+    check: str
+    mode: Mode
+    verdict: Verdict
+
+
+class Facts(msgspec.Struct, kw_only=True):
+    """What is known of a session so far. The receiver keeps one for each connection and fills it in as it goes."""
+
+    client_address: str
+    local_address: str = ""
+    session_id: str = ""
+    client_permit: AddressRange | None = None  # from `Engine.facts_of`, once for each connection
+    helo: str = ""
+    reverse_path: str = ""
+    recipient: Address | None = None
+    recipients: int = 0  # accepted so far in this mail transaction
+    size_bytes: int = 0  # as declared in MAIL, or as received
+    trace: list[Step] | None = None
+
+
+Check = Callable[[Facts], Verdict | None]
+
+
+class NamedCheck(msgspec.Struct, frozen=True):
+    """A check in the list of its phase."""
+
+    name: str
+    check: Check
+    mode: Mode = Mode.ENFORCE
+
+
+RELAY_REFUSED = Verdict(
+    550,
+    "7.1",
+    "We do not relay to that domain for your address; use the mail server of your own organisation",
+    check="relay",
+)
+ROUTE_REFUSED = Verdict(
+    550,
+    "7.1",
+    "We do not relay, and this address asks for a route to another host; write the plain address of the recipient",
+    check="relay",
+)
+
+
+class Engine:
+    """The policy of one configuration; immutable, shared by all sessions of a role."""
+
+    __slots__ = ("_checks", "_permits", "_rcpt_checks", "_router")
+
+    def __init__(
+        self,
+        config: Config,
+        router: Router | None = None,
+        checks: Mapping[Phase, Sequence[NamedCheck]] | None = None,
+    ) -> None:
+        self._router = router or Router(config)
+        self._permits = Permits(config.relay.networks)
+        self._checks = {
+            phase: tuple(check for check in (checks or {}).get(phase, ()) if check.mode is not Mode.OFF)
+            for phase in Phase
+        }
+        self._rcpt_checks = self._checks[Phase.RCPT]
+
+    def facts_of(self, client_address: str, local_address: str = "", session_id: str = "") -> Facts:
+        """The facts of a new connection, with the right that its address gives."""
+        permit = self._permits.of_client(client_address)
+        return Facts(
+            client_address=client_address,
+            local_address=local_address,
+            session_id=session_id,
+            client_permit=permit,
+        )
+
+    def decide(self, phase: Phase, facts: Facts) -> Verdict:
+        """The verdict of a phase other than RCPT: the first enforced check that refuses, else ACCEPT."""
+        for named in self._checks[phase]:
+            verdict = named.check(facts)
+            if verdict is None:
+                verdict = ACCEPT
+            if facts.trace is not None:
+                facts.trace.append(Step(phase, named.name, named.mode, verdict))
+            if verdict.code and named.mode is Mode.ENFORCE:
+                return verdict
+        return ACCEPT
+
+    def decide_rcpt(self, facts: Facts, address: Address) -> Verdict:
+        """Whether this client may send to this address, and where it goes.
+
+        Accepting verdicts have `route` and `permit`; a `route.address` that is not empty replaces the forward-path.
+        """
+        verdict = self._decide_rcpt(facts, address)
+        if facts.trace is not None:
+            facts.trace.append(Step(Phase.RCPT, verdict.check or "relay", Mode.ENFORCE, verdict))
+        if verdict.code or not self._rcpt_checks:
+            return verdict
+        facts.recipient = address
+        checked = self.decide(Phase.RCPT, facts)
+        return checked if checked.code else verdict
+
+    def _decide_rcpt(self, facts: Facts, address: Address) -> Verdict:
+        client_permit = facts.client_permit
+        if client_permit is None and is_routed_local(address.local):
+            return ROUTE_REFUSED
+        route = self._router.resolve(address, facts.local_address)
+        if isinstance(route, Refusal):
+            return Verdict(route.code, route.detail, route.text, None, "", "recipient")
+        permit = decide(client_permit, route.ours)
+        if permit is None:
+            return RELAY_REFUSED
+        return Verdict(0, "", "", route, permit.text)

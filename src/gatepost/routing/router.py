@@ -1,0 +1,156 @@
+"""Where mail for an address goes, and whether the address exists.
+
+One dictionary lookup for the domain and one for the recipient. Says nothing of rights: a Route with `ours` False is where the
+mail would go if the client may relay, which `policy/relay.py` decides. Domains are compared as lower-case A-labels without
+trailing dot, local parts of our domains without case. Postmaster exists in each of our domains, without a domain, and at our
+own address literals (RFC 5321 4.5.1, 4.1.3).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+import msgspec
+
+from gatepost.config.recipients import fold_local
+from gatepost.config.schema import Config
+from gatepost.config.values import InvalidValue, parse_domain
+from gatepost.model import Address
+from gatepost.routing.table import Table, TableUnavailable
+from gatepost.routing.tables import InlineTable
+
+_QUOTED_PAIR = re.compile(r"\\(.)")
+_POSTMASTER = "postmaster"
+
+
+class Route(msgspec.Struct, frozen=True, gc=False):
+    """Where an address leads.
+
+    `next_hop` is canonical text (several joined by ","). `ours` says that the domain is one we accept mail for. `address` is
+    the forward-path to put in place of the given one; empty: it stays as it is.
+    """
+
+    next_hop: str
+    domain: str
+    ours: bool
+    address: str = ""
+
+
+class Refusal(msgspec.Struct, frozen=True, gc=False):
+    """Why an address leads nowhere: reply code, enhanced status without its class digit, text for the peer."""
+
+    code: int
+    detail: str
+    text: str
+
+
+UNKNOWN = Refusal(550, "1.1", "No such mailbox here; check the address for a typing mistake")
+NO_DOMAIN = Refusal(550, "1.3", "The address has no domain; write the full address")
+BAD_DOMAIN = Refusal(550, "1.2", "The domain of the address is not valid; check it for a typing mistake")
+BAD_LITERAL = Refusal(550, "1.2", "This address literal is not that of another host; write a domain name")
+TABLE_DOWN = Refusal(451, "3.0", "The recipient cannot be checked at the moment; try again later")
+
+
+class _OurDomain:
+    __slots__ = ("recipients", "route")
+
+    def __init__(self, route: Route, recipients: Table | None) -> None:
+        self.route = route
+        self.recipients = recipients  # None: every local part
+
+
+class Router:
+    """Routes of one configuration; immutable, shared by all sessions of a role."""
+
+    __slots__ = ("_domains", "_own_literals", "_postmaster", "_relay_next_hop")
+
+    def __init__(self, config: Config, recipients: dict[str, Table] | None = None) -> None:
+        """`recipients` gives tables of recipients by domain in place of the lists in the configuration."""
+        self._domains: dict[str, _OurDomain] = {}
+        for name, domain in config.domains.items():
+            table: Table | None = (recipients or {}).get(name)
+            if table is None and domain.recipients is not None:
+                table = InlineTable.of_keys(name, domain.recipients)
+            self._domains[name] = _OurDomain(Route(_joined(domain.next_hop, name), name, True), table)
+        relay = _joined(config.relay.next_hop, "")
+        self._relay_next_hop = "" if relay == "mx:" else relay
+        self._own_literals = {_host_of(listen) for listen in config.listen}
+        postmaster = config.postmaster or f"{_POSTMASTER}@{next(iter(config.domains))}"
+        domain_name = postmaster.rpartition("@")[2]
+        ours = self._domains.get(domain_name)
+        next_hop = ours.route.next_hop if ours else self._relay_next_hop or f"mx:{domain_name}"
+        self._postmaster = Route(next_hop, domain_name, True, postmaster)
+
+    def resolve(self, address: Address, local_address: str = "") -> Route | Refusal:
+        """Where mail for `address` goes; `local_address` is the IP address the client has connected to."""
+        ours = self._domains.get(address.domain)
+        if ours is None:
+            return self._elsewhere(address, local_address)
+        if ours.recipients is None:
+            return ours.route
+        local = address.local
+        key = local.lower() if local.isascii() and local[:1] != '"' else compared_local(local)
+        if key == _POSTMASTER:
+            return ours.route
+        try:
+            return UNKNOWN if ours.recipients.lookup(key) is None else ours.route
+        except TableUnavailable:
+            return TABLE_DOWN
+
+    def _elsewhere(self, address: Address, local_address: str) -> Route | Refusal:
+        domain = address.domain
+        if not domain:
+            return self._postmaster if compared_local(address.local) == _POSTMASTER else NO_DOMAIN
+        if domain[0] == "[":
+            return self._literal(address, local_address)
+        if domain[-1] == "." or not domain.isascii() or not domain.islower():
+            try:
+                name = parse_domain(domain)
+            except InvalidValue:
+                return BAD_DOMAIN
+            if name != domain:
+                return self.resolve(Address(address.text, address.local, name), local_address)
+        return Route(self._relay_next_hop or "mx:" + domain, domain, False)
+
+    def _literal(self, address: Address, local_address: str) -> Route | Refusal:
+        """`user@[192.0.2.1]`: our own has only a postmaster; another's is a host to relay to."""
+        inner = address.domain[1:-1]
+        tagged = inner[:5].lower() == "ipv6:"
+        try:
+            ip = ipaddress.ip_address(inner[5:] if tagged else inner)
+        except ValueError:
+            return BAD_LITERAL
+        if tagged != (ip.version == 6) or address.domain[-1] != "]":
+            return BAD_LITERAL
+        plain = getattr(ip, "ipv4_mapped", None) or ip
+        if str(plain) in self._own_literals or _same_address(plain, local_address):
+            return self._postmaster if compared_local(address.local) == _POSTMASTER else UNKNOWN
+        if plain.is_loopback or plain.is_unspecified or plain.is_multicast or plain.is_reserved:
+            return BAD_LITERAL
+        domain = f"[IPv6:{ip}]" if tagged else f"[{ip}]"
+        return Route(self._relay_next_hop or "mx:" + domain, domain, False)
+
+
+def compared_local(local: str) -> str:
+    """A local part as it is compared in our domains: without quotes, NFC, lower case."""
+    if len(local) >= 2 and local[0] == local[-1] == '"':
+        local = _QUOTED_PAIR.sub(r"\1", local[1:-1])
+    return fold_local(local)
+
+
+def _joined(next_hops: list[str], domain: str) -> str:
+    """One canonical text; the "mx" of a configuration gets its domain."""
+    return f"mx:{domain}" if next_hops == ["mx"] else ",".join(next_hops)
+
+
+def _host_of(listen: str) -> str:
+    return listen.rpartition(":")[0].strip("[]")
+
+
+def _same_address(ip: ipaddress.IPv4Address | ipaddress.IPv6Address, text: str) -> bool:
+    try:
+        other = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return ip == (getattr(other, "ipv4_mapped", None) or other)

@@ -1,0 +1,59 @@
+"""A table in a file: a key and its value on each line, `#` begins a comment.
+
+The file is read once, by `read`, in a process that may still open files. A file that cannot be read, or that holds a key
+twice, gives no table: half a table would say "unknown" of recipients that exist. A table whose file vanished is thus noticed
+at load; `unavailable` is for a holder that has to go on without it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from gatepost.routing.table import TableUnavailable
+
+_COMMENT = re.compile(r"(?:^|\s)#.*")
+
+
+class FileTable:
+    """What a file said when it was read."""
+
+    __slots__ = ("_cause", "_values", "name")
+
+    def __init__(self, name: str, values: dict[str, str], cause: str = "") -> None:
+        self.name = name
+        self._values = values
+        self._cause = cause
+
+    @classmethod
+    def read(cls, path: str) -> FileTable:
+        """Read the file at `path`; raises TableUnavailable with the cause and line."""
+        try:
+            with open(path, encoding="utf-8-sig") as file:
+                text = file.read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise TableUnavailable(f"{path}: {error}") from None
+        return cls.parse(path, text)
+
+    @classmethod
+    def parse(cls, name: str, text: str) -> FileTable:
+        """The table in `text`; raises TableUnavailable on a key given twice."""
+        values: dict[str, str] = {}
+        for number, line in enumerate(text.split("\n"), 1):
+            entry = _COMMENT.sub("", line).split(None, 1)
+            if not entry:
+                continue
+            if entry[0] in values:
+                raise TableUnavailable(f"{name}:{number}: the key {entry[0]!r} is given twice")
+            values[entry[0]] = entry[1].strip() if len(entry) > 1 else ""
+        return cls(name, values)
+
+    @classmethod
+    def unavailable(cls, name: str, cause: str) -> FileTable:
+        """A table that only says that it cannot answer."""
+        return cls(name, {}, cause)
+
+    def lookup(self, key: str) -> str | None:
+        """The value of a key, or None; raises TableUnavailable."""
+        if self._cause:
+            raise TableUnavailable(f"{self.name}: {self._cause}")
+        return self._values.get(key)
