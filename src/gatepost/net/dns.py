@@ -42,6 +42,7 @@ class _Pending(Question):
         "kind",
         "name",
         "reason",
+        "resolver",
         "secure",
         "tries",
         "ttl_s",
@@ -121,10 +122,10 @@ class StubResolver:
         """The answer if no query is needed for it: cached, a special name, an IP literal, or a name that cannot be."""
         done = self._cache.get(kind, name)
         if done is None:
-            name = dnsnames.normal_name(name)
-            if kind == "PTR" and dnsnames.packed_address(name) is not None:
-                name = reverse_name(name)
-            done = self._cache.get(kind, name) or self._answer_at_once(kind, name)
+            normal = _normal_name(kind, name)
+            if normal != name:
+                done = self._cache.get(kind, normal)
+            done = done or _answer_at_once(kind, normal)
         if done is not None:
             self.counters.cache_hits += 1
         return done
@@ -152,9 +153,7 @@ class StubResolver:
         if done is not None:
             waiter(done)
             return
-        name = dnsnames.normal_name(name)
-        if kind == "PTR" and dnsnames.packed_address(name) is not None:
-            name = reverse_name(name)
+        name = _normal_name(kind, name)
         pending = self._pending.get((kind, name))
         if pending is not None:
             self.counters.coalesced += 1
@@ -180,18 +179,6 @@ class StubResolver:
             server.close()
         for pending in list(self._pending.values()):
             self._finish(pending, "tempfail", [], 0, reason="the resolver was stopped")
-
-    def _answer_at_once(self, kind: str, name: str) -> LookupDone | None:
-        if kind not in dnswire.KINDS:
-            return LookupDone(0, "tempfail", [], 0, reason="not a kind of record that can be asked for")
-        done = dnsnames.local_answer(kind, name)
-        if done is not None:
-            return done
-        try:
-            dnswire.build_question(name, kind)
-        except DnsFormatError as error:
-            return LookupDone(0, "nxdomain", [], 0, reason=str(error))
-        return None
 
     # --- sending ------------------------------------------------------------------------------------------------
 
@@ -337,6 +324,23 @@ class StubResolver:
         self._cache.put(pending.kind, pending.name, LookupDone(0, status, records, ttl_s, secure, reason))
         for waiter in pending.waiters:
             waiter(LookupDone(0, status, records, ttl_s, secure, reason))
+
+
+def _normal_name(kind: str, name: str) -> str:
+    name = dnsnames.normal_name(name)
+    if kind == "PTR" and (":" in name or name[-1:].isdigit()) and dnsnames.packed_address(name) is not None:
+        return reverse_name(name)
+    return name
+
+
+def _answer_at_once(kind: str, name: str) -> LookupDone | None:
+    """What is known without asking or remembering anything."""
+    if kind not in dnswire.KINDS:
+        return LookupDone(0, "tempfail", [], 0, reason="not a kind of record that can be asked for")
+    done = dnsnames.local_answer(kind, name)
+    if done is None and not dnswire.is_askable(name):
+        done = LookupDone(0, "nxdomain", [], 0, reason="not a domain name")
+    return done
 
 
 def _find_failure(response: dnswire.Response, followed: dnswire.Followed) -> str:

@@ -31,14 +31,14 @@ class _Entry(msgspec.Struct, frozen=True, gc=False):
 class DnsCache:
     """Answers by (kind, name). `get` and `put` take constant time, but for the entries that `put` pushes out."""
 
-    __slots__ = ("_clock", "_entries", "_max_cost", "_max_entries", "_max_negative_ttl_s", "_max_ttl_s", "cost")
+    __slots__ = ("_clock", "_entries", "_limits_s", "_max_cost", "_max_entries", "_max_negative_ttl_s", "cost")
 
     def __init__(
         self, max_entries: int, *, max_ttl_s: int, max_negative_ttl_s: int, clock: Callable[[], float]
     ) -> None:
         self._max_entries = max_entries
         self._max_cost = max_entries * CHARACTERS_PER_ENTRY
-        self._max_ttl_s = max_ttl_s
+        self._limits_s = {"ok": max_ttl_s, "tempfail": TEMPFAIL_TTL_S}
         self._max_negative_ttl_s = max_negative_ttl_s
         self._clock = clock
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
@@ -63,8 +63,7 @@ class DnsCache:
 
     def put(self, kind: str, name: str, done: LookupDone) -> None:
         """Keep an answer for its `ttl_s`, lowered to the cap for its status; with a TTL of zero it is not kept."""
-        limit_s = {"ok": self._max_ttl_s, "tempfail": TEMPFAIL_TTL_S}.get(done.status, self._max_negative_ttl_s)
-        ttl_s = min(done.ttl_s, limit_s)
+        ttl_s = min(done.ttl_s, self._limits_s.get(done.status, self._max_negative_ttl_s))
         if ttl_s <= 0:
             return
         cost = ENTRY_COST + len(name) + len(done.reason) + sum(map(len, done.records))

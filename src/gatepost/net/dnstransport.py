@@ -14,6 +14,8 @@ import os
 import socket
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from gatepost.net import dnswire
 from gatepost.net.dnswire import Match
 
@@ -51,31 +53,21 @@ class Entropy:
         return octets
 
 
-class Counters:
-    """What happened since the start; every name is a number that only grows."""
+class Counters(msgspec.Struct):
+    """What happened since the start; every number only grows."""
 
-    __slots__ = (
-        "cache_hits",
-        "coalesced",
-        "failed_answers",
-        "malformed",
-        "other_case",
-        "over_limit",
-        "questions",
-        "strays",
-        "tcp_queries",
-        "timeouts",
-        "udp_queries",
-        "unreachable",
-    )
-
-    def __init__(self) -> None:
-        for name in self.__slots__:
-            setattr(self, name, 0)
-
-    def as_dict(self) -> dict[str, int]:
-        """All counters by name."""
-        return {name: getattr(self, name) for name in self.__slots__}
+    questions: int = 0  # that needed a query
+    cache_hits: int = 0  # answered at once: from the cache, or known without asking
+    coalesced: int = 0  # joined to a question under way
+    over_limit: int = 0
+    udp_queries: int = 0
+    tcp_queries: int = 0
+    timeouts: int = 0
+    unreachable: int = 0
+    strays: int = 0  # packets that answer nothing: late, or forged
+    other_case: int = 0
+    malformed: int = 0
+    failed_answers: int = 0  # SERVFAIL, REFUSED, lame ...
 
 
 class Channel(Protocol):
@@ -298,7 +290,7 @@ class UdpPort:
 class TcpExchange:
     """One question over a TCP connection of its own (RFC 7766)."""
 
-    __slots__ = ("_loop", "_members", "_owner", "_question", "_received", "_server", "_socket", "_to_send")
+    __slots__ = ("_loop", "_members", "_question", "_received", "_server", "_socket", "_to_send")
 
     def __init__(
         self,
@@ -353,7 +345,7 @@ class TcpExchange:
         except BlockingIOError:
             return
         except OSError as error:
-            self._fail(error.strerror)
+            self._fail(str(error.strerror))
             return
         self._to_send = self._to_send[sent:]
         if not self._to_send:
@@ -368,7 +360,7 @@ class TcpExchange:
         except BlockingIOError:
             return
         except OSError as error:
-            self._fail(error.strerror)
+            self._fail(str(error.strerror))
             return
         if not chunk:
             self._fail("closed the connection")

@@ -36,6 +36,7 @@ _ASKABLE = re.compile(r"[!-\-/-~]{1,63}(?:\.[!-\-/-~]{1,63})*")
 _HOST = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _PRINTABLE = bytes(range(0x21, 0x7F))
 _CASE_BITS = bytes(0x20 if chr(octet).isascii() and chr(octet).isalpha() else 0 for octet in range(256))
+_QUESTION_TAIL = {kind: b"\x00" + code.to_bytes(2, "big") + b"\x00\x01" for kind, code in KINDS.items()}
 _LENGTH_OCTET = [bytes((length,)) for length in range(64)]
 
 _record_head = struct.Struct("!HHIH").unpack_from  # type, class, TTL, length of the data
@@ -99,11 +100,11 @@ class Followed(msgspec.Struct, gc=False):
 
 def build_question(name: str, kind: str) -> bytes:
     """The question section for an A-label name in lower case without final dot. Raises DnsFormatError if it cannot be asked."""
-    if len(name) > MAX_NAME_BYTES - 2 or _ASKABLE.fullmatch(name) is None:
+    if not is_askable(name):
         raise DnsFormatError("not a domain name")
     octets = _LENGTH_OCTET
     parts = [octets[len(label)] + label for label in name.encode("ascii").split(b".")]
-    parts.append(b"\x00" + KINDS[kind].to_bytes(2, "big") + b"\x00\x01")
+    parts.append(_QUESTION_TAIL[kind])
     return b"".join(parts)
 
 
@@ -179,6 +180,11 @@ def follow(answers: list[Answer], name: str, kind: str) -> Followed:
             raise DnsFormatError("a CNAME record points to what is not a domain name")
         ttl_s = min(ttl_s, alias.ttl_s)
         name = alias.text
+
+
+def is_askable(name: str) -> bool:
+    """Whether a name (lower case, no final dot) can stand in a question: printable labels of 1 to 63 octets."""
+    return len(name) <= MAX_NAME_BYTES - 2 and _ASKABLE.fullmatch(name) is not None
 
 
 def is_host_name(name: str) -> bool:
