@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from gatepost.ipc.messages import Message
 
 REASONS: dict[str, str] = {}
@@ -296,3 +298,15 @@ class RoleRights:
         if wrong := [access for _, access in self.landlock_fs if access not in ("read", "read-write")]:
             found.append(f"access {wrong[0]!r} is neither read nor read-write")
         return found
+
+
+LANDLOCK, FILTER = "landlock", "filter"
+
+
+class TryResult(msgspec.Struct, frozen=True):
+    """One forbidden act that was tried: the kernel's answer is an error name, or "done" if nothing refused it."""
+
+    act: str
+    layer: str  # LANDLOCK or FILTER: what stood between the act and its success
+    refused: bool
+    answer: str

@@ -132,7 +132,8 @@ def _enter_root(rights: RoleRights, root: str, as_root: bool) -> str:
         os.chdir("/")
         return "no chroot"
     _do(lambda: _check_root(rights, root), f"cannot read {root}", "make the directory")
-    _do(lambda: (os.chroot(root), os.chdir("/")), f"cannot chroot into {root}", "give Gatepost CAP_SYS_CHROOT")
+    _do(lambda: os.chroot(root), f"cannot chroot into {root}", "give Gatepost CAP_SYS_CHROOT")
+    os.chdir("/")
     return f"root {root}"
 
 

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from gatepost.privsep.rights import RoleRights
 
 try:
-    import pyseccomp
+    import pyseccomp  # type: ignore[import-untyped]
 except (ImportError, RuntimeError, OSError):  # RuntimeError: libseccomp2 is not installed
-    pyseccomp = None  # type: ignore[assignment]
+    pyseccomp = None
 
 _INT_MASK = 0xFFFFFFFF
 _THREAD_FLAGS = 0x3D0F00  # what pthread_create passes to clone: everything shared, CLONE_THREAD, no new namespace
@@ -105,7 +105,7 @@ def compile_filter(rights: RoleRights, denied: str = "kill") -> pyseccomp.Syscal
         if name in rights.syscalls:
             program.syscall_priority(name, 255 - rank)
     for name in sorted(rights.syscalls):
-        if not _is_known(name):
+        if number_of(name) < 0:
             continue
         if narrow := _NARROWED.get(name):
             narrow(program, rights)
@@ -113,8 +113,11 @@ def compile_filter(rights: RoleRights, denied: str = "kill") -> pyseccomp.Syscal
             program.add_rule(pyseccomp.ALLOW, name)
     if denied != "log":
         for name, code in SOFT.items():
-            if name not in rights.syscalls and _is_known(name):
-                program.add_rule(pyseccomp.ERRNO(code), name)
+            action = pyseccomp.ERRNO(code)
+            if (
+                name not in rights.syscalls and action != default and number_of(name) >= 0
+            ):  # a rule must differ from the default
+                program.add_rule(action, name)
     return program
 
 
@@ -125,9 +128,9 @@ def _start_program(default: int) -> pyseccomp.SyscallFilter:
     return program
 
 
-def _is_known(name: str) -> bool:
-    """Whether this architecture has the call: arm64 has no open, rename, fork."""
-    return pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name) >= 0
+def number_of(name: str) -> int:
+    """The number of a system call here; negative where this architecture has none (arm64: open, rename, fork)."""
+    return int(pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name))
 
 
 # --- calls that are too wide by themselves --------------------------------------------------------------------------------
