@@ -197,22 +197,11 @@ class Scheduler:
         ring = self._ring
         while room > 0 and ring:
             share = max(1, room // len(ring))
-            hop = ring.popleft()
-            hop.in_ring = False
-            places = min(share, self._places(hop))
-            window = 1 if hop.state is PROBING else hop.window
-            taken = 0
-            while taken < places:
-                key = hop.take(now_s)
-                if key is None:
-                    break
-                batch.append(Item(key, hop.name, window))
-                taken += 1
-            room -= taken
-            self._active += taken
-            if hop.state is PROBING:
-                hop.probes += taken
-            self._place(hop)
+            for _ in range(min(len(ring), room)):
+                hop = ring.popleft()
+                hop.in_ring = False
+                room -= self._take(hop, min(share, room), batch)
+                self._place(hop)
         return batch
 
     def finished(
@@ -260,8 +249,7 @@ class Scheduler:
                 hop.epoch += 1
             else:
                 self._put_down(hop, now_s)
-        if not hop.in_ring:
-            self._place(hop)
+        self._place(hop)
         if not hop.items:
             self._rest(hop)
 
@@ -294,9 +282,7 @@ class Scheduler:
                     items[each] = (-math.inf, each)
             hop.waiting = [entry for entry in items.values() if type(entry) is tuple]
             hop.compact()
-            if hop.state is DOWN:
-                hop.down_until = -math.inf
-                self._probe(hop)
+            hop.down_until = -math.inf
             hop.failures = 0
             count += len(due)
             self._place(hop)
@@ -345,6 +331,24 @@ class Scheduler:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
+    def _take(self, hop: _NextHop, most: int, batch: list[Item]) -> int:
+        """Move up to `most` due items of a hop into the batch; returns how many."""
+        places = min(most, self._places(hop))
+        probing = hop.state is PROBING
+        limit = 1 if probing else hop.window
+        now_s, name = self._now_s, hop.name
+        taken = 0
+        while taken < places:
+            key = hop.take(now_s)
+            if key is None:
+                break
+            batch.append(Item(key, name, limit))
+            taken += 1
+        self._active += taken
+        if probing:
+            hop.probes += taken
+        return taken
+
     def _places(self, hop: _NextHop) -> int:
         """How many more of its items may go out now."""
         if hop.state is UP:
@@ -358,9 +362,11 @@ class Scheduler:
         due = hop.due()
         if hop.state is DOWN:
             due = max(due, hop.down_until)
+            if due <= self._now_s:
+                self._probe(hop)
         elif self._places(hop) <= 0:
             return  # full: `finished` looks again
-        if due <= self._now_s and hop.state is not DOWN:
+        if due <= self._now_s:
             hop.in_ring = True
             self._ring.append(hop)
         elif due < hop.timer:
@@ -374,14 +380,9 @@ class Scheduler:
         timers = self._timers
         while timers and timers[0][0] <= self._now_s:
             when, _, hop = heappop(timers)
-            if when != hop.timer:
-                continue
-            hop.timer = math.inf
-            if hop.state is DOWN and hop.down_until <= self._now_s:
-                if not hop.items:
-                    continue  # remembered for its back-off only
-                self._probe(hop)
-            self._place(hop)
+            if when == hop.timer:
+                hop.timer = math.inf
+                self._place(hop)
 
     def _probe(self, hop: _NextHop) -> None:
         """Let a single item find out whether the next hop is back."""

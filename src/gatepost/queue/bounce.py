@@ -1,0 +1,116 @@
+"""The bounce: who is to be told of an outcome, and the DSN that tells it.
+
+Pure. A message with the null reverse-path never begets a DSN (RFC 5321 6.1), so that no DSN ever begets another; what a sender
+asked for with NOTIFY is honoured (RFC 3461 4.1). The format is that of `mail/dsn.py`.
+"""
+
+from __future__ import annotations
+
+import idna
+
+from gatepost.mail import dsn
+from gatepost.model import Envelope, Outcome, Recipient
+
+# The bits of Recipient.notify; 0 is "not given", and means FAILURE and DELAY.
+NOTIFY_NEVER = 1
+NOTIFY_SUCCESS = 2
+NOTIFY_FAILURE = 4
+NOTIFY_DELAY = 8
+
+_ASKED = {
+    "failed": NOTIFY_FAILURE,
+    "expired": NOTIFY_FAILURE,
+    "delayed": NOTIFY_DELAY,
+    "delivered": NOTIFY_SUCCESS,
+    "relayed": NOTIFY_SUCCESS,
+}
+
+Reported = list[tuple[Recipient, Outcome]]
+
+
+def suppressed_by(kind: str, envelope: Envelope, recipient: Recipient) -> str:
+    """Why no DSN is due for this recipient; empty if one is due."""
+    if not envelope.reverse_path:
+        return "null reverse-path"
+    notify = recipient.notify or NOTIFY_FAILURE | NOTIFY_DELAY
+    if notify & NOTIFY_NEVER:
+        return "NOTIFY=NEVER"
+    return "" if notify & _ASKED[kind] else "NOTIFY"
+
+
+def build_dsn(
+    kind: str,
+    envelope: Envelope,
+    outcomes: Reported,
+    *,
+    hostname: str,
+    original_header: bytes,
+    original_content: bytes | None,
+    now_s: float,
+    message_id: str,
+    retry_until_s: float | None = None,
+) -> tuple[Envelope, list[bytes]]:
+    """The DSN of one kind for a message: its envelope, and its content in chunks to be joined.
+
+    `kind` is "failed", "expired", "delayed", "delivered" or "relayed". `message_id` is the id (of ours) that the DSN gets.
+    `original_header` is what `header.split_header` gave; `original_content` the whole message, if it is at hand, and is
+    returned only if the sender asked for it. The one recipient has no next hop yet: the caller routes it. Raises ValueError for
+    the null reverse-path.
+    """
+    to = envelope.reverse_path
+    if not to:
+        raise ValueError("no DSN for the null reverse-path")
+    full = envelope.ret == "FULL" and kind in ("failed", "expired") and envelope.body_type != "BINARYMIME"
+    utf8 = envelope.smtputf8 and not (
+        to.isascii() and original_header.isascii() and all(recipient.address.isascii() for recipient, _ in outcomes)
+    )
+    chunks = dsn.build_report(
+        dsn.Report(
+            kind=kind,
+            id=message_id,
+            about=envelope.id,
+            hostname=hostname,
+            to=to,
+            envelope_id=envelope.envelope_id,
+            arrival_s=envelope.received_s,
+            now_s=now_s,
+            rows=[
+                dsn.Row(recipient.address, recipient.original, outcome.status, outcome.code, outcome.text, outcome.host)
+                for recipient, outcome in outcomes
+            ],
+            header=original_header,
+            content=original_content if full else None,
+            utf8=utf8,
+            retry_until_s=retry_until_s,
+        )
+    )
+    content = b"".join(chunks)
+    has_8bit = not content.isascii()
+    return (
+        Envelope(
+            id=message_id,
+            session_id="",
+            reverse_path="",
+            recipients=[Recipient(to, _domain(to), "", NOTIFY_NEVER)],
+            received_s=now_s,
+            peer_address="local",
+            helo=hostname,
+            permit="dsn",
+            body_type="8BITMIME" if has_8bit else "7BIT",
+            smtputf8=utf8,
+            has_8bit=has_8bit,
+            needs_stuffing=content.startswith(b".") or b"\n." in content,
+        ),
+        chunks,
+    )
+
+
+def _domain(address: str) -> str:
+    """The domain of a path that was parsed when it was accepted: lower case, A-labels."""
+    domain = address.rpartition("@")[2] if "@" in address else ""
+    if domain.isascii():
+        return domain.lower()
+    try:
+        return idna.encode(domain, uts46=True).decode()
+    except idna.IDNAError:
+        return domain.lower()
