@@ -8,7 +8,8 @@ need no file. Paths in the file are relative to the directory of the file.
 from __future__ import annotations
 
 import ipaddress
-import os.path
+import os
+import pwd
 import re
 import tomllib
 
@@ -250,6 +251,8 @@ class _Loader:
                 self.findings.add((section, name), problem, f"raise {larger} or lower {smaller}")
         self._check_width(values)
         self._check_loop(values)
+        self._check_postmaster(values)
+        self._check_users(values)
 
     def _check_width(self, values: dict[str, object]) -> None:
         """Many networks can make the world as well as one."""
@@ -280,6 +283,37 @@ class _Loader:
                     problem = f'the next hop of "{name}" is this gateway itself: mail would go round in circles'
                     path = ("domains", name, "next_hop")
                     self.findings.add(path, problem, "write the address of the mail server behind the gateway")
+
+    def _check_postmaster(self, values: dict[str, object]) -> None:
+        postmaster, domains = values.get("postmaster"), values.get("domains")
+        if not isinstance(postmaster, str) or not isinstance(domains, dict):
+            return
+        local, _, domain = postmaster.rpartition("@")
+        recipients = domains.get(domain, {}).get("recipients")
+        if recipients is not None and local != "postmaster" and local not in recipients:
+            problem = f'"{postmaster}" is not among the recipients of "{domain}"'
+            self.findings.add(("postmaster",), problem, "write an address that exists, or add it to the recipients")
+
+    def _check_users(self, values: dict[str, object]) -> None:
+        """Each role needs an unprivileged user of its own; whether the users exist matters where root starts."""
+        processes = values.get("processes")
+        users = processes.get("users", {}) if isinstance(processes, dict) else {}
+        taken: dict[str, str] = {}
+        for role, user in users.items():
+            path = ("processes", "users", role)
+            if user in taken:
+                problem = f'the roles {taken[user]} and {role} would run as the same user "{user}"'
+                self.findings.add(path, problem, "give each role a user of its own: adduser --system NAME")
+            taken[user] = role
+            try:
+                uid = pwd.getpwnam(user).pw_uid
+            except KeyError:
+                if os.geteuid() == 0:
+                    advice = f"create it: adduser --system --group {user}"
+                    self.findings.add(path, f'there is no user "{user}"', advice)
+                continue
+            if uid == 0:
+                self.findings.add(path, f'"{user}" is root', "name an unprivileged user, or remove the line")
 
 
 def _locals_for(name: str, entries: object) -> list[str]:

@@ -1,0 +1,94 @@
+"""What a configuration allows and its operator may not want: no errors, but to be known.
+
+Pure. `gatepost check` prints these; a gateway starts with them all the same.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+import msgspec
+
+from gatepost.config.schema import Config
+from gatepost.config.values import IPNetwork, parse_listen
+
+_WIDE = {4: 16, 6: 32}
+
+
+class Warning(msgspec.Struct, frozen=True):
+    """One thing to know: the key it comes from, what it leads to, what to do about it."""
+
+    key: str
+    problem: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.problem}; {self.advice}"
+
+
+def warnings_of(config: Config) -> list[Warning]:
+    """Everything worth telling of a configuration that is valid."""
+    warnings = [*_of_domains(config), *_of_relay(config), *_of_listen(config)]
+    if config.sandbox != "enforce":
+        problem = "on a kernel without Landlock or seccomp the gateway starts without them"
+        warnings.append(Warning("sandbox", problem, 'write sandbox = "enforce" where the kernel has them'))
+    if config.queue.allow_volatile:
+        problem = "a spool on a file system in memory is allowed: accepted mail is lost at a power cut"
+        warnings.append(Warning("queue.allow_volatile", problem, "remove the line, and put the spool on a disk"))
+    if config.queue.lifetime_s < 86400:
+        problem = "mail for a server that is down is returned in less than a day"
+        warnings.append(Warning("queue.lifetime_s", problem, "RFC 5321 4.5.4.1 advises 4 to 5 days: 432000"))
+    if config.delivery.port != 25:
+        problem = f"MX hosts are asked on port {config.delivery.port}, where no other server listens"
+        warnings.append(Warning("delivery.port", problem, "remove the line, except in tests"))
+    problem = "mail is sent and received without encryption: this version has no TLS"
+    warnings.append(Warning("tls", problem, "use it inside a network you trust, or where plain SMTP was used before"))
+    return warnings
+
+
+def _of_domains(config: Config) -> list[Warning]:
+    warnings = []
+    for name, domain in config.domains.items():
+        key = f'domains."{name}"'
+        if domain.recipients is None:
+            problem = (
+                f"every local part of {name} is accepted; what the next hop then refuses is bounced to senders that are "
+                "often forged (backscatter)"
+            )
+            warnings.append(Warning(key, problem, f'list the recipients: recipients_file = "{name}.recipients"'))
+        elif not domain.recipients:
+            problem = f"the list of recipients of {name} is empty: only postmaster exists"
+            warnings.append(Warning(key, problem, "fill the list"))
+        if domain.next_hop in (["mx"], [f"mx:{name}"]):
+            problem = (
+                f"mail for {name} goes to its MX hosts: right for a backup MX, a loop if this gateway is the only MX"
+            )
+            warnings.append(Warning(f"{key}.next_hop", problem, 'write "smtp://HOST:25" of the mail server inside'))
+    return warnings
+
+
+def _of_relay(config: Config) -> list[Warning]:
+    warnings = []
+    for text in config.relay.networks:
+        network: IPNetwork = ipaddress.ip_network(text)
+        if not network.is_private and network.prefixlen < _WIDE[network.version]:
+            problem = f"{text} is wide for one organisation, and each address in it may relay"
+            warnings.append(Warning("relay.networks", problem, "list only the networks that send mail"))
+    return warnings
+
+
+def _of_listen(config: Config) -> list[Warning]:
+    warnings = []
+    for text in config.listen:
+        listen = parse_listen(text)
+        address = ipaddress.ip_address(listen.address)
+        if listen.port != 25 and not address.is_loopback:
+            problem = f"on {text} no other mail server will look: they deliver to port 25 only"
+            warnings.append(Warning("listen", problem, "listen on port 25, or have port 25 forwarded here"))
+        if address.is_unspecified and any(ipaddress.ip_network(net).is_loopback for net in config.relay.networks):
+            problem = (
+                f"{text} is open to the world and 127.0.0.0/8 may relay: through a proxy or port forwarding on this "
+                "host, strangers would come from there"
+            )
+            warnings.append(Warning("relay.networks", problem, "remove it if such a proxy exists"))
+    return warnings
