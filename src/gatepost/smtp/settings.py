@@ -1,0 +1,74 @@
+"""What the server side of SMTP can be told: limits, switches, its name (the part of the configuration that it sees).
+
+One object is shared by all sessions with the same rights; what follows from it (the EHLO reply, the tables of parameters)
+is rendered once, when it is made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gatepost.smtp.extensions import Offer, build_offer
+from gatepost.smtp.reply import Reply
+
+if TYPE_CHECKING:
+    from gatepost.config.schema import Config
+
+
+class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
+    """Settings of a ServerSession; sizes in octets. The fields below `repair` are not for the configuration."""
+
+    hostname: str
+    max_message_bytes: int = 50 * 1024 * 1024
+    max_recipients: int = 1000
+    max_command_bytes: int = 2048
+    max_line_bytes: int = 998
+    refuse_long_lines: bool = False
+    max_header_bytes: int = 256 * 1024
+    max_received_hops: int = 50
+    max_errors: int = 10
+    max_commands: int = 5000
+    max_idle_commands: int = 50
+    max_transactions: int = 1000
+    pipelining: bool = True
+    chunking: bool = True
+    smtputf8: bool = True
+    eightbitmime: bool = True
+    repair: bool = False  # bare CR and bare LF in data become CRLF, a bare LF ends a command
+    refuse_early_talkers: bool = True
+    max_swallowed_bytes: int = 10 * 1024 * 1024  # over max_message_bytes: read and refused with 552; more: closed
+    max_buffered_bytes: int = 1024 * 1024  # of input kept while an event is unanswered
+    offer: Offer | None = None  # the fields from here on are derived, whatever was given
+    greeting: Reply = Reply(220, "", "")
+    hello: Reply = Reply(250, "", "")
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "offer", build_offer(self))
+        msgspec.structs.force_setattr(self, "greeting", Reply(220, "", f"{self.hostname} ESMTP Gatepost"))
+        msgspec.structs.force_setattr(self, "hello", Reply(250, "", self.hostname))
+
+    @classmethod
+    def from_config(cls, config: Config, *, repair: bool = False) -> ServerSettings:
+        """The settings for clients of this configuration; `repair` for those of `repair_networks`."""
+        smtp = config.smtp
+        return cls(
+            hostname=smtp.banner_name or config.hostname,
+            max_message_bytes=smtp.max_message_bytes,
+            max_recipients=smtp.max_recipients,
+            max_command_bytes=smtp.max_command_bytes,
+            max_line_bytes=smtp.max_line_bytes,
+            refuse_long_lines=smtp.long_lines == "refuse",
+            max_header_bytes=smtp.max_header_bytes,
+            max_received_hops=smtp.max_received_hops,
+            max_errors=smtp.max_errors,
+            max_commands=smtp.max_commands,
+            max_idle_commands=smtp.max_idle_commands,
+            max_transactions=smtp.max_transactions,
+            pipelining=smtp.pipelining,
+            chunking=smtp.chunking,
+            smtputf8=smtp.smtputf8,
+            eightbitmime=smtp.eightbitmime,
+            repair=repair,
+        )
