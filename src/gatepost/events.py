@@ -18,9 +18,16 @@ from typing import Any
 import msgspec
 
 MAX_LINE_BYTES = 4096  # PIPE_BUF: what several processes write to one pipe is not mixed up to this
-MAX_TEXT = 400  # characters of a text field of a line that would be longer
+CUT_TO = (2400, 1200, 400)  # characters that the long texts of a longer line share: the most with which it fits
+LONG_TEXT = 80  # characters; shorter texts are not cut
 MAX_KEPT_BYTES = 1024 * 1024  # of lines that could not be written yet
 
+_PROCESS = {
+    "name": "role and instance",
+    "number": "instance",
+    "generation": "generation",
+    "pid": "process",
+}
 _SESSION = {"session": "id of the SMTP session"}
 _MESSAGE = {"id": "message id of ours"}
 _ANSWER = {
@@ -116,6 +123,8 @@ EVENTS: dict[str, dict[str, str]] = {
         "text": "what it would have told",
     },
     "delay_notice": _MESSAGE | {"recipients": "how many are late", "dsn": "message id of the notice", "delay_s": "seconds since accepted"},
+    "connect_out": {"host": "name, address and port", "next_hop": "next hop by name"},
+    "disconnect_out": {"host": "name, address and port", "next_hop": "next hop by name", "messages": "sent over it"},
     "next_hop_down": {"next_hop": "by name", "text": "what went wrong", "retry_at": "when it is tried again", "waiting": "items"},
     "next_hop_up": {"next_hop": "by name", "waiting": "items"},
     # --- the spool
@@ -150,22 +159,21 @@ EVENTS: dict[str, dict[str, str]] = {
     # --- the roles
     "started": {"version": "of Gatepost", "pid": "of the supervisor", "config": "file", "listen": "addresses"},
     "ready": {"listen": "addresses", "roles": "how many processes", "seconds": "since the start"},
-    "stopping": {"signal": "why"},
+    "stopping": {"status": "exit status to be"},
     "stopped": {"seconds": "how long it took to drain", "clean": "whether all roles drained in time"},
-    "role_started": {"name": "role", "number": "instance", "generation": "generation", "pid": "process"},
-    "role_ready": {"name": "role", "number": "instance", "generation": "generation", "pid": "process", "rights": "its rights in one line"},
-    "role_died": {
-        "name": "role", "number": "instance", "generation": "generation", "pid": "process", "status": "exit status",
-        "signal": "signal that ended it", "restart_in_s": "seconds until it is started again", "reason": "its last words",
-    },
-    "role_fatal": {"name": "role", "number": "instance", "reason": "why it cannot go on", "advice": "what the operator should do"},
-    "role_stopped": {"name": "role", "number": "instance", "generation": "generation", "pid": "process"},
-    "link_lost": {"peer": "role", "number": "instance", "reason": "what was seen"},
-    "reload": {"generation": "the new one", "ok": "whether it took over", "seconds": "how long it took"},
-    "generation_drained": {"generation": "which"},
+    "role_started": _PROCESS,
+    "role_ready": _PROCESS | {"rights": "its rights in one line"},
+    "role_died": _PROCESS | {"why": "exit status, signal, or what it did wrong", "restart_in_s": "until it is started again"},
+    "role_ended": _PROCESS,
+    "role_fatal": _PROCESS | {"why": "why it cannot go on", "advice": "what the operator should do"},
+    "reloaded": {"generation": "the new one, which has taken over"},
+    "reload_refused": {"errors": "what is wrong with the new configuration; the old one goes on"},
+    "generation_drained": {"generation": "the old one, which has ended"},
     "config_error": {"file": "configuration", "line": "line", "key": "key", "reason": "what is wrong", "advice": "what to write"},
     "resolver_trouble": {"server": "DNS server", "name": "asked for", "kind": "type of record", "reason": "what went wrong"},
     "error": {"session": "id", "id": "message id", "where": "which part", "reason": "the exception", "trace": "where it was raised"},
+    "internal_error": {"what": "which part", "next_hop": "next hop by name", "error": "the exception"},
+    "bug": {"why": "the exception and where it was raised"},
     # --- this file
     "events_lost": {"count": "lines that could not be written"},
     "event_unknown": {"name": "event that is not in the table", "fields": "fields that are not in the table"},
@@ -271,9 +279,12 @@ class EventLog:
         body = self._body(fields)
         line = b'{"time":"' + (self._stamp or self._new_stamp()) + self._middles[name] + body
         if len(line) > MAX_LINE_BYTES:
-            line = b'{"time":"' + self._stamp + self._middles[name] + self._body(_cut(fields))
-            if len(line) > MAX_LINE_BYTES:
-                line = b'{"time":"' + self._stamp + self._middles[name] + b',"cut":true}\n'
+            begin = b'{"time":"' + self._stamp + self._middles[name]
+            for most in CUT_TO:
+                line = begin + self._body(_cut(fields, most))
+                if len(line) <= MAX_LINE_BYTES:
+                    return line
+            line = begin + b',"cut":true}\n'
         return line
 
     def _body(self, fields: dict[str, Any]) -> bytes:
@@ -351,12 +362,16 @@ def open_output(output: str) -> int:
     return os.dup(2)
 
 
-def _cut(fields: dict[str, Any]) -> dict[str, Any]:
-    cut: dict[str, Any] = {}
-    for key, value in fields.items():
-        text = value if isinstance(value, str) else str(value) if isinstance(value, (list, tuple, dict, set)) else None
-        cut[key] = value if text is None else text[:MAX_TEXT]
-    return cut | {"cut": True}
+def _cut(fields: dict[str, Any], most: int) -> dict[str, Any]:
+    """The fields with long texts cut in their middle: of a traceback, the end tells most."""
+    texts = {
+        key: value if isinstance(value, str) else str(value)
+        for key, value in fields.items()
+        if isinstance(value, (str, list, tuple, dict, set))
+    }
+    long = {key: text for key, text in texts.items() if len(text) > LONG_TEXT}
+    half = most // (2 * len(long) or 1)
+    return fields | {key: f"{text[:half]} ... {text[-half:]}" for key, text in long.items()} | {"cut": True}
 
 
 def _plain(value: Any) -> Any:

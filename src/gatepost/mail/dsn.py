@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from gatepost.mail import date, header
 
-MAX_TEXT = 1000  # characters of a remote reply
-MAX_ADDRESS = 512  # characters of an address; a path has at most 256 octets
+MAX_TEXT = 1000  # octets of a remote reply
+MAX_ADDRESS = 512  # octets of an address; a path has at most 256
+MAX_WORD = 900  # octets without a space: longer ones (never an address) are broken, lest a line becomes too long
 MAX_HEADER_BYTES = 64 * 1024  # of the original header that is returned
 MAX_CONTENT_BYTES = 128 * 1024  # a larger message is not returned in full
 MAX_NAMED = 50  # recipients named in the text for people; the part for machines has all
@@ -259,7 +260,7 @@ def _join(lines: list[str]) -> bytes:
 
 def _clean(text: str, limit: int, utf8: bool) -> str:
     """One line of untrusted text: no controls, nothing that turns the writing direction, cut."""
-    text = _CONTROL.sub(" ", text[:limit]).strip()
+    text = _CONTROL.sub(" ", text[:limit]).encode()[:limit].decode(errors="ignore").strip()
     return text if utf8 else _NOT_ASCII.sub("?", text)
 
 
@@ -275,12 +276,20 @@ def _field(name: str, kind: str, value: str, utf8: bool) -> str:
         for word in line.split(" "):
             if not word:
                 continue
-            if len(word) + 1 > room and len(word) < header.FOLD_AT - 3:
-                text += "\r\n   "
-                room = header.FOLD_AT - 3
-            text += f" {word}"
-            room -= len(word) + 1
+            pieces = _pieces(word)
+            for piece in pieces:
+                if len(piece) + 1 > room and (len(piece) < header.FOLD_AT - 3 or len(pieces) > 1):
+                    text += "\r\n   "
+                    room = header.FOLD_AT - 3
+                text += f" {piece}"
+                room -= len(piece) + 1
     return text
+
+
+def _pieces(word: str) -> Sequence[str]:
+    if len(word.encode()) <= MAX_WORD:
+        return (word,)
+    return [word[begin : begin + MAX_WORD // 4] for begin in range(0, len(word), MAX_WORD // 4)]
 
 
 def _status(status: str, kind: str) -> str:
@@ -330,7 +339,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _quoted_printable(data: bytes) -> bytes:
-    encoded = binascii.b2a_qp(data.replace(b"\r\n", b"\n"), istext=True)
+    encoded = binascii.b2a_qp(data.replace(b"\r\n", b"\n").replace(b"\r", b" "), istext=True)
     return encoded.replace(b"\n", b"\r\n")
 
 
