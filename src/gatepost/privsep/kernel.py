@@ -17,6 +17,7 @@ import msgspec
 from gatepost.privsep.rights import LOOP_DESCRIPTORS, RoleRights, TryResult
 
 _CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+_OWN_FILTERS = 2  # the one of before_loop, which shows as "filter" too, and the one that denies by default
 _SECCOMP_MODES = {0: "none", 1: "strict", 2: "filter"}
 _UNIX_KINDS = {1: "unix-stream", 2: "unix-dgram", 5: "unix-seqpacket"}
 _UNIX_LISTENS = 0x10000  # __SO_ACCEPTCON
@@ -52,7 +53,7 @@ class ProcessFacts(msgspec.Struct):
     capabilities: dict[str, str]  # CapInh CapPrm CapEff CapBnd CapAmb, hexadecimal
     no_new_privs: bool
     seccomp: str  # "none", "strict" or "filter"
-    seccomp_filters: int
+    seccomp_filters: int  # with those inherited from a container or service manager; -1: the kernel does not say
     umask: str
     dumpable: bool | None = None  # None: cannot be told (a process of root's)
     root: str | None = None
@@ -101,16 +102,17 @@ def compare(
     as_root: bool,
     uid: int,
     root: str = "",
+    inherited_filters: int = 0,
     tries: Sequence[TryResult] = (),
 ) -> list[Difference]:
     """Where a live process may do other than its row says; empty if nowhere.
 
     `as_root` says whether Gatepost was started as root, `uid` the user the role was to become, `root` the directory it was to chroot
-    into (empty: not checked), `tries` what the role reported of `trying.attest_by_trying`.
+    into (empty: not checked), `inherited_filters` the `seccomp_filters` of the supervisor that started it, `tries` what the role reported of `trying.attest_by_trying`.
     """
     found = [
         *_compare_identity(facts, as_root, uid),
-        *_compare_locks(facts, as_root, root),
+        *_compare_locks(facts, as_root, root, inherited_filters),
         *_compare_limits(facts, rights),
         *_compare_descriptors(facts, rights),
     ]
@@ -140,7 +142,7 @@ def parse_status(pid: int, text: str) -> ProcessFacts:
         capabilities={name: rows[name] for name in _CAPABILITY_SETS if name in rows},
         no_new_privs=rows.get("NoNewPrivs") == "1",
         seccomp=_SECCOMP_MODES.get(int(rows.get("Seccomp", "0")), "?"),
-        seccomp_filters=int(rows.get("Seccomp_filters", "0")),  # Linux 5.9
+        seccomp_filters=int(rows.get("Seccomp_filters", "-1")),  # Linux 5.9
         umask=rows.get("Umask", ""),
         rss_bytes=_kilobytes(rows.get("VmRSS", "0 kB")),
     )
@@ -292,11 +294,14 @@ def _compare_identity(facts: ProcessFacts, as_root: bool, uid: int) -> Iterable[
             yield Difference(name, "none", value)
 
 
-def _compare_locks(facts: ProcessFacts, as_root: bool, root: str) -> Iterable[Difference]:
+def _compare_locks(facts: ProcessFacts, as_root: bool, root: str, inherited_filters: int) -> Iterable[Difference]:
     if not facts.no_new_privs:
         yield Difference("no_new_privs", "set", "not set")
     if facts.seccomp != "filter":
         yield Difference("system call filter", "filter", facts.seccomp)
+    filters = max(inherited_filters, 0) + _OWN_FILTERS
+    if 0 <= facts.seccomp_filters < filters:
+        yield Difference("system call filters", f"at least {filters}", str(facts.seccomp_filters))
     if facts.dumpable:
         yield Difference("dumpable", "no", "yes")
     if as_root and root and facts.root is not None and facts.root != os.path.realpath(root):

@@ -9,6 +9,7 @@ given up before stays given up.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import ctypes
 import os
@@ -48,11 +49,15 @@ def before_loop() -> None:
 
 
 def preload() -> None:
-    """Load libgcc_s now: glibc opens it when a thread is cancelled or exits early, and aborts if it cannot."""
-    try:
+    """Load now what is otherwise loaded from files at its first use.
+
+    glibc opens libgcc_s when a thread is cancelled or exits early, and aborts if it cannot; Python imports a codec when it is
+    first named, and getaddrinfo names idna even for an IP address.
+    """
+    for codec in ("ascii", "latin-1", "utf-8", "idna"):
+        codecs.lookup(codec)
+    with contextlib.suppress(OSError):  # musl has no such need
         ctypes.CDLL("libgcc_s.so.1")
-    except OSError:  # musl has no such need
-        return
 
 
 def lock_in(

@@ -1,0 +1,87 @@
+"""The tries of a child show what its cage refuses, and show it when the cage has a hole."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+ATTEST = """
+{before}
+sandbox.before_loop()
+loop = uvloop.new_event_loop()
+try:
+    results = trying.attest_by_trying({row}, ROOT, NOBODY, NOBODY{mode})
+except sandbox.SandboxError as error:
+    answer({{"error": str(error)}})
+else:
+    answer({{"all": [[r.layer, r.act] for r in results], "holes": sorted({{r.act for r in results if not r.refused}})}})
+    assert trying.not_refused(results) == [r for r in results if not r.refused]
+assert os.geteuid() == (0 if os.getuid() == 0 else NOBODY)
+open("/etc/passwd").close()
+"""
+
+
+def attest(run_role: Run, started_as: str, row: str, before: str = "", mode: str = "") -> dict[str, list[str]]:
+    result = run_role(ATTEST.format(row=row, before=before, mode=mode), started_as)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return dict(json.loads(result.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("row", ["RECEIVER", "DELIVERER"])
+def test_everything_forbidden_is_refused(run_role: Run, started_as: str, row: str) -> None:
+    result = attest(run_role, started_as, row)
+    assert result["holes"] == []
+    assert ["filter", "execute a program"] in result["all"]
+    assert ["landlock", "read /etc/passwd"] in result["all"]
+    assert len(result["all"]) >= 20
+
+
+@pytest.mark.usefixtures("spool_directory")
+def test_everything_forbidden_to_the_queue_is_refused(run_role: Run, started_as: str) -> None:
+    result = attest(run_role, started_as, "QUEUE")
+    assert result["holes"] == []
+    assert ["filter", "list the root directory"] not in result["all"]
+
+
+def test_a_missing_filter_shows(run_role: Run) -> None:
+    result = attest(run_role, "nobody", "DELIVERER", "seccomp.load_filter = lambda rights, denied: ''")
+    assert {"fork", "ptrace", "map executable memory", "memfd_create"} <= set(result["holes"])
+
+
+def test_one_hole_in_the_filter_shows(run_role: Run) -> None:
+    before = """
+real = seccomp.compile_filter
+def compile_with_hole(rights, denied):
+    program = real(rights, denied)
+    program.add_rule(seccomp.pyseccomp.ALLOW, "memfd_create")
+    return program
+seccomp.compile_filter = compile_with_hole
+"""
+    assert attest(run_role, "nobody", "RECEIVER", before)["holes"] == ["memfd_create"]
+
+
+def test_a_missing_landlock_shows(run_role: Run) -> None:
+    before = "landlock.restrict = lambda paths, **options: ''"
+    holes = attest(run_role, "nobody", "RECEIVER", before)["holes"]
+    assert {"read /etc/passwd", "list the root directory"} <= set(holes)
+
+
+def test_a_child_that_cannot_lock_in_says_why(run_role: Run) -> None:
+    result = attest(run_role, "nobody", "RECEIVER", "os.open('/etc', os.O_RDONLY)")
+    assert "is the directory /etc" in result["error"]
+
+
+def test_a_child_that_dies_is_an_error(run_role: Run) -> None:
+    result = attest(run_role, "nobody", "RECEIVER", "landlock.restrict = lambda *a, **o: os.kill(os.getpid(), 9)")
+    assert "died" in result["error"]
+
+
+def test_best_effort_without_landlock_tries_the_filter_only(run_role: Run) -> None:
+    result = attest(run_role, "nobody", "RECEIVER", "landlock.probe_abi = lambda: 0", ", 'best-effort'")
+    assert {layer for layer, _ in result["all"]} == {"filter"}
+    assert result["holes"] == []
