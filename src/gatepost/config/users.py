@@ -25,6 +25,7 @@ ROLE_USERS: dict[str, str] = {
     "scanner": "gatepost-scan",
 }
 FIRST_SPARE_UID = 64300
+NOT_YET = ("signer", "scanner")  # roles that nothing starts so far
 
 
 def role_ids(config: Config) -> dict[str, tuple[int, int, str]]:
@@ -54,7 +55,7 @@ def missing_users(config: Config) -> dict[str, str]:
     """The roles whose default user does not exist, with its name."""
     missing = {}
     for role, name in ROLE_USERS.items():
-        if role in config.processes.users:
+        if role in config.processes.users or role in NOT_YET:
             continue
         try:
             pwd.getpwnam(name)

@@ -124,7 +124,7 @@ def parse_network(text: str) -> IPNetwork:
         raise InvalidValue(f'"{text}" has a zone', "write a network without %zone")
     network = _unmapped(wide)
     shortest = SHORTEST_PREFIX[network.version]
-    if isinstance(network, ipaddress.IPv6Network):
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= shortest:
         for prefix, embedded_at in _EMBEDDED_IPV4.items():
             if network.overlaps(prefix) and network.prefixlen < 128:
                 shortest = max(shortest, embedded_at + SHORTEST_PREFIX[4])

@@ -1,0 +1,113 @@
+"""`gatepost check`: everything that can be said of a configuration without starting it.
+
+All errors with exit 2; paths that others could change with exit 2; warnings with exit 0. It prints who may relay, in words,
+so that an operator reads it before the internet tries it.
+"""
+
+from __future__ import annotations
+
+import os
+
+import click
+import msgspec
+
+from gatepost.cli.main import EXIT_USAGE
+from gatepost.cli.options import config_option, json_option
+from gatepost.cli.output import complain, emit
+from gatepost.config.errors import ConfigError, ConfigErrors
+from gatepost.config.load import load_config
+from gatepost.config.paths import PathProblem, inspect_paths
+from gatepost.config.schema import Config
+from gatepost.config.users import NOT_YET, missing_users, role_ids
+from gatepost.config.warnings import Warning, warnings_of
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What `gatepost check --json` prints."""
+
+    file: str
+    ok: bool
+    errors: list[ConfigError] = []
+    paths: list[PathProblem] = []
+    warnings: list[Warning] = []
+    relay: list[str] = []
+    users: dict[str, str] = {}
+
+
+@click.command()
+@config_option
+@json_option
+@click.pass_context
+def check(ctx: click.Context, config_path: str, as_json: bool) -> None:
+    """Check the configuration, file permissions, and who may relay.
+
+    Ends 0 if the gateway would start, 2 if not.
+    """
+    report = build_report(config_path)
+    if not as_json:
+        complain(*(f"error: {error}" for error in report.errors))
+        complain(*(f"error: {problem}" for problem in report.paths))
+        complain(*(f"warning: {warning}" for warning in report.warnings))
+    emit(report, as_json, _text(report))
+    ctx.exit(0 if report.ok else EXIT_USAGE)
+
+
+def build_report(config_path: str) -> Report:
+    """Load and inspect; never raises for what is wrong with the configuration."""
+    path = os.path.abspath(config_path)
+    try:
+        config = load_config(path)
+    except ConfigErrors as errors:
+        return Report(file=path, ok=False, errors=errors.errors)
+    problems = inspect_paths(config, path)
+    warnings = [*warnings_of(config), *_of_users(config)]
+    return Report(
+        file=path,
+        ok=not problems,
+        paths=problems,
+        warnings=warnings,
+        relay=relay_statement(config),
+        users={role: name for role, (_, _, name) in role_ids(config).items() if role not in NOT_YET},
+    )
+
+
+def relay_statement(config: Config) -> list[str]:
+    """Who may send where, in words; complete: what is not named here is refused."""
+    lines = []
+    for name, domain in config.domains.items():
+        who = "any recipient" if domain.recipients is None else f"{len(domain.recipients)} recipients and postmaster"
+        lines.append(f"Anyone may send to {who} of {name}; it goes to {', then '.join(domain.next_hop)}.")
+    hop = config.relay.next_hop
+    way = "to the MX hosts of each domain" if hop == ["mx"] else f"to {', then '.join(hop)}"
+    if config.relay.networks:
+        networks = ", ".join(config.relay.networks)
+        lines.append(f"Clients in {networks} may send to every domain; it goes {way}.")
+    else:
+        lines.append("No client may send to other domains.")
+    lines.append("Everything else is refused with 550 5.7.1, whatever the sender address, HELO or DNS name.")
+    return lines
+
+
+def _of_users(config: Config) -> list[Warning]:
+    if os.geteuid() != 0:
+        problem = f"all roles will run as {role_ids(config)['receiver'][2]}, without a root directory of their own"
+        return [Warning("processes.users", problem, "start as root, so that each role gets its own user and chroot")]
+    missing = missing_users(config)
+    if not missing:
+        return []
+    ids = role_ids(config)
+    problem = "these users do not exist: " + ", ".join(
+        f"{name} (the {role} role will run as {ids[role][2]})" for role, name in missing.items()
+    )
+    return [Warning("processes.users", problem, "it is safe so; for names in listings: adduser --system --group NAME")]
+
+
+def _text(report: Report) -> list[str]:
+    if report.errors:
+        count = len(report.errors)
+        return [f"{report.file}: {count} error{'s' if count > 1 else ''}; nothing was started."]
+    lines = [
+        f"{report.file}: {'the configuration is good.' if report.ok else 'the gateway would refuse to start.'}",
+        "",
+    ]
+    return [*lines, "Who may relay:", *(f"  {line}" for line in report.relay)]
