@@ -33,10 +33,13 @@ def _line_steps(limit: int) -> Callable[[bytes, int], re.Match[bytes]]:
     return re.compile(rb"(?s:.{0,%d}\n)*+" % (limit + 1)).match  # type: ignore[return-value]
 
 
-def find_fault(content: bytes) -> str | None:
-    """What the first forbidden octet is: "nul", "bare-cr" or "bare-lf"; None if there is none. Slow: for the log."""
-    match = _FAULT(content)
-    return None if match is None else {b"\0": "nul", b"\r": "bare-cr", b"\n": "bare-lf"}[match.group()]
+def find_fault(octets: bytes) -> tuple[str, bytes] | None:
+    """The first forbidden octet, as "nul", "bare-cr" or "bare-lf", and what stands around it; None if all is well."""
+    match = _FAULT(octets)
+    if match is None:
+        return None
+    at = match.start()
+    return {b"\0": "nul", b"\r": "bare-cr", b"\n": "bare-lf"}[match.group()], octets[max(0, at - 20) : at + 20]
 
 
 class Content:
@@ -69,7 +72,7 @@ class Content:
         self.needs_stuffing = False
         self.long_line = False
         self.in_header = True
-        self.fault: str | None = None
+        self.fault: tuple[str, bytes] | None = None  # kind, and the octets around it
         self._repair = repair
         self._max_line_bytes = max_line_bytes
         self._line_steps = _line_steps(max_line_bytes)
@@ -146,7 +149,7 @@ class Content:
     def _mend(self, content: bytes) -> bytes:
         """Content that is not clean: repaired if that is allowed, else nothing and the fault."""
         if not self._repair or b"\0" in content:
-            self.fault = "nul" if self._repair else find_fault(content)
+            self.fault = find_fault(content.replace(b"\r", b"").replace(b"\n", b"") if self._repair else content)
             return b""
         return _ANY_BREAK(b"\r\n", content)
 
@@ -173,11 +176,14 @@ class Content:
     def _scan_header(self, content: bytes) -> None:
         """Count Received fields up to the first empty line; the tail is too short to hold a whole one."""
         tail = self._header_tail
-        window = tail + content
-        end = window.find(b"\r\n\r\n")
-        if end >= 0:
-            window = window[: end + 2]
+        if content[:2] == b"\r\n" and tail[-2:] == b"\r\n":
             self.in_header = False
+            return
+        end = content.find(b"\r\n\r\n")
+        if end >= 0:
+            content = content[: end + 2]
+            self.in_header = False
+        window = tail + content
         self.received_hops += window.lower().count(_RECEIVED)
-        self.header_bytes += len(window) - len(tail)
-        self._header_tail = window[1 - len(_RECEIVED) :] if self.in_header else b""
+        self.header_bytes += len(content)
+        self._header_tail = window[1 - len(_RECEIVED) :]

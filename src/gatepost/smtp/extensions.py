@@ -60,9 +60,7 @@ def _parse_flag(value: bytes | None, max_message_bytes: int) -> Value | Reply:
 
 EXTENSIONS: tuple[Extension, ...] = (
     Extension(keyword="PIPELINING", setting="pipelining"),
-    Extension(
-        keyword="SIZE", argument=lambda settings: str(settings.max_message_bytes), mail={b"SIZE": _parse_size}
-    ),
+    Extension(keyword="SIZE", argument=lambda settings: str(settings.max_message_bytes), mail={b"SIZE": _parse_size}),
     Extension(keyword="8BITMIME", setting="eightbitmime", mail={b"BODY": _parse_body}),
     # RFC 6531 3.1: a server that offers SMTPUTF8 offers 8BITMIME
     Extension(keyword="SMTPUTF8", setting="smtputf8", requires=("8BITMIME",), mail={b"SMTPUTF8": _parse_flag}),

@@ -100,7 +100,6 @@ NESTED_MAIL = constant(503, "5.1", "A message is already under way; send RSET to
 BDAT_UNDER_WAY = constant(503, "5.1", "The message was begun with BDAT; go on with BDAT or send RSET")
 BDAT_SEQUENCE = constant(503, "5.1", "BDAT without a message under way")
 BAD_PIPELINING = constant(503, "5.0", "You sent more before the reply to this command")
-DATA_TOO_EARLY = constant(503, "5.0", "You sent more before the reply to DATA")
 NOT_SMTP = constant(521, "5.1", "This is an SMTP server")
 EARLY_TALKER = constant(554, "", "You spoke before the greeting")
 NO_RECIPIENTS = constant(554, "5.1", "No valid recipients")

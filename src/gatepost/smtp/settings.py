@@ -40,14 +40,14 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     refuse_early_talkers: bool = True
     max_swallowed_bytes: int = 10 * 1024 * 1024  # over max_message_bytes: read and refused with 552; more: closed
     max_buffered_bytes: int = 1024 * 1024  # of input kept while an event is unanswered
-    offer: Offer | None = None  # the fields from here on are derived, whatever was given
-    greeting: Reply = Reply(220, "", "")
-    hello: Reply = Reply(250, "", "")
+    offer: Offer = Offer(b"", {}, {}, frozenset())  # the fields from here on are derived, whatever was given
+    greeting: bytes = b""
+    hello: bytes = b""
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "offer", build_offer(self))
-        msgspec.structs.force_setattr(self, "greeting", Reply(220, "", f"{self.hostname} ESMTP Gatepost"))
-        msgspec.structs.force_setattr(self, "hello", Reply(250, "", self.hostname))
+        msgspec.structs.force_setattr(self, "greeting", Reply(220, "", f"{self.hostname} ESMTP Gatepost").wire())
+        msgspec.structs.force_setattr(self, "hello", Reply(250, "", self.hostname).wire())
 
     @classmethod
     def from_config(cls, config: Config, *, repair: bool = False) -> ServerSettings:

@@ -1,0 +1,238 @@
+"""The ground of a server session: its input, its replies, its errors, its end. The verbs are in `server.py`.
+
+Not a session by itself. It keeps the octets that came in and were not looked at, joins replies for one write, counts
+errors, and sees to it that whoever accepted a transaction hears of its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gatepost.smtp import reply as replies
+from gatepost.smtp.data import Content
+from gatepost.smtp.events import Event, Hello, Reset, Violation, excerpt
+from gatepost.smtp.reply import Reply
+from gatepost.smtp.settings import ServerSettings
+from gatepost.smtp.transaction import Chunk, State, Transaction, Waiting
+
+GREETING, HELLO, READY, MAIL, RCPT, DATA, BDAT, CHUNK, CLOSED = (int(state) for state in State)
+
+if TYPE_CHECKING:
+    from gatepost.smtp.server import ServerSession
+
+    Pending = Callable[[ServerSession, Reply | None], None] | Hello
+
+
+class Conversation:
+    """State and common acts of a ServerSession; what the owner calls has no underscore."""
+
+    __slots__ = (
+        "_at",
+        "_chunk",
+        "_commands",
+        "_errors",
+        "_events",
+        "_farewell",
+        "_idle",
+        "_input",
+        "_long_line",
+        "_output",
+        "_pending",
+        "_state",
+        "_transaction",
+        "_transactions",
+        "closing",
+        "esmtp",
+        "helo",
+        "session_id",
+        "settings",
+    )
+
+    def __init__(self, settings: ServerSettings, session_id: str) -> None:
+        self.settings = settings
+        self.session_id = session_id
+        self.helo = ""
+        self.esmtp = False
+        self.closing = False  # write what take_output gives, then close
+        self._state = GREETING
+        self._input: bytes | bytearray = b""
+        self._at = 0  # what lies before this in _input is done with
+        self._output: list[bytes] | None = None
+        self._events: list[Event] | None = None  # to be given out before anything is parsed
+        self._pending: Pending | None = None
+        self._farewell: Reply | None = None  # close with this after the answer
+        self._transaction: Transaction | None = None
+        self._chunk: Chunk | None = None
+        self._long_line: str | None = None  # a line is too long, its begin dropped: the fault in that, or ""
+        self._commands = 0
+        self._idle = 0
+        self._errors = 0
+        self._transactions = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take what the client sent; `next_event` looks at it."""
+        if self.closing:
+            return
+        kept = self._input
+        if not kept:
+            self._input = data
+        else:
+            if type(kept) is bytearray:
+                del kept[: self._at]
+            else:
+                kept = bytearray(kept[self._at :])
+            kept += data
+            self._input = kept
+            self._at = 0
+        if self._pending is not None and len(self._input) > 2 * self.settings.max_buffered_bytes:
+            self._later(self._violate("limit", replies.TOO_MUCH_INPUT, b"", close=True))
+
+    def take_output(self) -> bytes:
+        """The replies since the last call, in one piece to be written at once."""
+        output = self._output
+        if output is None:
+            return b""
+        self._output = None
+        return output[0] if len(output) == 1 else b"".join(output)
+
+    def timeout(self, reply: Reply = replies.TIMEOUT) -> None:
+        """The client was too slow: 421, then close; if an event waits for an answer, after that."""
+        self.shut_down(reply)
+
+    def shut_down(self, reply: Reply = replies.SHUTTING_DOWN) -> None:
+        """The service ends: 421, then close; if an event waits for an answer, after that."""
+        if self._pending is not None:
+            self._farewell = reply
+        elif not self.closing:
+            self._end(reply)
+
+    @property
+    def waiting(self) -> Waiting:
+        """What is waited for."""
+        if self._state == GREETING:
+            return Waiting.GREETING
+        return Waiting.DATA if self._state & (DATA | CHUNK) else Waiting.COMMAND
+
+    @property
+    def state(self) -> State:
+        """Where the session is."""
+        return State(self._state)
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether an event is unanswered."""
+        return self._pending is not None
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Octets that were fed and not looked at yet: the owner stops reading above `settings.max_buffered_bytes`."""
+        return len(self._input) - self._at
+
+    # --- facts of the message, until its last Body event is answered ------------------------------------------------
+
+    @property
+    def body_bytes(self) -> int:
+        """Octets of the message so far."""
+        return self._content.body_bytes
+
+    @property
+    def has_8bit(self) -> bool:
+        """Whether an octet over 127 came."""
+        return self._content.has_8bit
+
+    @property
+    def needs_stuffing(self) -> bool:
+        """Whether a line begins with a dot."""
+        return self._content.needs_stuffing
+
+    @property
+    def received_hops(self) -> int:
+        """How many Received fields the header has."""
+        return self._content.received_hops
+
+    @property
+    def long_line(self) -> bool:
+        """Whether a line is longer than `settings.max_line_bytes`."""
+        return self._content.long_line
+
+    @property
+    def _content(self) -> Content:
+        transaction = self._transaction
+        if transaction is None or transaction.content is None:
+            raise RuntimeError("no message is under way")
+        return transaction.content
+
+    def _consume(self, end: int) -> None:
+        if end == len(self._input):
+            self._input = b""
+            self._at = 0
+        else:
+            self._at = end
+
+    # --- replies and the end ----------------------------------------------------------------------------------------
+
+    def _put(self, reply: Reply) -> None:
+        """Queue a reply; a negative one carries the session id, by which the log has the cause."""
+        wire = reply.wire()
+        if reply.code >= 400 and self.session_id:
+            wire = b"%s (%s)\r\n" % (wire[:-2], self.session_id.encode("ascii", "replace"))
+        self._write(wire)
+
+    def _write(self, wire: bytes) -> None:
+        if self._output is None:
+            self._output = [wire]
+        else:
+            self._output.append(wire)
+
+    def _later(self, event: Event) -> None:
+        if self._events is None:
+            self._events = [event]
+        else:
+            self._events.append(event)
+
+    def _violate(self, kind: str, reply: Reply, octets: bytes, *, close: bool = False) -> Violation:
+        """Refuse what the client sent, for the session's own reasons, and count it."""
+        self._put(reply)
+        event = Violation(kind, reply, excerpt(octets))
+        if close:
+            self._close()
+        else:
+            self._count_error()
+        return event
+
+    def _refuse(self, reply: Reply, *, is_error: bool = True) -> None:
+        """Queue a negative answer of the owner."""
+        self._put(reply)
+        if reply.code in (421, 521):
+            self._close()
+        elif is_error and reply.code >= 500:
+            self._count_error()
+
+    def _count_error(self) -> None:
+        self._errors += 1
+        if self._errors >= self.settings.max_errors:
+            self._put(replies.TOO_MANY_ERRORS)
+            self._later(Violation("limit", replies.TOO_MANY_ERRORS, ""))
+            self._close()
+
+    def _give_up(self) -> bool:
+        """Drop the transaction; whether the owner had accepted it, and so is owed a Reset."""
+        self._transaction = None
+        if self._state & (HELLO | READY | CLOSED):
+            return False
+        self._state = READY
+        return True
+
+    def _end(self, reply: Reply) -> None:
+        self._put(reply)
+        self._close()
+
+    def _close(self) -> None:
+        if self._transaction is not None and not self._state & (HELLO | READY):
+            self._later(Reset())
+        self.closing = True
+        self._state = CLOSED
+        self._input = b""
+        self._at = 0
+        self._pending = self._farewell = self._transaction = self._chunk = None
