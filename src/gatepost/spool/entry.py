@@ -32,6 +32,7 @@ STATE_OF_RESULT = {
 }
 
 # Where the content is; in `Entry.place`. Written to the journal.
+NOWHERE = -1  # the journal names the message, but not yet its place
 IN_SEGMENT = 0
 IN_BODY_FILE = 1
 IN_DEFERRED = 2
@@ -43,8 +44,8 @@ _encode = msgspec.msgpack.Encoder().encode
 class Entry:
     """A message that is not finished.
 
-    `states` has a byte (State) for each recipient, `pending` counts those still PENDING. `last` holds the last outcome of a
-    recipient by index. `place` says where the content is: in a segment at `content_offset`, in body file `body_file` (its
+    `states` has a byte (State) for each recipient, `pending` counts those still PENDING. `last` holds the last outcomes, one
+    for each recipient that had an attempt (equal ones are one object for many entries). `place` says where the content is: in a segment at `content_offset`, in body file `body_file` (its
     record, without content, is in the segment), or in a deferred file of directory `deferred_dir`.
     """
 
@@ -78,7 +79,7 @@ class Entry:
         self.received_s = received_s
         self.states = bytearray(recipients)
         self.pending = recipients
-        self.last: dict[int, Outcome] | None = None
+        self.last: tuple[Outcome, ...] = ()
         self.attempts = 0
         self.next_due_s = 0.0  # wall clock; 0: at once
         self.delay_notified = False

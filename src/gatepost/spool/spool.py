@@ -11,7 +11,7 @@ Threads: the queue's loop calls everything except what is marked "slow", which r
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -57,7 +57,7 @@ class Health(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-class Source(msgspec.Struct, frozen=True, gc=False):
+class Source(NamedTuple):
     """Where the content of an entry can be read: `number` names the descriptor towards a deliverer, and is never reused."""
 
     number: int

@@ -1,0 +1,261 @@
+"""What the lines of the journal mean: from lines to the state of the queue.
+
+Pure: it sees lines, not files; recovery, fsck and the tests share it. A line may be missing (damage, or a power cut that kept
+later lines only), so each states a result, never a difference: states of all recipients, not what changed. A message that is
+named before it was introduced becomes a stub with what is known. Counters are derived while replaying, from the same lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from gatepost.model import Outcome
+from gatepost.spool.entry import IN_BODY_FILE, IN_DEFERRED, IN_SEGMENT, NOWHERE, Entry, State
+from gatepost.spool.journal import Gap, Kind
+
+VERSION = 1
+
+# Counters, in recipients: accepted, then one for each State but PENDING, then these.
+ACCEPTED = 0
+LOST = 6
+MESSAGES_ACCEPTED = 7
+MESSAGES_FINISHED = 8
+COUNTERS = 9
+
+_ENTRY = int(Kind.ENTRY)
+
+
+class SegmentState:
+    """A segment as the journal knows it: who appends, its sealed length (-1: open), and how far it was looked at."""
+
+    __slots__ = ("known_end", "live", "number", "owner", "sealed")
+
+    def __init__(self, number: int, owner: str, sealed: int = -1, known_end: int = 0) -> None:
+        self.number = number
+        self.owner = owner
+        self.sealed = sealed
+        self.known_end = known_end
+        self.live: dict[str, Entry] = {}  # in the order of their offsets
+
+
+def entry_line(entry: Entry) -> tuple:
+    """The line that holds a whole entry; the envelope only if no segment has it."""
+    envelope = entry.packed_envelope if entry.place == IN_DEFERRED else b""
+    flags = entry.held | entry.delay_notified << 1
+    return (
+        _ENTRY, entry.id, entry.place, entry.segment, entry.offset, entry.content_offset, entry.content_bytes,
+        entry.body_file, entry.deferred_dir, entry.crc, bytes(entry.states), entry.attempts, entry.next_due_s,
+        entry.received_s, flags, entry.noticed, entry.last, envelope,
+    )  # fmt: skip
+
+
+class Replay:
+    """Applies lines in order; see the attributes for what comes of it."""
+
+    def __init__(self) -> None:
+        self.counters = [0] * COUNTERS
+        self.next_segment = 1
+        self.next_body = 1
+        self.segments: dict[int, SegmentState] = {}
+        self.bodies: dict[int, str] = {}  # handed out, not yet named by a message: number -> owner
+        self.gone: set[str] = set()  # paths below the spool that were to be removed
+        self.live: dict[str, Entry] = {}
+        self.finished: set[str] = set()
+        self.lines = 0
+        self.complete = False  # the snapshot at the beginning was whole
+        self.unknown = 0  # lines that made no sense
+        self._shared: dict[bytes, tuple[Outcome, ...]] = {}
+        self._handlers = {
+            Kind.BEGIN: self._begin,
+            Kind.END: self._end,
+            Kind.TAKEN: self._taken,
+            Kind.OUTCOME: self._outcome,
+            Kind.SETTLED: self._settled,
+            Kind.FINISHED: self._finished,
+            Kind.DEFERRED: self._deferred,
+            Kind.NOTICE: self._notice,
+            Kind.FLAGS: self._flags,
+            Kind.OPENED: self._opened,
+            Kind.SEALED: self._sealed,
+            Kind.BODIES: self._bodies,
+            Kind.KNOWN: self._known,
+            Kind.ENTRY: self._entry,
+            Kind.LOST: self._lost,
+        }
+
+    def apply(self, lines: Iterable[list | Gap], *, base: bool) -> list[Gap]:
+        """Apply the lines of one file. `base`: its snapshot counts; otherwise it was never completed, and is passed over."""
+        gaps = []
+        skipped = () if base else (Kind.BEGIN, Kind.END, Kind.ENTRY)
+        for line in lines:
+            if type(line) is Gap:
+                gaps.append(line)
+                continue
+            kind = line[0]
+            if kind in skipped:
+                continue
+            self.lines += 1
+            try:
+                self._handlers[kind](*line[1:])
+            except (KeyError, TypeError, ValueError, IndexError):
+                self.unknown += 1
+        return gaps
+
+    def _begin(self, version, counters, next_segment, next_body, segments, bodies, gone, *_) -> None:
+        if version != VERSION:
+            raise ValueError(f"journal version {version}")
+        self.counters = [*counters, *[0] * (COUNTERS - len(counters))]
+        self.next_segment = next_segment
+        self.next_body = next_body
+        self.segments = {row[0]: SegmentState(*row[:4]) for row in segments}
+        self.bodies = {row[0]: row[1] for row in bodies}
+        self.gone = set(gone)
+
+    def _end(self, *_) -> None:
+        self.complete = True
+
+    def _entry(
+        self, id, place, segment, offset, content_offset, content_bytes, body_file, deferred_dir, crc, states, attempts,
+        next_due_s, received_s, flags, noticed, last, envelope, *_,
+    ) -> None:  # fmt: skip
+        entry = Entry(envelope, id, received_s, len(states))
+        entry.place, entry.segment, entry.offset = place, segment, offset
+        entry.content_offset, entry.content_bytes = content_offset, content_bytes
+        entry.body_file, entry.deferred_dir, entry.crc = body_file, deferred_dir, crc
+        entry.states = bytearray(states)
+        entry.pending = states.count(State.PENDING)
+        entry.attempts, entry.next_due_s = attempts, next_due_s
+        entry.held, entry.delay_notified = bool(flags & 1), bool(flags & 2)
+        entry.noticed = noticed
+        entry.verified = False
+        if last:
+            entry.last = self._share(last)
+        self.live[id] = entry
+        self._finish_if_delivered(entry)
+
+    def _share(self, last: list) -> tuple[Outcome, ...]:
+        outcomes = msgspec.convert(last, tuple[Outcome, ...])
+        if len(outcomes) != 1:
+            return outcomes
+        key = msgspec.msgpack.encode(outcomes[0])
+        return self._shared.setdefault(key, outcomes)
+
+    def _introduce(self, id: str, recipients: int, received_s: float) -> Entry:
+        entry = Entry(b"", id, received_s, recipients)
+        entry.place = NOWHERE
+        entry.verified = False
+        self.live[id] = entry
+        self.counters[ACCEPTED] += recipients
+        self.counters[MESSAGES_ACCEPTED] += 1
+        return entry
+
+    def _taken(
+        self, id, segment, offset, end, content_offset, content_bytes, body_file, recipients, received_s, *_
+    ) -> None:
+        state = self.segments.get(segment)
+        if state is None:
+            state = self.segments[segment] = SegmentState(segment, "")
+            self.next_segment = max(self.next_segment, segment + 1)
+        state.known_end = max(state.known_end, end)
+        self.bodies.pop(body_file, None)
+        self.next_body = max(self.next_body, body_file + 1)
+        if id in self.finished:
+            return
+        entry = self.live.get(id) or self._introduce(id, recipients, received_s)
+        if entry.place != NOWHERE:
+            return
+        entry.place = IN_BODY_FILE if body_file else IN_SEGMENT
+        entry.segment, entry.offset, entry.body_file = segment, offset, body_file
+        entry.content_offset, entry.content_bytes, entry.received_s = content_offset, content_bytes, received_s
+
+    def _change(self, id: str, states: bytes) -> Entry | None:
+        """Bring the states of a message up to date; None if it is finished."""
+        if id in self.finished:
+            return None
+        entry = self.live.get(id) or self._introduce(id, len(states), 0.0)
+        for index, state in enumerate(states):
+            if state and not entry.states[index]:
+                self.counters[state] += 1
+                entry.states[index] = state
+                entry.pending -= 1
+        return entry
+
+    def _outcome(self, id, states, attempts, next_due_s, outcomes, *_) -> None:
+        entry = self._change(id, states)
+        if entry is None:
+            return
+        entry.attempts = attempts
+        entry.next_due_s = next_due_s
+        if entry.pending or len(states) > 1 or states[0] != State.DELIVERED:
+            entry.last = merge_outcomes(entry.last, self._share(outcomes))
+        self._finish_if_delivered(entry)
+
+    def _finish_if_delivered(self, entry: Entry) -> None:
+        if not entry.pending and entry.states.count(State.DELIVERED) == len(entry.states):
+            self._forget(entry)
+
+    def _forget(self, entry: Entry) -> None:
+        del self.live[entry.id]
+        self.finished.add(entry.id)
+        self.counters[MESSAGES_FINISHED] += 1
+
+    def _settled(self, id, states, *_) -> None:
+        self._change(id, states)
+
+    def _finished(self, id, states, *_) -> None:
+        entry = self._change(id, states)
+        if entry is not None:
+            self._forget(entry)
+
+    def _deferred(self, directory, rows, *_) -> None:
+        for id, crc, content_bytes, states, envelope, *_ in rows:
+            entry = self._change(id, states)
+            if entry is None:
+                continue
+            entry._envelope = envelope
+            entry.place, entry.deferred_dir, entry.crc = IN_DEFERRED, directory, crc
+            entry.content_offset, entry.content_bytes = 0, content_bytes
+            entry.segment = entry.offset = entry.body_file = 0
+
+    def _notice(self, about, noticed, *_) -> None:
+        entry = self.live.get(about)
+        if entry is not None:
+            entry.noticed = noticed
+
+    def _flags(self, id, held, delay_notified, next_due_s, *_) -> None:
+        entry = self.live.get(id)
+        if entry is not None:
+            entry.held, entry.delay_notified, entry.next_due_s = bool(held), bool(delay_notified), next_due_s
+
+    def _opened(self, segment, owner, *_) -> None:
+        self.segments[segment] = SegmentState(segment, owner)
+        self.next_segment = max(self.next_segment, segment + 1)
+
+    def _sealed(self, segment, length, *_) -> None:
+        state = self.segments.setdefault(segment, SegmentState(segment, ""))
+        state.sealed = length
+
+    def _known(self, segment, end, *_) -> None:
+        state = self.segments.setdefault(segment, SegmentState(segment, ""))
+        state.known_end = max(state.known_end, end)
+
+    def _bodies(self, owner, numbers, *_) -> None:
+        for number in numbers:
+            self.bodies[number] = owner
+            self.next_body = max(self.next_body, number + 1)
+
+    def _lost(self, id, pending, *_) -> None:
+        entry = self.live.get(id)
+        if entry is not None:
+            self.counters[LOST] += pending
+            self._forget(entry)
+
+
+def merge_outcomes(old: tuple[Outcome, ...], new: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
+    """The last outcome of each recipient: those of `new`, and of `old` for the others."""
+    if len(new) >= len(old) and (not old or len(old) == 1 and old[0].recipient == new[0].recipient):
+        return new
+    fresh = {outcome.recipient for outcome in new}
+    return (*(outcome for outcome in old if outcome.recipient not in fresh), *new)
