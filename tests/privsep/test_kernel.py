@@ -90,7 +90,7 @@ def test_a_role_that_did_not_lock_itself_in_shows(start_role: Start, started_as:
 def test_what_went_through_when_tried_is_a_difference(start_role: Start) -> None:
     pid, _ = start_live(start_role, "nobody")
     facts = kernel.read_process(pid)
-    tries = [TryResult("fork", "filter", True, "EPERM"), TryResult("read /etc/passwd", "landlock", False, "done")]
+    tries = [TryResult("fork", "filter", False, "EPERM"), TryResult("read /etc/passwd", "landlock", True, "done")]
     found = kernel.compare(facts, RECEIVER, as_root=False, uid=role_user(), tries=tries)
     assert [str(difference) for difference in found] == [
         "read /etc/passwd (tried behind landlock): the table says refused, the kernel says done"

@@ -80,6 +80,7 @@ async def serve():
     except RuntimeError:
         logging.exception("seen")
 
+sandbox.warm_loop(loop)
 line = lock(RECEIVER)
 loop.run_until_complete(serve())
 answer({"port": listening.getsockname()[1], "line": line})
@@ -282,6 +283,29 @@ answer([os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd") i
     links = told(run_role(body, started_as))
     assert "anon_inode:[eventpoll]" in links
     assert not [link for link in links if "io_uring" in link]
+
+
+def test_a_warm_loop_refuses_connections_when_descriptors_run_out(run_role: Run, started_as: str) -> None:
+    body = """
+import dataclasses
+listening = socket.create_server(("127.0.0.1", 0))
+listening.setblocking(False)
+client = socket.create_connection(listening.getsockname(), timeout=20)
+sandbox.before_loop()
+loop = uvloop.new_event_loop()
+sandbox.warm_loop(loop)
+
+async def serve():
+    with contextlib.suppress(OSError):
+        while True:
+            os.eventfd(0)
+    await loop.create_server(asyncio.Protocol, sock=listening)
+    return await loop.run_in_executor(None, error_of, client.recv, 1)
+
+lock(dataclasses.replace(RECEIVER, nofile=64))
+answer(loop.run_until_complete(serve()))
+"""
+    assert told(run_role(body, started_as)) == "done"  # closed at once, not left waiting
 
 
 # --- roles with more ------------------------------------------------------------------------------------------------------

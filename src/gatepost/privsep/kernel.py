@@ -116,9 +116,7 @@ def compare(
         *_compare_limits(facts, rights),
         *_compare_descriptors(facts, rights),
     ]
-    return found + [
-        Difference(f"{t.act} (tried behind {t.layer})", "refused", t.answer) for t in tries if not t.refused
-    ]
+    return found + [Difference(f"{t.what} (tried behind {t.layer})", "refused", t.answer) for t in tries if t.succeeded]
 
 
 def count_kinds(facts: ProcessFacts) -> dict[str, int]:

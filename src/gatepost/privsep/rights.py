@@ -304,9 +304,13 @@ LANDLOCK, FILTER = "landlock", "filter"
 
 
 class TryResult(msgspec.Struct, frozen=True):
-    """One forbidden act that was tried: the kernel's answer is an error name, or "done" if nothing refused it."""
+    """One forbidden act that was tried: it must not have succeeded.
 
-    act: str
+    `succeeded` is true also if it failed with an error that no refusal gives: it got past what must stop it. `answer` is the name of
+    the error, or "done".
+    """
+
+    what: str
     layer: str  # LANDLOCK or FILTER: what stood between the act and its success
-    refused: bool
+    succeeded: bool
     answer: str

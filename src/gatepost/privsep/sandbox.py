@@ -1,7 +1,7 @@
 """A role locks itself in: root directory, user, capabilities, no_new_privs, limits, Landlock, system call filter, in this order.
 
 Not here: what a role may do (`rights.py`, `roles.py`). Both steps are for good and come in this order: `before_loop()`, then
-imports, the event loop and warm-up, then `lock_in()`, then the first byte from outside. `lock_in` wants exactly one thread (Landlock
+imports, the event loop, `warm_loop()`, then `lock_in()`, then the first byte from outside. `lock_in` wants exactly one thread (Landlock
 binds the calling thread only); threads started later inherit everything. It leaves the working directory at the role's root, with
 and without a chroot, so a role with files uses relative paths. A failure raises SandboxError and the role must exit: what was
 given up before stays given up.
@@ -14,9 +14,12 @@ import contextlib
 import ctypes
 import os
 import resource
+import socket
 import stat
 import struct
+from asyncio import Protocol
 from collections.abc import Callable
+from typing import Any
 
 from gatepost.privsep import landlock, seccomp
 from gatepost.privsep.rights import RoleRights
@@ -58,6 +61,27 @@ def preload() -> None:
         codecs.lookup(codec)
     with contextlib.suppress(OSError):  # musl has no such need
         ctypes.CDLL("libgcc_s.so.1")
+
+
+def warm_loop(loop: Any) -> None:
+    """Let the event loop open its spare descriptor, before `lock_in` and while the loop does not run.
+
+    libuv keeps /dev/null open, to close it and refuse a connection when descriptors run out. It opens it with the first stream, and
+    tries again with each stream if it cannot: two system calls for every connection, and a busy loop at EMFILE. The spare serves one
+    shortage, as it cannot be opened again: a role's limit of connections has to lie below its `nofile`.
+    """
+    loop.run_until_complete(_open_stream(loop))
+
+
+class _Mute(Protocol):
+    """Hears nothing."""
+
+
+async def _open_stream(loop: Any) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        transport, _ = await loop.create_connection(_Mute, sock=ours)
+        transport.abort()
 
 
 def lock_in(

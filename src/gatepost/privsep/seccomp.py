@@ -64,6 +64,7 @@ SOFT: dict[str, int] = {
 }
 """Calls that get this error where the role does not have them; every other call it does not have is the default action."""
 
+# Compared first. Since Linux 5.11 the kernel remembers what is allowed whatever its arguments, and the order matters for the rest only.
 _HOT = (
     "read write epoll_pwait epoll_wait sendto recvfrom writev sendmsg recvmsg accept4 close futex fdatasync epoll_ctl shutdown"
     " pread64 setsockopt ioctl"

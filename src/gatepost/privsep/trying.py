@@ -66,11 +66,6 @@ def attest_by_trying(rights: RoleRights, root: str, uid: int, gid: int, mode: st
     return answer.results
 
 
-def not_refused(results: list[TryResult]) -> list[TryResult]:
-    """The tries that went through though they must not."""
-    return [result for result in results if not result.refused]
-
-
 def try_forbidden(rights: RoleRights, layer: str, abi: int) -> list[TryResult]:
     """Try, in this process, what `rights` does not allow and `layer` must refuse. For a child that is thrown away."""
     return [_try(act) for act in _ACTS if act.layer == layer and act.is_forbidden(rights, abi)]
@@ -113,8 +108,8 @@ def _try(act: _Act) -> TryResult:
         act.perform()
     except OSError as error:
         code = error.errno or 0
-        return TryResult(act.name, act.layer, code in _REFUSALS, errno.errorcode.get(code, str(code)))
-    return TryResult(act.name, act.layer, False, "done")
+        return TryResult(act.name, act.layer, code not in _REFUSALS, errno.errorcode.get(code, str(code)))
+    return TryResult(act.name, act.layer, True, "done")
 
 
 # --- acts -----------------------------------------------------------------------------------------------------------------
