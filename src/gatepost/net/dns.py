@@ -345,13 +345,15 @@ def _answer_at_once(kind: str, name: str) -> LookupDone | None:
 
 def _find_failure(response: dnswire.Response, followed: dnswire.Followed) -> str:
     """Why a response is no answer of a resolver that does its work, or empty."""
+    if followed.records and response.rcode == 0:
+        return ""
     if response.truncated:
         return "truncated over TCP"
     if response.rcode not in (Rcode.NOERROR, Rcode.NXDOMAIN):
         return Rcode(response.rcode).name if response.rcode in _RCODES else f"rcode {response.rcode}"
-    if response.rcode == Rcode.NXDOMAIN and followed.records:
+    if followed.records:
         return "says that the name does not exist, and gives records"
-    if response.referral and not followed.hops and not followed.records and response.negative_ttl_s < 0:
+    if response.referral and not followed.hops and response.negative_ttl_s < 0:
         return "refers to other servers instead of answering"
     return ""
 

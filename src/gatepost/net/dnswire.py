@@ -61,6 +61,10 @@ class Rcode(enum.IntEnum):
     BADVERS = 16
 
 
+# Constants of plain ints: an attribute of an enumeration costs more than the comparison.
+_READABLE = (0, 3)  # NOERROR, NXDOMAIN: only these come with sections that mean something
+
+
 class Match(enum.IntEnum):
     """How a packet relates to the question it might answer."""
 
@@ -132,24 +136,24 @@ def match_response(packet: bytes, question: bytes) -> Match:
             return Match.YES
         return Match.OTHER_CASE if asked.lower() == question.lower() else Match.NO
     # A server that could not read the query may answer with a bare header.
-    if packet[4:6] == b"\x00\x00" and packet[3] & 15 not in (Rcode.NOERROR, Rcode.NXDOMAIN):
+    if packet[4:6] == b"\x00\x00" and packet[3] & 15 not in _READABLE:
         return Match.YES
     return Match.NO
 
 
 def parse_response(packet: bytes, question: bytes, name: str, kind: str) -> Response:
     """Parse a response that `match_response` matched. Answers of other kinds (but CNAME) and classes are left out."""
-    if match_response(packet, question) is Match.NO:
-        raise DnsFormatError("not a response to the question")
-    rcode = packet[3] & 15
-    response = Response(rcode, packet[2] & 2 != 0, packet[3] & 0x20 != 0, [])
-    if response.truncated or rcode not in (Rcode.NOERROR, Rcode.NXDOMAIN):
-        return response
     try:
-        offset = _read_answers(packet, 12 + len(question), name, KINDS[kind], response.answers)
+        rcode = packet[3] & 15
+        response = Response(rcode, packet[2] & 2 != 0, packet[3] & 0x20 != 0, [])
+        if response.truncated or rcode not in _READABLE:
+            return response
         wanted = KINDS[kind]
-        if not any(answer.kind == wanted for answer in response.answers):
-            _read_negative(packet, offset, response)
+        offset = _read_answers(packet, 12 + len(question), name, wanted, response.answers)
+        for answer in response.answers:
+            if answer.kind == wanted:
+                return response
+        _read_negative(packet, offset, response)
     except (IndexError, struct.error):
         raise DnsFormatError("the response ends too soon") from None
     return response
@@ -167,7 +171,9 @@ def follow(answers: list[Answer], name: str, kind: str) -> Followed:
             records = [answer.text for answer in found if answer.text is not None]
             if not records:
                 raise DnsFormatError(f"the data of the {kind} record is not a host name")
-            return Followed(name, records, min(ttl_s, min([answer.ttl_s for answer in found])), hops)
+            for answer in found:
+                ttl_s = min(ttl_s, answer.ttl_s)
+            return Followed(name, records, ttl_s, hops)
         if aliases is None:
             aliases = {answer.owner: answer for answer in answers if answer.kind == CNAME}
         alias = aliases.get(name)
