@@ -175,9 +175,9 @@ class Scheduler:
     def remove(self, key: str, next_hop: str) -> bool:
         """Forget an item; of one under attempt the result will be ignored. Whether it was there."""
         hop = self._hops.get(next_hop)
-        state = hop.items.pop(key, None) if hop else None
-        if state is None:
+        if hop is None or key not in hop.items:
             return False
+        state = hop.items.pop(key)
         self._items -= 1
         if type(state) is int:
             # Its attempt still takes a place until `finished`: left behind as a key that no caller can have.
@@ -294,9 +294,9 @@ class Scheduler:
         Of a next hop that is down: not before it is tried again.
         """
         hop = self._hops.get(next_hop)
-        state = hop.items.get(key) if hop else None
-        if state is None:
+        if hop is None or key not in hop.items:
             return None
+        state = hop.items[key]
         if type(state) is int:
             return -math.inf
         due = -math.inf if state is _FRESH else state[0]
