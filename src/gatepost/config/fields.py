@@ -48,14 +48,14 @@ class Walker:
     def section(self, cls: type[schema.Section], table: object, path: KeyPath, rule: str) -> dict[str, object]:
         """The values of a section that are good; errors are noted. `rule` is the key of this section in `rules.py`."""
         if not isinstance(table, dict):
-            self._wrong_kind(path, dict, table)
+            self._wrong_kind(path, dict, table, rule)
             return {}
         known = {field.name: field for field in msgspec.structs.fields(cls)}
         values: dict[str, object] = {}
         for name, value in table.items():
             here = (*path, name)
             if name not in known:
-                self.unknown_key(here, list(known))
+                self.unknown_key(here, [*known, *rules.SHORT_KEYS] if not path else list(known))
                 continue
             good = self.value(known[name].type, value, here, f"{rule}.{name}" if rule else name)
             if good is not None:
@@ -76,7 +76,7 @@ class Walker:
         if origin is float and type(value) is int:
             value = float(value)
         if type(value) is not origin:
-            self._wrong_kind(path, origin, value)
+            self._wrong_kind(path, origin, value, rule)
             return None
         if origin is str:
             return self.text(str(value), path, rule)
@@ -142,7 +142,7 @@ class Walker:
             self.findings.add(path, "a list is wanted, but this is text", f'write {path[-1]} = ["{value}"]')
             return None
         if not isinstance(value, list):
-            self._wrong_kind(path, list, value)
+            self._wrong_kind(path, list, value, rule)
             return None
         items: dict[str, int] = {}
         good_items: list[str] = []
@@ -166,7 +166,7 @@ class Walker:
 
     def _dict(self, kind: typing.Any, value: object, path: KeyPath, rule: str) -> dict[str, object] | None:
         if not isinstance(value, dict):
-            self._wrong_kind(path, dict, value)
+            self._wrong_kind(path, dict, value, rule)
             return None
         if kind is schema.Domain:
             return self._domains(value, path)
@@ -205,9 +205,10 @@ class Walker:
         self.findings.add(path, f"{number} is out of range", f"write a number from {low} to {high}")
         return None
 
-    def _wrong_kind(self, path: KeyPath, wanted: type, found: object) -> None:
+    def _wrong_kind(self, path: KeyPath, wanted: type, found: object, rule: str = "") -> None:
+        advice = f"write {rules.EXAMPLES[rule]}" if rule in rules.EXAMPLES else _example(path, wanted, found)
         problem = f"{_KINDS[wanted]} is wanted, but this is {_FOUND.get(type(found), 'a date or time')}"
-        self.findings.add(path, problem, _example(path, wanted, found))
+        self.findings.add(path, problem, advice)
 
 
 def _example(path: KeyPath, wanted: type, found: object) -> str:

@@ -26,13 +26,6 @@ from gatepost.config.schema import Config, Domain
 MAX_CONFIG_BYTES = 64 * 1024 * 1024
 MOST_ADDRESSES = {4: 16 << 24, 6: 16 << 112}  # of all networks that may relay: sixteen /8, sixteen /16
 
-_SHORT_KEYS = ("next_hop", "recipients", "recipients_file")
-_MANDATORY = {
-    "hostname": 'add a line such as: hostname = "mx.example.net"',
-    "listen": 'add a line such as: listen = ["0.0.0.0:25", "[::]:25"]',
-    "spool": 'add a line such as: spool = "/var/spool/gatepost"',
-    "domains": 'add lines such as: domains = ["example.net"] and next_hop = "smtp://10.0.0.5:25"',
-}
 _AT_LINE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 _SYNTAX_ADVICE = (
     ("Cannot overwrite", "a key or table may be written once only: remove one of the two"),
@@ -78,11 +71,12 @@ class _Loader:
         self.walker = Walker(findings, directory)
 
     def build(self, table: dict[str, object]) -> Config | None:
-        short = {key: table[key] for key in _SHORT_KEYS if key in table}
-        rest = {key: value for key, value in table.items() if key not in _SHORT_KEYS}
+        short = {key: table[key] for key in rules.SHORT_KEYS if key in table}
+        rest = {key: value for key, value in table.items() if key not in rules.SHORT_KEYS}
         listed = rest.pop("domains", None) if isinstance(rest.get("domains"), (list, str)) else None
-        for key, advice in _MANDATORY.items():
+        for key in rules.MANDATORY:
             if key not in table:
+                advice = f"add a line such as: {rules.EXAMPLES[key]}"
                 self.findings.errors.append(ConfigError(self.findings.file, 1, key, "this key is missing", advice))
         values = self.walker.section(Config, rest, (), "")
         defaults = self._short_values(short)
@@ -218,17 +212,14 @@ class _Loader:
     def _read_file(
         self, file: str, names: list[str], own: dict[str, dict[str, object]], places: dict[str, KeyPath]
     ) -> dict[str, int]:
-        try:
-            entries = read_recipients(file)
-        except ConfigErrors as errors:
-            for error in errors:
-                if error.line:
-                    self.findings.errors.append(error)
-                else:
-                    shared = "recipients_file" not in own[names[0]]
-                    path = ("recipients_file",) if shared else (*places[names[0]], "recipients_file")
-                    self.findings.add(path, f'"{file}": {error.problem}', error.advice)
-            return {}
+        entries, errors = read_recipients(file)
+        for error in errors:
+            if error.line:
+                self.findings.errors.append(error)
+            else:
+                shared = "recipients_file" not in own[names[0]]
+                path = ("recipients_file",) if shared else (*places[names[0]], "recipients_file")
+                self.findings.add(path, f'"{file}": {error.problem}', error.advice)
         for entry, line in entries.items():
             domain = entry.partition("@")[2]
             if domain and domain not in names:
@@ -240,7 +231,7 @@ class _Loader:
     def _check_across(self, values: dict[str, object]) -> None:
         """What spans several keys."""
         if values.get("listen") == [] and not any("listen" in error.key for error in self.findings.errors):
-            self.findings.add(("listen",), "the list is empty", _MANDATORY["listen"])
+            self.findings.add(("listen",), "the list is empty", f"write {rules.EXAMPLES['listen']}")
         defaults = msgspec.to_builtins(Config(hostname="", listen=[], spool="", domains={}))
         for smaller, larger, why in rules.ORDERED:
             low, high = (_number_at(values, defaults, key) for key in (smaller, larger))

@@ -6,6 +6,7 @@ case, domain in A-labels. Local parts that an inside server might take for a rou
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 
@@ -16,6 +17,8 @@ MAX_FILE_BYTES = 256 * 1024 * 1024
 
 _COMMENT = re.compile(r"(?:^|\s)#.*")  # a "#" inside a local part is legal
 _LOCAL = re.compile(r"[a-z0-9#$&'*+/=?^_`{|}~\x80-\U0010ffff-]+(?:\.[a-z0-9#$&'*+/=?^_`{|}~\x80-\U0010ffff-]+)*")
+
+_cached_domain = functools.lru_cache(maxsize=256)(parse_domain)  # a file names few domains many times
 
 
 def fold_local(local: str) -> str:
@@ -38,19 +41,26 @@ def parse_recipient(text: str) -> str:
         raise InvalidValue(f'"{text[:40]}..." has a local part of more than 64 octets', "write a shorter one")
     if not _LOCAL.fullmatch(folded):
         raise InvalidValue(f'"{text}" is not a local part or address', 'write "user" or "user@example.net"')
-    return f"{folded}@{parse_domain(domain)}" if at else folded
+    return f"{folded}@{_cached_domain(domain)}" if at else folded
 
 
 def load_recipients(path: str) -> frozenset[str]:
     """The entries of a recipients file; raises ConfigErrors with every bad line."""
-    return frozenset(read_recipients(path))
+    entries, errors = read_recipients(path)
+    if errors:
+        raise ConfigErrors(errors)
+    return frozenset(entries)
 
 
-def read_recipients(path: str) -> dict[str, int]:
-    """The entries of a recipients file with the line of each; raises ConfigErrors with every bad line."""
+def read_recipients(path: str) -> tuple[dict[str, int], list[ConfigError]]:
+    """The good entries of a recipients file with the line of each, and an error for every bad line."""
     errors: list[ConfigError] = []
     entries: dict[str, int] = {}
-    for number, line in enumerate(_read_text(path).split("\n"), 1):
+    try:
+        text = _read_text(path)
+    except ConfigErrors as unreadable:
+        return entries, unreadable.errors
+    for number, line in enumerate(text.split("\n"), 1):
         entry = _COMMENT.sub("", line).strip()
         if not entry:
             continue
@@ -64,9 +74,7 @@ def read_recipients(path: str) -> dict[str, int]:
             errors.append(ConfigError(path, number, "", problem, "remove one of the two"))
             continue
         entries[recipient] = number
-    if errors:
-        raise ConfigErrors(errors)
-    return entries
+    return entries, errors
 
 
 def _read_text(path: str) -> str:

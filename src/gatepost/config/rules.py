@@ -98,6 +98,25 @@ ORDERED: tuple[tuple[str, str, str], ...] = (
 
 ROLES = ("receiver", "resolver", "queue", "deliverer", "maildir", "control", "signer", "scanner")
 
+# Keys at the top of the file that stand for every domain: the short form.
+SHORT_KEYS = ("next_hop", "recipients", "recipients_file")
+
+# How a key is written, for messages about one that is missing or of the wrong kind.
+EXAMPLES: dict[str, str] = {
+    "hostname": 'hostname = "mx.example.net"',
+    "listen": 'listen = ["0.0.0.0:25", "[::]:25"]',
+    "spool": 'spool = "/var/spool/gatepost"',
+    "domains": 'domains = ["example.net"] and next_hop = "smtp://10.0.0.5:25"',
+    "next_hop": 'next_hop = "smtp://10.0.0.5:25"',
+    "domains.*.next_hop": 'next_hop = "smtp://10.0.0.5:25"',
+    "relay.next_hop": 'next_hop = "mx"',
+    "relay.networks": 'networks = ["192.0.2.0/24"]',
+    "recipients": 'recipients = ["user", "first.last"]',
+    "domains.*.recipients": 'recipients = ["user", "first.last"]',
+    "dns.servers": 'servers = ["127.0.0.1:53"]',
+}
+MANDATORY = ("hostname", "listen", "spool", "domains")
+
 # Keys whose value may be written as one string instead of a list.
 STRING_OR_LIST = ("listen", "next_hop", "domains.*.next_hop", "relay.next_hop")
 

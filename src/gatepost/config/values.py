@@ -175,8 +175,8 @@ def parse_listen(text: str) -> ListenAddress:
     """An address and port to listen on; "*:25" and names are refused, since they do not say what is bound."""
     example = 'write ADDRESS:PORT, such as "192.0.2.1:25", "[2001:db8::1]:25", "0.0.0.0:25" or "[::]:25"'
     stripped = text.strip()
-    if stripped.isdigit() or stripped.startswith((":", "*")):
-        port = stripped.lstrip(":*")
+    port = stripped.lstrip(":*")
+    if port.isdigit() and not stripped.startswith("::"):
         example = f'write "0.0.0.0:{port}" for every IPv4 and "[::]:{port}" for every IPv6 address'
         raise InvalidValue(f'"{text}" names no address', example)
     host, port = split_host_port(stripped, text)

@@ -22,6 +22,9 @@ from gatepost.routing.tables import InlineTable
 
 _QUOTED_PAIR = re.compile(r"\\(.)")
 _POSTMASTER = "postmaster"
+_CANONICAL_DOMAIN = re.compile(
+    r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
+)  # what needs no second look; nothing else ever gets into the text of a next hop
 
 
 class Route(msgspec.Struct, frozen=True, gc=False):
@@ -75,7 +78,7 @@ class Router:
             self._domains[name] = _OurDomain(Route(_joined(domain.next_hop, name), name, True), table)
         relay = _joined(config.relay.next_hop, "")
         self._relay_next_hop = "" if relay == "mx:" else relay
-        self._own_literals = {_host_of(listen) for listen in config.listen}
+        self._own_literals = {_host_of(listen) for listen in config.listen} - {"0.0.0.0", "::"}
         postmaster = config.postmaster or f"{_POSTMASTER}@{next(iter(config.domains))}"
         domain_name = postmaster.rpartition("@")[2]
         ours = self._domains.get(domain_name)
@@ -104,13 +107,14 @@ class Router:
             return self._postmaster if compared_local(address.local) == _POSTMASTER else NO_DOMAIN
         if domain[0] == "[":
             return self._literal(address, local_address)
-        if domain[-1] == "." or not domain.isascii() or not domain.islower():
+        if _CANONICAL_DOMAIN.fullmatch(domain) is None:
             try:
                 name = parse_domain(domain)
             except InvalidValue:
                 return BAD_DOMAIN
-            if name != domain:
+            if name in self._domains:
                 return self.resolve(Address(address.text, address.local, name), local_address)
+            domain = name
         return Route(self._relay_next_hop or "mx:" + domain, domain, False)
 
     def _literal(self, address: Address, local_address: str) -> Route | Refusal:

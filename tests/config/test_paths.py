@@ -1,0 +1,127 @@
+"""Path inspection: who could change what, and the command that mends it. The owner of a file is faked where it must be foreign."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gatepost.config import paths
+from gatepost.config.load import load_config
+from gatepost.config.paths import PathProblem, inspect_paths
+from gatepost.config.users import role_ids
+
+CONFIG = """\
+hostname = "mx.example.net"
+listen = "127.0.0.1:2525"
+spool = "var/spool"
+domains = ["example.net"]
+next_hop = "maildir:var/mail/{domain}/{local}"
+recipients_file = "people"
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory with a configuration, as it should be."""
+    root = tmp_path / "gate post"
+    root.mkdir(mode=0o755)
+    (root / "gatepost.toml").write_text(CONFIG)
+    (root / "people").write_text("anna\n")
+    for name in ("gatepost.toml", "people"):
+        os.chmod(root / name, 0o640)
+    (root / "var").mkdir(mode=0o755)
+    (root / "var" / "spool").mkdir(mode=0o711)
+    return root
+
+
+def problems(place: Path) -> list[PathProblem]:
+    path = str(place / "gatepost.toml")
+    return [problem for problem in inspect_paths(load_config(path), path) if problem.path.startswith(str(place))]
+
+
+def mend(problem: PathProblem) -> None:
+    subprocess.run(shlex.split(problem.command), check=True)
+
+
+def test_good(place: Path) -> None:
+    assert problems(place) == []
+
+
+@pytest.mark.parametrize("name", ["gatepost.toml", "people", "var/spool", "var", "."])
+@pytest.mark.parametrize("mode", [0o002, 0o022])
+def test_writable_by_others(place: Path, name: str, mode: int) -> None:
+    path = os.path.normpath(place / name)
+    os.chmod(path, os.stat(path).st_mode | mode)
+    (problem,) = problems(place)
+    assert problem.path == path
+    assert "every user may change it" in problem.problem
+    mend(problem)
+    assert problems(place) == []
+
+
+def test_writable_by_a_group(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.chmod(place / "people", 0o660)
+    assert problems(place) == []  # the group of who starts has no other members, or root would be one of them
+    monkeypatch.setattr(paths, "_is_private_group", lambda gid, owner: False)
+    (problem,) = problems(place)
+    assert "the group" in problem.problem
+    assert problem.command == f"chmod g-w '{place}/people'"
+
+
+def test_a_sticky_directory_is_good_only_as_a_parent(place: Path) -> None:
+    os.chmod(place, 0o1777)
+    assert problems(place) == []
+    os.chmod(place, 0o755)
+    os.chmod(place / "var" / "spool", 0o1777)
+    (problem,) = problems(place)
+    assert problem.path == str(place / "var" / "spool")
+
+
+@pytest.mark.parametrize("name", ["gatepost.toml", "people", "var", "var/spool"])
+def test_symbolic_links(place: Path, name: str) -> None:
+    os.rename(place / name, place / "real")
+    os.symlink(place / "real", place / name)
+    (problem,) = problems(place)
+    assert problem.path == str(place / name)
+    assert str(place / "real") in problem.problem
+
+
+@pytest.mark.parametrize("name", ["gatepost.toml", "people", "var", "var/spool", "."])
+def test_foreign_owners(place: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = os.path.normpath(place / name)
+    real = os.lstat
+
+    def fake(path: str) -> os.stat_result:
+        found = list(real(path))
+        if path == foreign:
+            found[4] = 54321
+        return os.stat_result(found)
+
+    monkeypatch.setattr(paths.os, "lstat", fake)
+    (problem,) = problems(place)
+    assert (problem.path, problem.owner) == (foreign, "uid 54321")
+    assert problem.command.startswith("chown ") and problem.command.endswith(shlex.quote(foreign))
+
+
+def test_spool_directories_are_the_queues_alone(place: Path) -> None:
+    path = place / "var" / "spool" / "segments"
+    path.mkdir(mode=0o755)
+    uid = role_ids(load_config(str(place / "gatepost.toml")))["queue"][0]
+    found = problems(place)
+    assert f"chmod 0700 '{path}'" in [problem.command for problem in found]
+    assert len(found) == (1 if uid == os.geteuid() else 2)
+    for problem in found:
+        mend(problem)
+    assert problems(place) == []
+    assert (os.stat(path).st_uid, os.stat(path).st_mode & 0o777) == (uid, 0o700)
+
+
+def test_a_file_where_a_directory_should_be(place: Path) -> None:
+    os.rmdir(place / "var" / "spool")
+    (place / "var" / "spool").write_text("")
+    (problem,) = problems(place)
+    assert problem.problem == "a directory is wanted here"
