@@ -1,13 +1,15 @@
 """A DNS server on loopback for tests, UDP and TCP on one port, built on dnspython.
 
 What it answers is a function from a query to packets; `from_zone` makes one from zone text. It runs in the loop of the test,
-keeps every query it saw, and can hold answers back until the test lets them go.
+keeps every query it saw, and can hold answers back until the test lets them go. Beside it what the tests of the resolver
+share: a zone, configurations, a runner for both kinds of event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Self
 
 import dns.flags
@@ -15,7 +17,12 @@ import dns.message
 import dns.name
 import dns.rcode
 import dns.rdatatype
+import dns.rrset
 import dns.zone
+
+from gatepost.config.schema import Dns
+from gatepost.ipc.messages import LookupDone
+from gatepost.net.dns import StubResolver
 
 Handler = Callable[[dns.message.Message, str], "dns.message.Message | bytes | list[bytes] | None"]
 
@@ -141,3 +148,50 @@ class _Datagrams(asyncio.DatagramProtocol):
                 self._authority.held.append(lambda packet=packet: self._transport.sendto(packet, source))
             else:
                 self._transport.sendto(packet, source)
+
+
+# --- for the tests of the resolver ----------------------------------------------------------------------------------
+
+ZONE = """
+@ 300 SOA ns.example.test. hostmaster.example.test. 1 2 3 4 60
+@ 300 NS ns
+@ 300 MX 10 mx1
+@ 300 MX 20 MX2.Example.Test.
+mx1 200 A 192.0.2.1
+mx1 200 A 192.0.2.2
+mx1 100 AAAA 2001:db8::1
+null 300 MX 0 .
+www 50 CNAME web
+web 300 CNAME mx1
+out 300 CNAME elsewhere.other.test.
+loop1 300 CNAME loop2
+loop2 300 CNAME loop1
+_25._tcp.mx1 300 TLSA 3 1 1 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff
+spf 300 TXT "v=spf1 " "-all"
+"""
+IN_ZONE = from_zone("example.test.", ZONE)
+QUICK = Dns(timeout_s=0.05)
+PATIENT = Dns(timeout_s=60.0)  # no answer in this time would be a failure of the test
+
+
+@contextmanager
+def loop_runner(factory: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[Callable]:
+    """Run coroutines on a loop from which no exception of a callback escapes."""
+    escaped = []
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.get_loop().set_exception_handler(lambda loop, context: escaped.append(context))
+        yield runner.run
+    assert escaped == []
+
+
+def make_resolver(*servers: DnsAuthority | str, config: Dns = PATIENT, **options) -> StubResolver:
+    addresses = [server if isinstance(server, str) else server.address for server in servers]
+    return StubResolver(addresses, config, loop=asyncio.get_running_loop(), **options)
+
+
+async def ask(handler, kind: str, name: str, config: Dns = PATIENT) -> tuple[LookupDone, DnsAuthority]:
+    async with DnsAuthority(handler) as server:
+        resolver = make_resolver(server, config=config)
+        done = await resolver.query(kind, name)
+        resolver.close()
+        return done, server
