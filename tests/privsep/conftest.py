@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,3 +132,15 @@ def run_role(start_role: Callable[..., subprocess.Popen[str]]) -> Callable[..., 
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     return run
+
+
+@pytest.fixture
+def ask_role(run_role: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., Any]:
+    """Run `body` to its end, which has to be a good one, and return what it answered last."""
+
+    def ask(body: str, started_as: str = "root") -> Any:
+        result = run_role(body, started_as)
+        assert result.returncode == 0, f"ended with {result.returncode}: {result.stderr[-3000:]}"
+        return json.loads(result.stdout.splitlines()[-1])
+
+    return ask

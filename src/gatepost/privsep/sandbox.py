@@ -1,4 +1,4 @@
-"""A role locks itself in: root directory, user, capabilities, no_new_privs, limits, Landlock, system call filter, in this order.
+"""A role locks itself in: root directory, limits, user, capabilities, no_new_privs, Landlock, system call filter, in this order.
 
 Not here: what a role may do (`rights.py`, `roles.py`). Both steps are for good and come in this order: `before_loop()`, then
 imports, the event loop, `warm_loop()`, then `lock_in()`, then the first byte from outside. `lock_in` wants exactly one thread (Landlock
@@ -106,13 +106,14 @@ def lock_in(
     as_root = os.geteuid() == 0
     _check_descriptors(root, mode)
     words = [_enter_root(rights, root, as_root)]
+    limits = _set_limits(rights, as_root)  # as long as a limit can still be raised
     words.append(_become_user(rights, uid, gid, as_root))
     _drop_capabilities()
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _prctl(_PR_SET_DUMPABLE, 0)
     os.umask(0o077)
     words.append("no capabilities, no_new_privs")
-    words.append(_set_limits(rights, as_root))
+    words.append(limits)
     words.append(_restrict_files(rights, root, as_root, mode))
     if after_landlock is not None:
         after_landlock()
@@ -216,19 +217,21 @@ def _set_limits(rights: RoleRights, as_root: bool) -> str:
         limits[resource.RLIMIT_AS] = rights.address_space_bytes
     if as_root:
         limits[resource.RLIMIT_NPROC] = rights.nproc
-    nofile = _lowered(resource.RLIMIT_NOFILE, rights.nofile)
-    limits[resource.RLIMIT_NOFILE] = nofile
     for limit, value in limits.items():
-        value = _lowered(limit, value)
-        resource.setrlimit(limit, (value, value))
+        _set_limit(limit, value)
+    nofile = _set_limit(resource.RLIMIT_NOFILE, rights.nofile)
     short = "" if nofile >= rights.nofile else f" (wants {rights.nofile})"
     return f"nofile {nofile}{short}"
 
 
-def _lowered(limit: int, value: int) -> int:
-    """The value, or the hard limit where that is lower: without root it cannot be raised."""
-    hard = resource.getrlimit(limit)[1]
-    return value if hard == resource.RLIM_INFINITY else min(value, hard)
+def _set_limit(limit: int, value: int) -> int:
+    """Set soft and hard limit; where the hard limit is lower and cannot be raised, to that. Returns what is set."""
+    try:
+        resource.setrlimit(limit, (value, value))
+    except (ValueError, OSError):
+        value = resource.getrlimit(limit)[1]
+        resource.setrlimit(limit, (value, value))
+    return value
 
 
 def _restrict_files(rights: RoleRights, root: str, as_root: bool, mode: str) -> str:
