@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import ipaddress
 import subprocess
 import sys
 
 import dns.reversename
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatepost.net import dnsnames
 
 
 @given(st.ip_addresses())
+@example(ipaddress.ip_address("::ffff:192.0.2.1"))
+@example(ipaddress.ip_address("::1"))
 def test_reverse_name_as_dnspython(address):
     assert dnsnames.reverse_name(str(address)) == dns.reversename.from_address(str(address)).to_text(True)
 

@@ -16,6 +16,7 @@ from gatepost.ipc.messages import LookupDone
 PORT = 53
 MAX_SERVERS = 3  # MAXNS of resolv.conf(5)
 _LITERAL_TTL_S = 86400
+_MAPPED_V4 = bytes(10) + b"\xff\xff"
 _LOOPBACK = {"A": "127.0.0.1", "AAAA": "::1"}
 
 
@@ -48,6 +49,8 @@ def reverse_name(address: str) -> str:
     if packed is None:
         raise ValueError(f"not an IP address: {address!r}")
     family, octets = packed
+    if octets.startswith(_MAPPED_V4):  # what a socket for both families calls an IPv4 peer
+        family, octets = socket.AF_INET, octets[len(_MAPPED_V4) :]
     if family == socket.AF_INET:
         return ".".join(map(str, reversed(octets))) + ".in-addr.arpa"
     return ".".join(reversed(octets.hex())) + ".ip6.arpa"
