@@ -1,0 +1,25 @@
+"""The mail servers that the bench measures: one file for each, one table of them.
+
+A peer is started as a relay gateway: it takes mail for `example.test` on a loopback port, checks that the recipient
+exists, queues with fsync, and passes on to the sink. Each has its vendor's defaults; what differs is written and
+explained in its file.
+"""
+
+from __future__ import annotations
+
+from peers.chasquid import Chasquid
+from peers.exim import Exim
+from peers.gatepost import Gatepost
+from peers.opensmtpd import OpenSmtpd
+from peers.peer import Peer
+from peers.postfix import Postfix
+from peers.sendmail import Sendmail
+
+PEERS: dict[str, type[Peer]] = {
+    "gatepost": Gatepost,
+    "postfix": Postfix,
+    "exim": Exim,
+    "opensmtpd": OpenSmtpd,
+    "sendmail": Sendmail,
+    "chasquid": Chasquid,
+}

@@ -1,0 +1,97 @@
+"""Postfix as installed, as a private instance beside whatever the machine runs.
+
+Debian's defaults for process limits, concurrency, connection cache and durability. Deviations: no chroot (Debian sets it
+for most daemons; without it Postfix is no slower), the log in a file through its own postlogd, tables in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from peers.peer import MAX_MESSAGE_BYTES, RECIPIENT, Peer, first_line
+
+MAIN_CF = """\
+compatibility_level = 3.6
+queue_directory = {queue}
+data_directory = {data}
+maillog_file = {directory}/maillog
+maillog_file_prefixes = {directory}
+myhostname = postfix.example.test
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+mynetworks = 127.0.0.0/8
+mydestination =
+alias_maps =
+relay_domains = {domain}
+relay_recipient_maps = texthash:{directory}/recipients
+transport_maps = texthash:{directory}/transport
+message_size_limit = {limit}
+{extra}
+"""
+
+MASTER_CF = """\
+127.0.0.1:{port} inet n - n - - smtpd
+pickup    unix n - n 60 1 pickup
+cleanup   unix n - n - 0 cleanup
+qmgr      unix n - n 300 1 qmgr
+tlsmgr    unix - - n 1000? 1 tlsmgr
+rewrite   unix - - n - - trivial-rewrite
+bounce    unix - - n - 0 bounce
+defer     unix - - n - 0 bounce
+trace     unix - - n - 0 bounce
+verify    unix - - n - 1 verify
+flush     unix n - n 1000? 0 flush
+proxymap  unix - - n - - proxymap
+proxywrite unix - - n - 1 proxymap
+smtp      unix - - n - - smtp
+relay     unix - - n - - smtp
+showq     unix n - n - - showq
+error     unix - - n - - error
+retry     unix - - n - - error
+discard   unix - - n - - discard
+local     unix - n n - - local
+virtual   unix - n n - - virtual
+lmtp      unix - - n - - lmtp
+anvil     unix - - n - 1 anvil
+scache    unix - - n - 1 scache
+postlog   unix-dgram n - n - 1 postlogd
+"""
+
+
+class Postfix(Peer):
+    """The instance to compare with."""
+
+    name = "postfix"
+    idle_limit = 1000
+    idle_note = "a process for each session: default_process_limit raised from 100 for this row"
+
+    @classmethod
+    def prepare(cls, cache: Path) -> str | None:
+        if not shutil.which("postfix"):
+            return "package postfix is not installed"
+        return None if os.geteuid() == 0 else "its master must be started as root"
+
+    @classmethod
+    def version(cls) -> str:
+        return first_line(["postconf", "-d", "-h", "mail_version"])
+
+    def configure(self) -> list[str]:
+        shape = {
+            "directory": self.directory,
+            "queue": self.directory / "queue",
+            "data": self.directory / "data",
+            "port": self.port,
+            "domain": self.domain,
+            "limit": MAX_MESSAGE_BYTES,
+            "extra": f"default_process_limit = {self.idle_sessions + 100}" if self.idle_sessions else "",
+        }
+        (self.directory / "queue").mkdir()
+        (self.directory / "data").mkdir()
+        shutil.chown(self.directory / "data", "postfix")
+        (self.directory / "main.cf").write_text(MAIN_CF.format(**shape))
+        (self.directory / "master.cf").write_text(MASTER_CF.format(**shape))
+        (self.directory / "recipients").write_text(f"{RECIPIENT} ok\n")
+        (self.directory / "transport").write_text(f"{self.domain} relay:[127.0.0.1]:{self.sink_port}\n")
+        return ["postfix", "-c", str(self.directory), "start-fg"]

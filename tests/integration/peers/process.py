@@ -1,0 +1,183 @@
+"""A real program as a child of the test: started, waited for, ended by process id with all it forked.
+
+Invariants: after `stop` no descendant of the child is left and its own directory is gone. Nothing waits by sleeping
+for a fixed time: `wait_until` polls a condition and names it when it does not come true.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+
+
+class PeerStartError(Exception):
+    """The program ended or did not answer; the message has its log."""
+
+
+def take_port(address: str = "127.0.0.1") -> int:
+    """A TCP port that was free a moment ago."""
+    with socket.socket() as sock:
+        sock.bind((address, 0))
+        return sock.getsockname()[1]
+
+
+def wait_until(condition: Callable[[], T], what: str, timeout_s: float = 20.0) -> T:
+    """The first true value of `condition`; TimeoutError with `what` if there is none in time."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not in {timeout_s:.0f} s: {what}")
+        time.sleep(0.01)
+    return value
+
+
+def open_directory(directory: Path) -> Path:
+    """`directory` if every user can reach it, else a new one outside that `PeerProcess.stop` removes.
+
+    pytest's temporary directories are closed to all but the user who runs the tests, and a server that changes its user
+    could not enter its own queue there.
+    """
+    if all(parent.stat().st_mode & 0o001 for parent in (directory, *directory.parents)):
+        return directory
+    made = Path(tempfile.mkdtemp(prefix="gatepost-peer-"))
+    made.chmod(0o755)
+    return made
+
+
+def is_greeting(port: int, prefix: bytes = b"220") -> bool:
+    """Whether a server on loopback greets with `prefix` and takes QUIT."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2) as sock:
+        greeting = sock.recv(512)
+        sock.sendall(b"QUIT\r\n")
+        sock.recv(512)
+        return greeting.startswith(prefix)
+    return False
+
+
+def list_processes() -> dict[int, tuple[int, str]]:
+    """Live process -> (parent, start time); zombies are dead."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                fields = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()
+                if fields[0] != "Z":
+                    found[int(entry)] = (int(fields[1]), fields[19])
+    return found
+
+
+class Family:
+    """A process with all its descendants, also those whose parent has ended since; no number used anew is taken for one."""
+
+    def __init__(self, first: int) -> None:
+        processes = list_processes()
+        self.known = {first: processes[first][1]} if first in processes else {}
+
+    def list_living(self) -> list[int]:
+        """Those alive now, oldest first."""
+        processes = list_processes()
+        living = {pid for pid, born in self.known.items() if pid in processes and processes[pid][1] == born}
+        grown = True
+        while grown:
+            grown = False
+            for pid, (parent, born) in processes.items():
+                if parent in living and pid not in living:
+                    living.add(pid)
+                    self.known[pid] = born
+                    grown = True
+        return sorted(living)
+
+
+class PeerProcess:
+    """A context manager around one program; subclasses say how it is configured and when it is ready."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = open_directory(directory)
+        self.is_own_directory = self.directory != directory
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def configure(self) -> list[str]:
+        """Write the configuration; the command that runs the program in the foreground."""
+        raise NotImplementedError
+
+    def is_ready(self) -> bool:
+        """Whether it serves."""
+        raise NotImplementedError
+
+    def read_log(self) -> str:
+        """What it printed."""
+        with contextlib.suppress(OSError):
+            return (self.directory / "output").read_text(errors="replace")
+        return ""
+
+    def start(self) -> Self:
+        """Start and wait until it is ready; PeerStartError with its log otherwise."""
+        command = self.configure()
+        with open(self.directory / "output", "ab") as output:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+        process = self.process
+
+        def is_up() -> bool:
+            if process.poll() is not None:
+                raise PeerStartError(f"{command[0]} ended with {process.returncode}:\n{self.read_log()}")
+            return self.is_ready()
+
+        try:
+            wait_until(is_up, f"{command[0]} is ready")
+        except TimeoutError as error:
+            log = self.read_log()
+            self.stop()
+            raise PeerStartError(f"{error}\n{log}") from error
+        except PeerStartError:
+            self.stop()
+            raise
+        return self
+
+    def halt(self, timeout_s: float = 10.0) -> None:
+        """End all its processes and keep its directory, so that it can be started again."""
+        if self.process is None:
+            return
+        family = Family(self.process.pid)
+        family.list_living()
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        while left := family.list_living():
+            kind = signal.SIGTERM if time.monotonic() < deadline - timeout_s / 2 else signal.SIGKILL
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, kind)
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"processes {left} do not end")
+            time.sleep(0.01)
+        self.process.wait()
+        self.process = None
+
+    def stop(self) -> None:
+        """`halt`, and remove the directory if it was made here."""
+        self.halt()
+        if self.is_own_directory:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
