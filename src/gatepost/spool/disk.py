@@ -22,6 +22,11 @@ class Disk:
         self._due = 0.0
         self._trouble = ""
 
+    def reconfigure(self, config: schema.Queue) -> None:
+        """Go on with other limits."""
+        self.config = config
+        self._due = 0.0
+
     def trouble(self) -> str:
         """What is wrong, or empty."""
         now = time.monotonic()

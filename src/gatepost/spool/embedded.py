@@ -242,7 +242,6 @@ class JournalSpool:
         """Records below `end` that the receiver never told of."""
         entries, reports, _ = recovery.look_for(self, segment, end, acknowledged=acknowledged)
         self.damage += reports
-        self.log.add((Kind.KNOWN, segment.number, segment.known_end))
         return entries
 
     def store(
@@ -255,14 +254,26 @@ class JournalSpool:
             entry.content_bytes = size
             self._append_own(entry, record)
             if about is not None and about.id in self.entries:
-                self.log.touch(about)
-                noticed = bytearray(about.noticed or len(about.states))
-                for index in recipients:
-                    noticed[index] = 1
-                about.noticed = bytes(noticed)
                 self._awaiting_notice.add(about.id)
-                self.log.add_later((Kind.NOTICE, about.id, about.noticed))
+                self.log.add_later(self._notice_line(about, recipients))
         return entry
+
+    def _notice_line(self, about: Entry, recipients: Sequence[int]) -> tuple:
+        self.log.touch(about)
+        noticed = bytearray(about.noticed or len(about.states))
+        for index in recipients:
+            noticed[index] = 1
+        about.noticed = bytes(noticed)
+        return (Kind.NOTICE, about.id, about.noticed)
+
+    def mark_reported(self, entry: Entry, recipients: Sequence[int]) -> None:
+        with self.lock:
+            self._expect(entry)
+            self.log.add(self._notice_line(entry, recipients))
+
+    def reconfigure(self, config: schema.Queue) -> None:
+        self.config = config
+        self._disk.reconfigure(config)
 
     def _append_own(self, entry: Entry, record: Record) -> None:
         own = self._own

@@ -49,7 +49,7 @@ class Kind(enum.IntEnum):
     OPENED = 9  # segment, owner
     SEALED = 10  # segment, length
     BODIES = 11  # owner, numbers
-    KNOWN = 12  # segment, end: looked at up to here
+    KNOWN = 12  # segment, offset, end: looked at, and no message there
     ENTRY = 13  # see entry_line in replay.py
     LOST = 14  # id, recipients that were pending: damage took the message
 

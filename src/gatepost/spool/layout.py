@@ -139,13 +139,15 @@ def prepare_spool(path: str, *, queue_uid: int, queue_gid: int, allow_volatile: 
     path = os.path.abspath(path)
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        _make_directory(path, 0o711, uid, gid)  # 0711: the control socket in run/ is for others
+        # It belongs to who starts, so that a queue that was broken into cannot replace run/ and what is in it.
+        _make_directory(path, 0o711, os.geteuid(), os.getegid())
         path = os.path.realpath(path)
-        _check_directory(path, uid)
+        _check_directory(path, os.geteuid())
         _check_filesystem(path, allow_volatile)
         for name in DIRECTORIES:
             _make_directory(f"{path}/{name}", 0o700, uid, gid)
             _check_directory(f"{path}/{name}", uid)
+        _make_lock(f"{path}/lock", uid, gid)
         sync_directory(path)
         sync_directory(os.path.dirname(path))
     except OSError as error:
@@ -165,6 +167,18 @@ def _make_directory(path: str, mode: int, uid: int, gid: int) -> None:
         os.fchmod(fd, mode)
         if (uid, gid) != (os.geteuid(), os.getegid()):
             os.fchown(fd, uid, gid)
+    finally:
+        os.close(fd)
+
+
+def _make_lock(path: str, uid: int, gid: int) -> None:
+    """The lock file exists before the queue does, which cannot make files beside its directories."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return
+    try:
+        os.fchown(fd, uid, gid)
     finally:
         os.close(fd)
 

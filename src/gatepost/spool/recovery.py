@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from gatepost.spool.deferred import list_deferred, read_description
-from gatepost.spool.entry import IN_BODY_FILE, IN_DEFERRED, NOWHERE, Entry
+from gatepost.spool.entry import IN_BODY_FILE, IN_DEFERRED, IN_SEGMENT, NOWHERE, Entry
 from gatepost.spool.errors import SpoolError
-from gatepost.spool.journal import Kind, read_lines
+from gatepost.spool.journal import Gap, Kind, read_lines
 from gatepost.spool.layout import (
     BODY_NAME,
     JOURNAL_NAME,
@@ -73,7 +74,8 @@ def recover(spool: JournalSpool) -> Recovery:
 def replay_journal(root: str, result: Recovery) -> tuple[Replay, int]:
     """Replay the newest file with a whole snapshot, and the files after it; and the number of the last file there is."""
     numbers = numbered(root, "journal", JOURNAL_NAME)
-    base = next((n for n in reversed(numbers) if _has_snapshot(root, n)), numbers[0] if numbers else 0)
+    grades = {number: _grade_snapshot(root, number) for number in numbers}
+    base = max(numbers, key=lambda number: (grades[number], number if grades[number] else -number), default=0)
     replay = Replay()
     for number in numbers:
         if number < base:
@@ -95,9 +97,16 @@ def replay_journal(root: str, result: Recovery) -> tuple[Replay, int]:
     return replay, numbers[-1] if numbers else 0
 
 
-def _has_snapshot(root: str, number: int) -> bool:
+def _grade_snapshot(root: str, number: int) -> int:
+    """2: the snapshot is whole. 1: it was, but is damaged now, or its end reached the disk before the rest. 0: it has no end."""
+    grade = 2
     with open(journal_path(root, number), "rb") as file:
-        return any(type(line) is list and line[0] == Kind.END for line in read_lines(file.read()))
+        for line in read_lines(file.read()):
+            if type(line) is Gap:
+                grade = 1
+            elif line[0] == Kind.END:
+                return grade
+    return 0
 
 
 def _adopt(spool: JournalSpool, replay: Replay) -> None:
@@ -211,7 +220,7 @@ def look_for(
     end: int,
     *,
     acknowledged: bool,
-    finished: frozenset[str] | set[str] = frozenset(),
+    finished: AbstractSet[str] = frozenset(),
 ) -> tuple[list[Entry], list[DamageReport], int]:
     """Take in the records of a segment from its known end up to `end`; returns entries, damage, and the torn tails seen.
 
@@ -229,31 +238,24 @@ def look_for(
     with file:
         fd = file.fileno()
         for piece in scan_segment(fd, state.known_end, end):
-            entry = None
+            if isinstance(piece, Found) and not _has_body(spool, piece, finished):
+                piece = Damage(piece.offset, piece.end, "its body file does not have its checksum")
             if isinstance(piece, Found):
-                if piece.envelope.id in finished:
-                    state.known_end = piece.end
-                    continue
-                known = spool.entries.get(piece.envelope.id)
-                if known is not None and known.place == NOWHERE:
-                    entry = _settle_down(known, piece, state)
-                elif _has_body(spool, piece):
-                    entry = spool.admit_found(piece, state)
-                else:
-                    piece = Damage(piece.offset, piece.end, "its body file does not have its checksum")
-            elif piece.envelope is not None and acknowledged:
-                entry = spool.admit_found(_despite_damage(fd, piece), state)
-            if entry is not None:
-                entry.verified = isinstance(piece, Found)
-                entries.append(entry)
-            if isinstance(piece, Damage):
-                if piece.torn and not acknowledged:
-                    torn += 1  # its receiver may live, and be in the middle of it: the known end stays before it
-                    break
+                entry = _take_in(spool, piece, state, finished)
+            elif piece.torn and not acknowledged:
+                torn += 1  # its receiver may live, and be in the middle of it: the known end stays before it
+                break
+            else:
                 name = f"segment-{state.number:08d}-{piece.offset}.bin"
                 kept_as = put_aside(spool.root, name, fd, piece.offset, piece.end)
                 message_id = piece.envelope.id if piece.envelope else ""
                 reports.append(DamageReport(f"{path} at {piece.offset}", piece.reason, kept_as, message_id))
+                entry = _despite_damage(spool, fd, piece, state) if piece.envelope and acknowledged else None
+                if entry is None:
+                    spool.log.add((Kind.KNOWN, state.number, piece.offset, piece.end))
+            if entry is not None:
+                entry.verified = isinstance(piece, Found)
+                entries.append(entry)
             state.known_end = max(state.known_end, piece.end)
     if acknowledged and state.known_end < end:
         reports.append(DamageReport(path, f"the segment ends at {state.known_end}, but {end} bytes were acknowledged"))
@@ -261,26 +263,32 @@ def look_for(
     return entries, reports, torn
 
 
-def _settle_down(entry: Entry, found: Found, state: SegmentState) -> Entry:
-    """The journal named the message, but its place was lost: here it is."""
-    entry._envelope = found.envelope
-    entry.received_s = found.envelope.received_s
-    entry.place = IN_BODY_FILE if found.body_file else 0
-    entry.segment, entry.offset, entry.body_file, entry.crc = state.number, found.offset, found.body_file, found.crc
-    entry.content_offset, entry.content_bytes = found.content_offset, found.content_bytes
-    state.live[entry.id] = entry
-    return entry
+def _take_in(spool: JournalSpool, found: Found, state: SegmentState, finished: AbstractSet[str]) -> Entry | None:
+    """The entry of a good record, or None if its message is known."""
+    known = spool.entries.get(found.envelope.id)
+    if known is None:
+        return None if found.envelope.id in finished else spool.admit_found(found, state)
+    if known.place != NOWHERE:
+        return None
+    # The journal named the message, but the line with its place was lost: here it is.
+    known._envelope = found.envelope
+    known.received_s = found.envelope.received_s
+    known.place = IN_BODY_FILE if found.body_file else IN_SEGMENT
+    known.segment, known.offset, known.body_file, known.crc = state.number, found.offset, found.body_file, found.crc
+    known.content_offset, known.content_bytes = found.content_offset, found.content_bytes
+    state.live[known.id] = known
+    return known
 
 
-def _despite_damage(fd: int, damage: Damage) -> Found:
+def _despite_damage(spool: JournalSpool, fd: int, damage: Damage, state: SegmentState) -> Entry | None:
     record = read_record(fd, damage.offset, damage.end, verify=False)
-    assert isinstance(record, Found)
-    return record
+    return spool.admit_found(record, state) if isinstance(record, Found) else None
 
 
-def _has_body(spool: JournalSpool, found: Found) -> bool:
-    """Whether the content in the body file is whole; the receiver may have written the record first."""
-    if not found.body_file:
+def _has_body(spool: JournalSpool, found: Found, finished: AbstractSet[str]) -> bool:
+    """Whether the content of a new message is whole: of its body file and its record, the record may be durable first."""
+    known = spool.entries.get(found.envelope.id)
+    if not found.body_file or found.envelope.id in finished or (known is not None and known.place != NOWHERE):
         return True
     try:
         with open(body_path(spool.root, found.body_file), "rb") as file:

@@ -158,7 +158,8 @@ class Replay:
         if state is None:
             state = self.segments[segment] = SegmentState(segment, "")
             self.next_segment = max(self.next_segment, segment + 1)
-        state.known_end = max(state.known_end, end)
+        if offset == state.known_end:  # else a line before this one is missing: recovery must look from there on
+            state.known_end = end
         self.bodies.pop(body_file, None)
         self.next_body = max(self.next_body, body_file + 1)
         if id in self.finished:
@@ -237,9 +238,10 @@ class Replay:
         state = self.segments.setdefault(segment, SegmentState(segment, ""))
         state.sealed = length
 
-    def _known(self, segment, end, *_) -> None:
+    def _known(self, segment, offset, end, *_) -> None:
         state = self.segments.setdefault(segment, SegmentState(segment, ""))
-        state.known_end = max(state.known_end, end)
+        if offset == state.known_end:
+            state.known_end = end
 
     def _bodies(self, owner, numbers, *_) -> None:
         for number in numbers:

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from gatepost.config import schema
 from gatepost.ipc.messages import Accepted
 from gatepost.model import Envelope, Outcome
 from gatepost.spool.entry import Entry, State
@@ -105,6 +106,12 @@ class Spool(Protocol):
 
         With `about`, those recipients of that entry count as reported from the same moment on.
         """
+
+    def mark_reported(self, entry: Entry, recipients: Sequence[int]) -> None:
+        """These recipients failed or expired and nobody is to be told: no DSN is owed for them."""
+
+    def reconfigure(self, config: schema.Queue) -> None:
+        """Go on with other limits."""
 
     def source(self, entry: Entry) -> Source:
         """Where the content is to be read. The descriptor stays the spool's; duplicate it to keep it.
