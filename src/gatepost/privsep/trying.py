@@ -12,6 +12,7 @@ import ctypes
 import errno
 import mmap
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable
@@ -23,6 +24,9 @@ from gatepost.privsep import landlock, sandbox, seccomp
 from gatepost.privsep.rights import FILTER, LANDLOCK, RoleRights, TryResult
 
 _LIMIT_S = 5
+_PTRACE_PEEKDATA = (
+    2  # of process 0, which is none; PTRACE_TRACEME, if it succeeded, would stop the child at its next signal
+)
 _REFUSALS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EAFNOSUPPORT}
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -52,6 +56,8 @@ def attest_by_trying(rights: RoleRights, root: str, uid: int, gid: int, mode: st
             _child(writing, rights, root, uid, gid, mode)
         os.close(writing)
         with open(reading, "rb") as pipe:
+            if not select.select([pipe], [], [], _LIMIT_S)[0]:
+                os.kill(child, signal.SIGKILL)
             report = pipe.read()
         status = os.waitpid(child, 0)[1]
     try:
@@ -221,13 +227,13 @@ _ACTS = (
     _Act("connect", FILTER, _lacks("connect"), _on_pair(lambda pair: pair.connect("\0gatepost-try"))),
     _Act("make a TCP socket", FILTER, _lacks("socket"), _make_socket(socket.AF_INET, socket.SOCK_STREAM)),
     _Act("make a netlink socket", FILTER, _always, _make_socket(socket.AF_NETLINK, socket.SOCK_RAW)),
-    _Act("execute a program", FILTER, _always, lambda: os.execv("/bin/true", ["true"])),
+    _Act("execute a program", FILTER, _always, lambda: os.execv("", ["true"])),
     _Act("fork", FILTER, _always, _fork),
     _Act("map executable memory", FILTER, _always, _execute_memory),
     _Act("signal the parent", FILTER, _always, _signal_parent),
     _Act("chroot", FILTER, _always, lambda: os.chroot("/")),
     _Act("change the user", FILTER, _always, lambda: os.setresuid(-1, -1, -1)),
-    _Act("ptrace", FILTER, _always, _raw("ptrace")),
+    _Act("ptrace", FILTER, _always, _raw("ptrace", _PTRACE_PEEKDATA)),
     _Act("unshare", FILTER, _always, _raw("unshare")),
     _Act("io_uring_setup", FILTER, _always, _raw("io_uring_setup", 1)),
     _Act("memfd_create", FILTER, _always, lambda: os.close(os.memfd_create("gatepost-try"))),
