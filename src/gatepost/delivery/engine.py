@@ -1,0 +1,171 @@
+"""The delivery engine: attempts in, outcomes out. It ties next hops to pools, and owns the one sweep over all time-outs.
+
+`submit` is synchronous and cheap: on a kept connection a message costs no task, no future and no timer. What happens on
+the connections is `pool.py`; where to connect is `resolve.py`; what a reply means is `attempt.py`.
+
+Invariants: every attempt that was submitted is done exactly once, also if the engine is closed; no file is opened and no
+name resolved here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+from gatepost.config.schema import Config
+from gatepost.delivery.mx import RouteFailure, Target
+from gatepost.delivery.pool import NextHopPool, Shared
+from gatepost.delivery.resolve import Lookup, TargetResolver
+from gatepost.delivery.work import Job, Read, Work
+from gatepost.ipc.messages import Attempt, AttemptDone
+from gatepost.model import NextHopTrouble, Result
+from gatepost.net.smtp_out import QUIT_TIMEOUT_S
+
+_SWEEP_S = 1.0
+_STOPPED = RouteFailure(Result.DEFERRED, "4.3.2", "delivery was stopped", NextHopTrouble.NONE)
+
+
+class DeliveryEngine:
+    """SMTP and LMTP delivery of one deliverer.
+
+    `read(source, offset, count)` gives content and raises OSError; `done` gets one AttemptDone for each attempt;
+    `event(name, **fields)` is told of connections. `own_addresses` holds "address" or "address:port" of ourselves.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        own_addresses: frozenset[str],
+        lookup: Lookup,
+        read: Read,
+        done: Callable[[AttemptDone], None],
+        event: Callable[..., None],
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        delivery = config.delivery
+        self._config = delivery
+        self._resolver = TargetResolver(config, own_addresses, lookup)
+        self._read = read
+        self._done = done
+        self._event = event
+        self._clock = clock
+        helo_name = delivery.helo_name or config.hostname
+        self._shared = Shared(delivery, helo_name, event, clock, rng or random.Random())
+        self._pools: dict[str, NextHopPool] = {}
+        self._jobs = 0
+        self._closed = False
+        self._done_count = 0
+        self._drained: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        shortest = min(delivery.connect_timeout_s, delivery.keep_idle_s, *self._shared.timeouts)
+        self._sweep_s = max(0.01, min(_SWEEP_S, shortest / 4))
+
+    def submit(self, attempt: Attempt) -> None:
+        """Start an attempt; its end is reported to `done`, rarely before this returns."""
+        pool = self._pools.get(attempt.next_hop)
+        if pool is None:
+            pool = self._pools[attempt.next_hop] = NextHopPool(attempt.next_hop, self._shared, self)
+            if self._closed:
+                pool.stop(_STOPPED)
+        if self._timer is None and not self._closed:
+            self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
+        pool.limit = max(1, min(attempt.limit, self._config.max_connections_per_next_hop))
+        job = Job(attempt, self._read, self._clock())
+        self._jobs += 1
+        indices = attempt.recipients
+        most = self._config.max_recipients_per_transaction
+        if len(indices) <= most:
+            if indices:
+                pool.submit(Work(job, indices))
+            else:
+                self.complete(job)
+            return
+        for start in range(0, len(indices), most):
+            pool.submit(Work(job, indices[start : start + most]))
+
+    async def drain(self) -> None:
+        """Wait until all attempts are done, then close all connections in good order."""
+        self._shared.draining = True
+        if self._jobs:
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
+        for connection in list(self._shared.idle):
+            connection.note.pool.drop_idle(connection)
+        end = self._clock() + QUIT_TIMEOUT_S
+        while self._shared.connections and self._clock() < end:
+            await asyncio.sleep(0.01)
+        self.close()
+
+    def close(self) -> None:
+        """Give everything up at once: what is under way is deferred, or reported as uncertain."""
+        self._shared.draining = self._closed = True
+        for pool in list(self._pools.values()):
+            pool.stop(_STOPPED)
+        for connection in list(self._shared.connections):
+            connection.abort("lost", _STOPPED.text)
+        for task in list(self._shared.tasks):
+            task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def stats(self) -> dict[str, int]:
+        """Figures of the moment, and counters since the start."""
+        shared = self._shared
+        return {
+            "next_hops": len(self._pools),
+            "attempts": self._jobs,
+            "waiting": sum(pool.waiting for pool in self._pools.values()),
+            "connections": len(shared.connections),
+            "idle": len(shared.idle),
+            "opened": shared.opened,
+            "done": self._done_count,
+        }
+
+    # --- what pools need (Services) ----------------------------------------------------------------------------------
+
+    async def resolve(self, name: str) -> tuple[list[Target], float] | RouteFailure:
+        """The targets of a next hop; whatever goes wrong defers."""
+        try:
+            return await self._resolver.resolve(name)
+        except Exception as error:  # noqa: BLE001 - the one broad catch of this task
+            self._event("internal_error", what="resolve", next_hop=name, error=repr(error))
+            return RouteFailure(Result.DEFERRED, "4.3.0", "the next hop cannot be resolved", NextHopTrouble.DOWN)
+
+    def complete(self, job: Job) -> None:
+        """All recipients have an outcome."""
+        self._jobs -= 1
+        self._done_count += 1
+        seconds = self._clock() - job.started_s
+        self._done(AttemptDone(job.attempt.job, job.trouble, job.outcomes, job.reused, seconds))
+        if self._drained is not None and not self._jobs and not self._drained.done():
+            self._drained.set_result(None)
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        """Deadlines, idle connections, pools that wait, memory of the past: all on one coarse timer."""
+        self._timer = None
+        shared = self._shared
+        now = self._clock()
+        for connection in list(shared.connections):
+            connection.check(now)
+        oldest = now - self._config.keep_idle_s
+        for connection, since_s in list(shared.idle.items()):
+            if since_s > oldest:
+                break
+            if connection in shared.idle:
+                connection.note.pool.drop_idle(connection)
+        for name, pool in list(self._pools.items()):
+            if pool.waiting:
+                pool.stir()
+            elif pool.is_empty:
+                del self._pools[name]
+        for key in [key for key, until_s in shared.suspects.items() if until_s <= now]:
+            del shared.suspects[key]
+        if self._pools or shared.connections:
+            self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)

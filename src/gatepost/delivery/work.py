@@ -1,0 +1,72 @@
+"""What is under way: a job is one attempt of the queue, a work one mail transaction for some of its recipients.
+
+Plain bookkeeping; who connects where is `pool.py`. Invariant: a job is done when each of its recipients has an outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gatepost.ipc.messages import Attempt
+from gatepost.model import NextHopTrouble, Outcome
+from gatepost.smtp.client import Transaction
+
+Read = Callable[[int, int, int], bytes]  # source, offset, count
+
+
+class Job:
+    """One attempt until all its recipients have an outcome."""
+
+    __slots__ = ("attempt", "missing", "outcomes", "read", "reused", "started_s", "trouble")
+
+    def __init__(self, attempt: Attempt, read: Read, started_s: float) -> None:
+        self.attempt = attempt
+        self.read = read
+        self.started_s = started_s
+        self.missing = len(attempt.recipients)
+        self.outcomes: list[Outcome] = []
+        self.trouble = NextHopTrouble.NONE
+        self.reused = False
+
+
+class Work(Transaction):
+    """One mail transaction of a job.
+
+    `indices` are its recipients in the envelope. `reused` says that it went over a kept connection, `retried` that it has
+    already met a stale one. `tried` are the (address, port) where it failed, `fallback` the outcomes of that failure.
+    """
+
+    __slots__ = ("fallback", "indices", "job", "retried", "reused", "tried")
+
+    def __init__(self, job: Job, indices: list[int]) -> None:
+        attempt = job.attempt
+        envelope = attempt.envelope
+        recipients = envelope.recipients
+        super().__init__(
+            envelope.reverse_path,
+            [recipients[index].address for index in indices],
+            attempt.content_bytes,
+            body_type=envelope.body_type,
+            has_8bit=envelope.has_8bit,
+            smtputf8=envelope.smtputf8,
+            needs_stuffing=envelope.needs_stuffing,
+        )
+        self.job = job
+        self.indices = indices
+        self.reused = False
+        self.retried = False
+        self.tried: tuple[tuple[str, int], ...] = ()
+        self.fallback: list[Outcome] = []
+
+    def read(self, offset: int, count: int) -> bytes:
+        """A block of the content, from the descriptor of its source."""
+        attempt = self.job.attempt
+        return self.job.read(attempt.source, attempt.content_offset + offset, count)
+
+    def again(self, indices: list[int] | None = None) -> Work:
+        """A new transaction for the same recipients, or for some of them, with the same history."""
+        work = Work(self.job, self.indices if indices is None else indices)
+        work.retried = self.retried
+        work.tried = self.tried
+        work.fallback = self.fallback
+        return work

@@ -1,0 +1,482 @@
+"""The client side of SMTP (RFC 5321) and LMTP (RFC 2033), sans-IO: one session on one connection.
+
+The driver gives it what arrived (`receive`), writes what it wants written (`take_output`) and collects the mail
+transactions that ended (`take_finished`). Transactions are pulled from `supply` one after another. It makes no
+decision on what a refusal means for a recipient: that is `delivery/attempt.py`.
+
+Invariants: a transaction comes back exactly once, with all replies it got; a reply is never counted for another
+command; the final dot is written only behind the whole content; after an error nothing more is written.
+With PIPELINING (RFC 2920) MAIL, RCPT and DATA go out as one group, and the group of the next transaction goes out
+behind the content of the one before. A content without final CRLF gets one: DATA cannot carry it otherwise.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import NamedTuple
+
+from gatepost.smtp.replyreader import RemoteReply, ReplyError, ReplyReader
+
+BLOCK_BYTES = 256 * 1024
+CRLF = b"\r\n"
+
+
+class State(enum.IntEnum):
+    """What the session waits for."""
+
+    GREETING = 0
+    EHLO = 1  # or LHLO
+    HELO = 2
+    # STARTTLS and AUTH will stand here: each sends EHLO again, and forgets `extensions` before (RFC 3207 4.2).
+    FREE = 3  # for a transaction
+    MAIL = 4
+    RCPT = 5
+    DATA = 6
+    CONTENT = 7  # 354 has come, content is being written
+    END = 8  # the final dot is written
+    EMPTY_END = 9  # a lone dot is written, for a transaction without recipients (RFC 2920 3.1)
+    RSET = 10
+    QUIT = 11
+    CLOSED = 12
+
+
+_STAGES = ("greeting", "helo", "helo", "", "mail", "rcpt", "data", "body", "body", "body", "", "", "")
+
+
+class Problem(NamedTuple):
+    """What ended a session or a transaction, other than a plain reply to one of its commands.
+
+    `kind` is "lost", "timeout", "protocol" (the server does not speak SMTP), "reply" (421, or a refusal that came at a
+    moment when it ends the session: see `reply`), "read" (the content cannot be read) or "unfit" (the server lacks what
+    the message needs: nothing was sent, see `status`).
+    """
+
+    stage: str
+    kind: str
+    text: str
+    reply: RemoteReply | None = None
+    status: str = ""
+
+
+class ClientSettings(NamedTuple):
+    """How a session behaves."""
+
+    helo_name: str
+    lmtp: bool = False
+    pipelining: bool = True
+    block_bytes: int = BLOCK_BYTES
+
+
+class Transaction:
+    """One mail transaction: what to send, and what came of it. Subclasses say where the content comes from.
+
+    `rcpts` holds the replies to RCPT in order, `accepted` the positions of the accepted ones; `ends` the reply to the
+    final dot, for LMTP one for each of `accepted`.
+    """
+
+    __slots__ = (
+        "accepted", "body_type", "data", "dot_sent", "ends", "forward_paths", "has_8bit", "mail", "needs_stuffing",
+        "problem", "rcpts", "reverse_path", "size_bytes", "smtputf8",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        reverse_path: str,
+        forward_paths: list[str],
+        size_bytes: int,
+        *,
+        body_type: str = "7BIT",
+        has_8bit: bool = False,
+        smtputf8: bool = False,
+        needs_stuffing: bool = True,
+    ) -> None:
+        self.reverse_path = reverse_path
+        self.forward_paths = forward_paths
+        self.size_bytes = size_bytes
+        self.body_type = body_type
+        self.has_8bit = has_8bit
+        self.smtputf8 = smtputf8
+        self.needs_stuffing = needs_stuffing
+        self.mail: RemoteReply | None = None
+        self.rcpts: list[RemoteReply] = []
+        self.accepted: list[int] = []
+        self.data: RemoteReply | None = None
+        self.ends: list[RemoteReply] = []
+        self.problem: Problem | None = None
+        self.dot_sent = False
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Exactly `count` bytes of the content from `offset`; raises OSError."""
+        raise NotImplementedError
+
+
+class ClientSession:
+    """See the module. `failure` is set if the session ended before it was free for a first transaction."""
+
+    __slots__ = (
+        "_commands", "_current", "_finished", "_next", "_next_commands", "_offset", "_out", "_pipelining", "_reader",
+        "_settings", "_supply", "_tail", "extensions", "failure", "size_limit", "state",
+    )  # fmt: skip
+
+    def __init__(self, settings: ClientSettings, supply: Callable[[], Transaction | None]) -> None:
+        self._settings = settings
+        self._supply = supply
+        self._reader = ReplyReader()
+        self._out: list[bytes] = []
+        self._finished: list[Transaction] = []
+        self._current: Transaction | None = None
+        self._commands = b""
+        self._next: Transaction | None = None
+        self._next_commands = b""
+        self._offset = 0
+        self._tail = CRLF
+        self._pipelining = False
+        self.extensions: dict[str, str] = {}
+        self.size_limit = 0
+        self.state = State.GREETING
+        self.failure: Problem | None = None
+
+    # --- what the driver calls ---------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> bool:
+        """Take what arrived; true if it completed at least one reply."""
+        broken = None
+        try:
+            replies = self._reader.feed(data)
+        except ReplyError as error:
+            replies, broken = error.replies, error
+        for reply in replies:
+            _HANDLERS[self.state](self, reply)
+        if broken is not None:
+            self.close("protocol", str(broken))
+            return True
+        return bool(replies)
+
+    def take_output(self) -> list[bytes]:
+        """What to write now, at most one block of content; empty if there is nothing until something arrives."""
+        if self.state is State.CONTENT:
+            try:
+                self._add_block()
+            except OSError as error:
+                self._out = []
+                self.close("read", f"the content cannot be read: {error.strerror or error}")
+        out = self._out
+        if out:
+            self._out = []
+        return out
+
+    def take_finished(self) -> list[Transaction]:
+        """The transactions that ended since the last call."""
+        finished = self._finished
+        if finished:
+            self._finished = []
+        return finished
+
+    def wake(self) -> None:
+        """There may be a transaction now: pull it, if the session is free."""
+        if self.state is State.FREE:
+            self._become_free()
+
+    def quit(self) -> None:
+        """End a free session in good order."""
+        if self.state is State.FREE:
+            self.state = State.QUIT
+            self._out.append(b"QUIT\r\n")
+
+    def close(self, kind: str, text: str, reply: RemoteReply | None = None) -> None:
+        """The connection is lost or must be given up: whatever is under way ends with this problem."""
+        if self.state is State.CLOSED:
+            return
+        stage = _STAGES[self.state]
+        if self.state < State.FREE:
+            self.failure = Problem(stage, kind, text, reply)
+        if self._current is not None:
+            self._current.problem = Problem(stage, kind, text, reply)
+            self._finished.append(self._current)
+        if self._next is not None:
+            self._next.problem = Problem("mail", "lost", text)
+            self._finished.append(self._next)
+        self._current = self._next = None
+        self._out = []
+        self.state = State.CLOSED
+
+    # --- greeting and EHLO -------------------------------------------------------------------------------------------
+
+    def _on_greeting(self, reply: RemoteReply) -> None:
+        if reply.code == 220:
+            verb = "LHLO" if self._settings.lmtp else "EHLO"
+            self._out.append(f"{verb} {self._settings.helo_name}\r\n".encode("ascii"))
+            self.state = State.EHLO
+        else:
+            self._refused_session(reply)
+
+    def _on_ehlo(self, reply: RemoteReply) -> None:
+        if reply.code < 300:
+            self._read_extensions(reply)
+            self._become_free()
+        elif reply.code >= 500 and not self._settings.lmtp:  # RFC 5321 3.2: a server may know HELO only
+            self._out.append(f"HELO {self._settings.helo_name}\r\n".encode("ascii"))
+            self.state = State.HELO
+        else:
+            self._refused_session(reply)
+
+    def _on_helo(self, reply: RemoteReply) -> None:
+        if reply.code < 300:
+            self._become_free()
+        else:
+            self._refused_session(reply)
+
+    def _refused_session(self, reply: RemoteReply) -> None:
+        if reply.code >= 400:
+            self.close("reply", reply.text, reply)
+        else:
+            self.close("protocol", f"unexpected reply: {reply.text}")
+
+    def _read_extensions(self, reply: RemoteReply) -> None:
+        for line in reply.text.split("\n")[1:]:
+            keyword, _, parameters = line[4:].strip().partition(" ")
+            if keyword:
+                self.extensions[keyword.upper()] = parameters.strip()
+        self._pipelining = self._settings.pipelining and "PIPELINING" in self.extensions
+        size = self.extensions.get("SIZE", "")
+        if size.isascii() and size.isdigit() and len(size) <= 20:  # RFC 1870 4
+            self.size_limit = int(size)
+
+    # --- transactions ------------------------------------------------------------------------------------------------
+
+    def _become_free(self) -> None:
+        self.state = State.FREE
+        while (transaction := self._supply()) is not None:
+            commands = self._build_commands(transaction)
+            if commands:
+                self._begin(transaction, commands)
+                return
+
+    def _begin(self, transaction: Transaction, commands: bytes) -> None:
+        self._current = transaction
+        self.state = State.MAIL
+        if self._pipelining:
+            self._out.append(commands)
+        else:
+            self._commands = commands
+            self._send_command()
+
+    def _send_command(self) -> None:
+        line, _, self._commands = self._commands.partition(CRLF)
+        self._out.append(line + CRLF)
+
+    def _build_commands(self, transaction: Transaction) -> bytes:
+        """The group MAIL, RCPT ..., DATA; empty if the server cannot take the message, which then is finished."""
+        extensions = self.extensions
+        parameters = ""
+        if "SIZE" in extensions:
+            if 0 < self.size_limit < transaction.size_bytes:
+                return self._unfit(transaction, "5.3.4", f"message is larger than the {self.size_limit} bytes it takes")
+            parameters = f" SIZE={transaction.size_bytes}"
+        if transaction.body_type == "BINARYMIME":  # RFC 3030 3: never by DATA
+            return self._unfit(transaction, "5.6.3", "binary message, and BDAT is not used")
+        if transaction.has_8bit:
+            if "8BITMIME" not in extensions:
+                return self._unfit(transaction, "5.6.3", "8-bit message, and the host does not offer 8BITMIME")
+            parameters += " BODY=8BITMIME"
+        if transaction.smtputf8:
+            if "SMTPUTF8" not in extensions:
+                return self._unfit(transaction, "5.6.7", "internationalised mail, and the host does not offer SMTPUTF8")
+            parameters += " SMTPUTF8"
+        paths = transaction.forward_paths
+        rcpts = ">\r\nRCPT TO:<".join(paths)
+        text = f"MAIL FROM:<{transaction.reverse_path}>{parameters}\r\nRCPT TO:<{rcpts}>\r\nDATA\r\n"
+        try:
+            commands = text.encode("utf-8" if transaction.smtputf8 else "ascii")
+        except UnicodeEncodeError:
+            return self._unfit(transaction, "5.6.7", "an address is not ASCII, and the message not internationalised")
+        if commands.count(b"\n") != len(paths) + 2 or commands.count(b"\r") != len(paths) + 2:
+            return self._unfit(transaction, "5.1.3", "an address holds a line end")
+        return commands
+
+    def _unfit(self, transaction: Transaction, status: str, text: str) -> bytes:
+        transaction.problem = Problem("mail", "unfit", text, None, status)
+        self._finished.append(transaction)
+        return b""
+
+    def _on_mail(self, reply: RemoteReply) -> None:
+        transaction = self._current
+        assert transaction is not None
+        transaction.mail = reply
+        if self._ends_session(reply):
+            return
+        if self._pipelining:
+            self.state = State.RCPT
+        elif reply.code < 300:
+            self.state = State.RCPT
+            self._send_command()
+        else:
+            self._finish()
+
+    def _on_rcpt(self, reply: RemoteReply) -> None:
+        transaction = self._current
+        assert transaction is not None and transaction.mail is not None
+        if self._ends_session(reply):
+            return
+        rcpts = transaction.rcpts
+        if reply.code < 300 and transaction.mail.code < 300:
+            transaction.accepted.append(len(rcpts))
+        rcpts.append(reply)
+        last = len(rcpts) == len(transaction.forward_paths)
+        if last:
+            self.state = State.DATA
+        if self._pipelining:
+            return
+        if last and not transaction.accepted:
+            self._reset()
+        else:
+            self._send_command()
+
+    def _on_data(self, reply: RemoteReply) -> None:
+        transaction = self._current
+        assert transaction is not None
+        if reply.code >= 400:
+            if not self._ends_session(reply):
+                transaction.data = reply
+                self._reset()
+        elif reply.code < 300:
+            self.close("protocol", f"unexpected reply to DATA: {reply.text}")
+        elif transaction.accepted:
+            transaction.data = reply
+            self._offset = 0
+            self._tail = CRLF
+            self.state = State.CONTENT
+        elif self._settings.lmtp:  # RFC 2033 4.2: it had to refuse, and how many replies follow is unclear
+            self.close("protocol", "DATA accepted without a recipient")
+        else:  # RFC 2920 3.1: a lone dot, whatever the answer
+            transaction.data = reply
+            self._out.append(b".\r\n")
+            self.state = State.EMPTY_END
+
+    def _on_content(self, reply: RemoteReply) -> None:
+        """A reply before the end of the content: the server gives up. Its refusal counts, the connection does not."""
+        if reply.code >= 400:
+            self.close("reply", reply.text, reply)
+        else:
+            self.close("protocol", f"reply before the end of the message: {reply.text}")
+
+    def _on_end(self, reply: RemoteReply) -> None:
+        transaction = self._current
+        assert transaction is not None
+        if 300 <= reply.code < 400:
+            self.close("protocol", f"unexpected reply to the message: {reply.text}")
+            return
+        ends = transaction.ends
+        ends.append(reply)
+        complete = not self._settings.lmtp or len(ends) == len(transaction.accepted)
+        if reply.code == 421:
+            if complete:
+                self._finished.append(transaction)
+                self._current = None
+            self.close("reply", reply.text, reply)
+        elif complete:
+            self._finish()
+
+    def _on_empty_end(self, reply: RemoteReply) -> None:
+        self._finish()
+
+    def _ends_session(self, reply: RemoteReply) -> bool:
+        """RFC 5321 4.2.3: after 421 the server closes; a 3xx here is no SMTP."""
+        if reply.code == 421:
+            self.close("reply", reply.text, reply)
+        elif 300 <= reply.code < 400:
+            self.close("protocol", f"unexpected reply: {reply.text}")
+        else:
+            return False
+        return True
+
+    def _reset(self) -> None:
+        """The transaction ended without end of data: the server may still hold its MAIL."""
+        assert self._current is not None
+        self._finished.append(self._current)
+        self._current = None
+        self.state = State.RSET
+        self._out.append(b"RSET\r\n")
+
+    def _on_rset(self, reply: RemoteReply) -> None:
+        if reply.code < 300:
+            self._become_free()
+        else:
+            self.close("protocol", f"RSET refused: {reply.text}")
+
+    def _finish(self) -> None:
+        assert self._current is not None
+        self._finished.append(self._current)
+        self._current = self._next
+        if self._next is not None:
+            self._next = None
+            self.state = State.MAIL
+        else:
+            self._become_free()
+
+    def _on_unasked(self, reply: RemoteReply) -> None:
+        self.close("reply", reply.text, reply)
+
+    def _on_quit(self, reply: RemoteReply) -> None:
+        self.close("lost", "the session is over")
+
+    def _on_closed(self, reply: RemoteReply) -> None:
+        pass
+
+    # --- content -----------------------------------------------------------------------------------------------------
+
+    def _add_block(self) -> None:
+        transaction = self._current
+        assert transaction is not None
+        left = transaction.size_bytes - self._offset
+        if left:
+            count = min(left, self._settings.block_bytes)
+            block = transaction.read(self._offset, count)
+            if len(block) != count:
+                raise OSError("it is shorter than it was")
+            self._offset += count
+            self._out.append(self._stuff(block) if transaction.needs_stuffing else block)
+            self._tail = block[-2:] if count > 1 else self._tail[-1:] + block
+        if left <= self._settings.block_bytes:
+            self._out.append(b".\r\n" if self._tail == CRLF else b"\r\n.\r\n")
+            transaction.dot_sent = True
+            self.state = State.END
+            if self._pipelining:
+                self._take_next()
+
+    def _stuff(self, block: bytes) -> bytes:
+        """RFC 5321 4.5.2, with CRLF and dot perhaps in different blocks."""
+        stuffed = block.replace(b"\r\n.", b"\r\n..")
+        if self._tail == CRLF and block[:1] == b".":
+            return b"." + stuffed
+        if self._tail[-1:] == b"\r" and block[:2] == b"\n.":
+            return b"\n." + stuffed[1:]
+        return stuffed
+
+    def _take_next(self) -> None:
+        """RFC 2920 3.1: the next group may follow the content in the same write."""
+        while (transaction := self._supply()) is not None:
+            commands = self._build_commands(transaction)
+            if commands:
+                self._next = transaction
+                self._out.append(commands)
+                return
+
+
+# By State. What the server says is the answer to what the state waits for.
+_HANDLERS = (
+    ClientSession._on_greeting,
+    ClientSession._on_ehlo,
+    ClientSession._on_helo,
+    ClientSession._on_unasked,
+    ClientSession._on_mail,
+    ClientSession._on_rcpt,
+    ClientSession._on_data,
+    ClientSession._on_content,
+    ClientSession._on_end,
+    ClientSession._on_empty_end,
+    ClientSession._on_rset,
+    ClientSession._on_quit,
+    ClientSession._on_closed,
+)
