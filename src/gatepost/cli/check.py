@@ -17,7 +17,7 @@ from gatepost.cli.output import complain, emit
 from gatepost.config.errors import ConfigError, ConfigErrors
 from gatepost.config.load import load_config
 from gatepost.config.paths import PathProblem, inspect_paths
-from gatepost.config.schema import Config
+from gatepost.config.schema import Config, Domain
 from gatepost.config.users import NOT_YET, missing_users, role_ids
 from gatepost.config.warnings import Warning, warnings_of
 
@@ -75,8 +75,9 @@ def relay_statement(config: Config) -> list[str]:
     """Who may send where, in words; complete: what is not named here is refused."""
     lines = []
     for name, domain in config.domains.items():
-        who = "any recipient" if domain.recipients is None else f"{len(domain.recipients)} recipients and postmaster"
-        lines.append(f"Anyone may send to {who} of {name}; it goes to {', then '.join(domain.next_hop)}.")
+        lines.append(
+            f"Anyone may send to {_recipients_text(domain)} of {name}; it goes to {', then '.join(domain.next_hop)}."
+        )
     hop = config.relay.next_hop
     way = "to the MX hosts of each domain" if hop == ["mx"] else f"to {', then '.join(hop)}"
     if config.relay.networks:
@@ -86,6 +87,13 @@ def relay_statement(config: Config) -> list[str]:
         lines.append("No client may send to other domains.")
     lines.append("Everything else is refused with 550 5.7.1, whatever the sender address, HELO or DNS name.")
     return lines
+
+
+def _recipients_text(domain: Domain) -> str:
+    if domain.recipients is None:
+        return "any recipient"
+    count = len(domain.recipients)
+    return f"{count} listed recipient{'' if count == 1 else 's'} and postmaster"
 
 
 def _of_users(config: Config) -> list[Warning]:

@@ -196,6 +196,10 @@ def _network(text: str) -> str:
     return str(parse_network(text))
 
 
+def _repair_network(text: str) -> str:
+    return str(parse_network(text, "a way for strangers to smuggle messages past us"))
+
+
 def _listen(text: str) -> str:
     return str(parse_listen(text))
 
@@ -216,7 +220,7 @@ PARSERS: dict[str, Callable[[str], str]] = {
     "relay.networks": _network,
     "relay.next_hop": _next_hop,
     "smtp.banner_name": parse_fqdn,
-    "smtp.repair_networks": _network,
+    "smtp.repair_networks": _repair_network,
     "delivery.helo_name": parse_fqdn,
     "dns.servers": _dns_server,
 }

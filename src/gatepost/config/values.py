@@ -110,14 +110,16 @@ def parse_address(text: str) -> IPAddress:
     return address
 
 
-def parse_network(text: str) -> IPNetwork:
-    """A network in CIDR form, or a single address; refuses host bits and networks so wide that they mean an open relay."""
+def parse_network(text: str, danger: str = "an open relay") -> IPNetwork:
+    """A network in CIDR form, or a single address; refuses host bits and networks so wide that they mean `danger`."""
     example = 'write a network such as "192.0.2.0/24" or "2001:db8::/32", or a single address'
     try:
         wide = ipaddress.ip_network(text.strip(), strict=False)
     except ValueError:
         if re.search(r"[g-z]", text.strip().lower()):
-            problem = f'"{text}" is a name, and who answers for a DNS name could relay'
+            problem = (
+                f'"{text}" is a name, and names are not trusted here: whoever answers for it in DNS could be anyone'
+            )
             raise InvalidValue(problem, example) from None
         raise InvalidValue(f'"{text}" is not a network', example) from None
     if "%" in text:
@@ -130,7 +132,7 @@ def parse_network(text: str) -> IPNetwork:
                 shortest = max(shortest, embedded_at + SHORTEST_PREFIX[4])
     if network.prefixlen < shortest:
         problem = f'"{text}" is {"the whole internet" if not network.prefixlen else "far more than one organisation"}'
-        advice = f"that would be an open relay: list your own networks (/{shortest} or longer)"
+        advice = f"that would be {danger}: list your own networks (/{shortest} or longer)"
         raise InvalidValue(problem, advice)
     try:
         ipaddress.ip_network(text.strip())
