@@ -85,6 +85,7 @@ class PeerGone(Message):
     role: str
     instance: int
     generation: int
+    pid: int
 
 
 class Reconfigure(Message):
@@ -145,12 +146,12 @@ class BodyFileUnused(Message):
 
 
 class Holding(Message):
-    """First message of a receiver on a new link: what it holds from before, in no case anything else.
+    """A receiver introduces itself on a new link, behind the SegmentSealed of whatever it had before.
 
-    Its segment of before has been sealed with SegmentSealed by now; these body files are being written to.
+    `owner` is its name in the spool, with its process id: unique among all that ever lived.
     """
 
-    body_files: list[int]
+    owner: str
 
 
 class Accepted(Message):

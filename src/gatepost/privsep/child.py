@@ -54,6 +54,11 @@ class Child:
     def name(self) -> str:
         return f"{self.role}/{self.instance}"
 
+    @property
+    def fields(self) -> dict[str, object]:
+        """How events name it."""
+        return {"name": self.role, "number": self.instance, "generation": self.generation, "pid": self.pid}
+
     def spawn(self, now_s: float) -> None:
         """Start the process; raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

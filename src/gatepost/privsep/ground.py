@@ -8,14 +8,16 @@ import socket
 
 from gatepost.config.schema import Config
 from gatepost.config.users import role_ids
+from gatepost.events import open_output
 from gatepost.ipc.messages import Start
-from gatepost.net.resolvconf import read_resolv_conf
+from gatepost.net.dnsnames import read_resolv_conf
+from gatepost.privsep.control_path import control_path
 from gatepost.privsep.listeners import Listeners, bind_control
 from gatepost.privsep.plan import Placement, maildir_roots
 from gatepost.privsep.roles import ROLES
-from gatepost.spool.prepare import prepare_spool
+from gatepost.spool.layout import prepare_spool
 
-EVENT_MODE = 0o640
+FALLBACK_SERVER = "127.0.0.1:53"  # what a C library asks when resolv.conf names nobody
 
 
 class Ground:
@@ -51,23 +53,14 @@ class Ground:
 
     def reopen_events(self, config: Config) -> None:
         """Open the event log anew (start, SIGHUP); the old descriptor stays open in the roles that have it."""
-        old = self.event_descriptor
-        if config.events.output == "stderr":
-            self.event_descriptor = 2
-        else:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self.event_descriptor = os.open(config.events.output, flags, EVENT_MODE)
+        old, self.event_descriptor = self.event_descriptor, open_output(config.events.output)
         if old != 2:
             os.close(old)
 
     def start_message(self, placement: Placement, config: Config, encoded: bytes) -> tuple[Start, list[int]]:
         """The Start of a role and the descriptors that go with it: event log first, then what its row names."""
         uid, gid, _ = self._ids[placement.role]
-        root = {
-            "empty": os.path.join(config.spool, "run", "empty"),
-            "spool": config.spool,
-            "maildir": placement.root,
-        }[ROLES[placement.role].root]
+        root = root_of(config, placement.role, placement.instance)
         descriptors = [self.event_descriptor]
         extra: dict[str, str] = {}
         if placement.role == "receiver":
@@ -75,7 +68,7 @@ class Ground:
         elif placement.role == "control" and self._control is not None:
             descriptors.append(self._control.fileno())
         elif placement.role == "resolver":
-            extra["servers"] = " ".join(config.dns.servers or read_resolv_conf())
+            extra["servers"] = " ".join(config.dns.servers or read_resolv_conf() or [FALLBACK_SERVER])
         elif placement.role == "deliverer":
             extra["own"] = " ".join(self.listeners.bound())
         start = Start(
@@ -99,9 +92,15 @@ class Ground:
             self._control.close()
 
 
-def control_path(config: Config) -> str:
-    """Where the administrator's socket is."""
-    return config.control_socket or os.path.join(config.spool, "run", "control.sock")
+def root_of(config: Config, role: str, instance: int) -> str:
+    """The directory that is a role's root directory, if the gateway was started as root."""
+    match ROLES[role].root:
+        case "spool":
+            return config.spool
+        case "maildir":
+            return maildir_roots(config)[instance]
+        case _:
+            return os.path.join(config.spool, "run", "empty")
 
 
 def _make_directory(path: str, mode: int) -> None:

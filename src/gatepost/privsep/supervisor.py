@@ -96,7 +96,7 @@ class Supervisor:
         try:
             child.spawn(time.monotonic())
         except OSError as error:
-            self._log.event("role_died", name=child.name, why=f"cannot start: {error}")
+            self._log.event("role_died", **child.fields, why=f"cannot start: {error}")
             self._after(restart.FIRST_DELAY_S * 10, lambda: self._restart(child.key))
             return
         self._children[child.key] = child
@@ -104,15 +104,15 @@ class Supervisor:
         start, descriptors = self._ground.start_message(placement, self._config, encode_config(self._config))
         if placement.role == "queue":
             start.extra["receivers"] = " ".join(
-                f"{c.instance}:{c.generation}" for c in self._children.values() if c.role == "receiver"
+                f"receiver/{c.instance}/{c.generation}/{c.pid}" for c in self._children.values() if c.role == "receiver"
             )
         child.send(start, descriptors)
         self._after(START_LIMIT_S, lambda: self._check_started(child))
-        self._log.event("role_started", name=child.name, pid=child.pid)
+        self._log.event("role_started", **child.fields)
 
     def _check_started(self, child: Child) -> None:
         if child.state is State.STARTING:
-            self._log.event("role_died", name=child.name, why=f"not ready after {START_LIMIT_S:.0f} s")
+            self._log.event("role_died", **child.fields, why=f"not ready after {START_LIMIT_S:.0f} s")
             child.signal(signal.SIGKILL)
 
     # --- loop -------------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class Supervisor:
             child.close()
             return
         except (WireError, OSError) as error:
-            self._log.event("role_died", name=child.name, why=f"broke the control protocol: {error}")
+            self._log.event("role_died", **child.fields, why=f"broke the control protocol: {error}")
             child.signal(signal.SIGKILL)
             return
         for descriptor in descriptors:
@@ -176,7 +176,7 @@ class Supervisor:
             case m.Ask() if child.role == "control":
                 child.send(m.Answer(message.request, msgspec.json.encode(self._describe())))
             case _:
-                self._log.event("role_died", name=child.name, why=f"sent {type(message).__name__} to the supervisor")
+                self._log.event("role_died", **child.fields, why=f"sent {type(message).__name__} to the supervisor")
                 child.signal(signal.SIGKILL)
 
     def _describe(self) -> list[dict[str, object]]:
@@ -199,7 +199,7 @@ class Supervisor:
         if child.state is not State.STARTING:
             return
         child.state = State.READY
-        self._log.event("role_ready", name=child.name, pid=child.pid, rights=child.rights)
+        self._log.event("role_ready", **child.fields, rights=child.rights)
         if self._pending_reload is not None and child.generation == self._pending_reload.generation:
             self._check_reload()
             return  # the new generation is linked when all of it is ready
@@ -255,11 +255,11 @@ class Supervisor:
         del self._children[child.key]
         for other in self._children.values():
             if other.role == "queue":
-                other.send(m.PeerGone(*child.key))
+                other.send(m.PeerGone(*child.key, child.pid))
         if was_draining and os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
-            self._log.event("role_ended", name=child.name, pid=child.pid)
+            self._log.event("role_ended", **child.fields)
         else:
-            self._log.event("role_died", name=child.name, pid=child.pid, why=restart.explain_status(status))
+            self._log.event("role_died", **child.fields, why=restart.explain_status(status))
         if self._stopping:
             self._continue_stopping()
         elif self._pending_reload is not None and child.generation == self._pending_reload.generation:
@@ -291,7 +291,9 @@ class Supervisor:
                 self._start(placement)
 
     def _on_fatal(self, child: Child, message: m.Fatal) -> None:
-        self._log.event("role_fatal", name=child.name, why=message.reason, advice=message.advice)
+        self._log.event(
+            "role_fatal", name=child.role, number=child.instance, why=message.reason, advice=message.advice
+        )
         if not self._announced:
             self._fail_start(f"{child.name}: {message.reason}" + (f"\n  {message.advice}" if message.advice else ""))
 
@@ -356,7 +358,7 @@ class Supervisor:
             except (ListenError, OSError) as error:
                 errors = [str(error)]
         if errors:
-            self._log.event("reload_refused", errors=errors)
+            self._refuse_reload(errors)
             if asked_by is not None:
                 asked_by.send(m.ReloadDone(request, errors))
             return
@@ -400,8 +402,11 @@ class Supervisor:
                 child.state = State.DRAINING
                 child.signal(signal.SIGKILL)
         self._ground.listeners.close_only(pending.newly_bound)
-        self._log.event("reload_refused", errors=errors)
+        self._refuse_reload(errors)
         pending.answer(errors)
+
+    def _refuse_reload(self, errors: list[str]) -> None:
+        self._log.event("reload_refused", errors=errors)
 
 
 class _Reload:

@@ -1,0 +1,77 @@
+# Gatepost: `make run` starts a gateway to try, `make test` passes all tests. Both set up what they need first.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := var/gatepost.toml
+
+.PHONY: run test bench bench-quick crash lint lock clean help
+
+help:
+	@echo "make run          a gateway to try, in the foreground on 127.0.0.1:2525"
+	@echo "make test         all tests; as root on Debian it installs the real mail servers they talk to"
+	@echo "make bench        side by side with the installed mail servers (long); make bench-quick is rougher"
+	@echo "make crash        kills, full disks, power cuts; proves that nothing acknowledged is lost (long)"
+	@echo "make lint         ruff"
+	@echo "make lock         pin the dependencies anew, with hashes"
+	@echo "make clean        remove what the others made"
+
+run: $(VENV)/.runtime $(DEMO)
+	@printf '%s\n' "" \
+	  "Send a first message from another terminal:" \
+	  "  printf 'From: me@example.net\r\nTo: you@example.test\r\nSubject: hello\r\n\r\nIt works.\r\n' | \\" \
+	  "    curl -sS smtp://127.0.0.1:2525 --mail-from me@example.net --mail-rcpt you@example.test -T -" \
+	  "and find it in var/maildir/new/. Ctrl-C ends the gateway." ""
+	@exec $(BIN)/gatepost run --config $(DEMO)
+
+$(DEMO): | $(VENV)/.runtime
+	@mkdir -p var && chmod go-w var
+	@$(BIN)/gatepost init --yes --output $(DEMO) --hostname gate.example.test --domain example.test \
+	  --next-hop maildir:$(CURDIR)/var/maildir --network 127.0.0.0/8 --listen 127.0.0.1:2525 --spool $(CURDIR)/var/spool > var/dns-records.txt
+	@printf '\n[queue]\nallow_volatile = true  # only because this one is for trying: it may lie on tmpfs or overlay\n' >> $(DEMO)
+
+test: $(VENV)/.test
+	$(BIN)/python tests/install_peers.py
+	$(BIN)/python -m pytest -q $(PYTEST_ARGS) tests
+
+bench: $(VENV)/.test
+	$(BIN)/python tests/install_peers.py
+	$(BIN)/python -m bench.relay
+
+bench-quick: $(VENV)/.test
+	$(BIN)/python tests/install_peers.py
+	$(BIN)/python -m bench.relay --quick
+
+crash: $(VENV)/.test
+	$(BIN)/python tests/install_peers.py
+	$(BIN)/python -m bench.crash
+
+lint: $(VENV)/.test
+	$(BIN)/pip install -q ruff
+	$(BIN)/ruff check src tests bench
+
+lock: $(VENV)/.test
+	$(BIN)/pip install -q pip-tools
+	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras \
+	  --allow-unsafe --no-header -o requirements/runtime.txt pyproject.toml requirements/build.in
+	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras \
+	  --allow-unsafe --no-header --extra test -o requirements/test.txt pyproject.toml requirements/build.in
+
+$(VENV)/bin/python:
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv && $(PYTHON) -m venv $(VENV); \
+	  else echo "Python 3.11 with its venv module is needed: apt install python3-venv"; exit 1; fi; }
+
+# Dependencies are pinned with hashes; the project itself is linked, not copied.
+$(VENV)/.runtime: requirements/runtime.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/runtime.txt
+	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(VENV)/.test: requirements/test.txt $(VENV)/.runtime
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/test.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) var build dist .pytest_cache .hypothesis

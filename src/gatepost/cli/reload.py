@@ -1,0 +1,30 @@
+"""`gatepost reload`: the running gateway takes its configuration anew."""
+
+from __future__ import annotations
+
+import click
+
+from gatepost.cli.ask import ask_or_exit
+from gatepost.cli.options import config_option, json_option
+from gatepost.cli.output import complain, emit
+
+
+@click.command()
+@config_option
+@json_option
+def reload(config_path: str, as_json: bool) -> None:
+    """Take the configuration anew, without losing a connection.
+
+    A new generation of processes starts with it; the old one finishes its sessions. A bad configuration changes nothing: its errors
+    are printed and the exit status is 1.
+    """
+    answer = ask_or_exit(config_path, "reload")
+    errors = answer["errors"]
+    if as_json:
+        emit(answer, True, "")
+    elif errors:
+        complain("gatepost: not reloaded, everything goes on as before:", *(f"  {error}" for error in errors))
+    else:
+        emit(answer, False, "reloaded")
+    if errors:
+        raise click.exceptions.Exit(1)

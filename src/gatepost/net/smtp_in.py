@@ -1,0 +1,381 @@
+"""One incoming SMTP connection: asyncio.Protocol around the sans-IO `ServerSession`.
+
+Bytes in, events out, each event decided at once by the host (the receiver role), replies of a pipelined group in one write. What is
+per connection is kept small, because ten thousand idle ones are ordinary: there is no timer per connection (the host sweeps
+`deadline_s` once a second) and no transaction object before MAIL.
+
+Not here: the rules of SMTP (`smtp/server.py`), the decisions and limits over all connections (`roles/receiver.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+from gatepost.model import Address, Envelope, Recipient
+from gatepost.smtp.reply import Reply
+from gatepost.smtp.events import Body, Data, Hello, Mail, Quit, Rcpt, Reset, Violation
+from gatepost.smtp.server import ServerSession
+
+if TYPE_CHECKING:
+    from gatepost.roles.receiver import Receiver
+
+LOW_MEMORY_SPILL_BYTES = 16 * 1024  # a message over this goes to a body file while the memory budget is used up
+PAUSE_BUFFERED_BYTES = 256 * 1024  # of input that the session cannot take yet
+LINGER_S = 10.0  # a client that does not read its last reply is cut off after this
+
+
+class Transaction:
+    """A mail transaction from MAIL to its end. A new transaction is a new object."""
+
+    __slots__ = (
+        "begun_s", "body_bytes", "body_crc", "body_descriptor", "body_file", "body_type", "chunks", "failure", "id",
+        "is_committing", "permit", "recipients", "reverse_path", "seen", "smtputf8", "trace",
+    )  # fmt: skip
+
+    def __init__(self, reverse_path: str, body_type: str, smtputf8: bool) -> None:
+        self.reverse_path = reverse_path
+        self.body_type = body_type
+        self.smtputf8 = smtputf8
+        self.recipients: list[Recipient] = []
+        self.seen: set[str] | None = None  # made with the second recipient
+        self.permit = ""
+        self.id = ""
+        self.trace = b""
+        self.chunks: list[bytes] = []
+        self.body_bytes = 0
+        self.body_file = 0
+        self.body_descriptor = -1
+        self.body_crc = 0
+        self.begun_s = 0.0  # loop time at which its text began
+        self.failure: Reply | None = None
+        self.is_committing = False
+
+
+class SmtpIn(asyncio.Protocol):
+    """A connection of a client."""
+
+    __slots__ = (
+        "address", "bytes_in", "deadline_s", "facts", "helo", "host", "is_ending", "is_paused", "local_address", "messages",
+        "opened_s", "session", "session_id", "transaction", "transport",
+    )  # fmt: skip
+
+    def __init__(self, host: Receiver) -> None:
+        self.host = host
+        self.transport: Any = None
+        self.session: ServerSession = None  # type: ignore[assignment]  # made in connection_made
+        self.address = ""
+        self.local_address = ""
+        self.session_id = ""
+        self.helo = ""
+        self.facts: Any = None
+        self.transaction: Transaction | None = None
+        self.deadline_s = 0.0
+        self.opened_s = 0.0
+        self.bytes_in = 0
+        self.messages = 0
+        self.is_paused = False
+        self.is_ending = False
+
+    # --- asyncio ----------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        peer = transport.get_extra_info("peername")
+        host = self.host
+        self.opened_s = host.loop.time()
+        if not peer:  # gone before it was accepted
+            transport.abort()
+            return
+        self.address = peer[0]
+        self.local_address = transport.get_extra_info("sockname")[0]
+        host.opened(self, peer[1])
+
+    def data_received(self, data: bytes) -> None:
+        self.bytes_in += len(data)
+        self.session.feed(data)
+        self.advance()
+
+    def eof_received(self) -> bool:
+        return False  # close
+
+    def connection_lost(self, error: Exception | None) -> None:
+        transaction = self.transaction
+        if transaction is not None and not transaction.is_committing:
+            self._give_up_transaction()
+        if self.address:
+            self.host.closed(self, "lost" if not self.is_ending and self.session and not self.session.closing else "end")
+
+    def pause_writing(self) -> None:
+        """The client does not read: do not read either."""
+        self._pause()
+
+    def resume_writing(self) -> None:
+        self._resume()
+
+    # --- driving the session ----------------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Decide every event that is there, then write all replies at once."""
+        session = self.session
+        next_event = session.next_event
+        while (event := next_event()) is not None:
+            _DECIDE[type(event)](self, event)
+        if self.is_ending and self.transaction is None and not session.closing:
+            session.shut_down()
+        out = session.take_output()
+        if out:
+            self.transport.write(out)
+        if session.closing:
+            self.is_ending = True
+            self.deadline_s = self.host.loop.time() + LINGER_S
+            self.transport.close()
+            return
+        self.deadline_s = self.host.loop.time() + self.host.timeouts[session.waiting]
+        if session.buffered_bytes > PAUSE_BUFFERED_BYTES:
+            self._pause()
+        elif self.is_paused and (self.transaction is None or self.transaction.body_file >= 0):
+            self._resume()
+
+    def _pause(self) -> None:
+        if not self.is_paused and not self.transport.is_closing():
+            self.is_paused = True
+            self.transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self.is_paused and not self.transport.is_closing():
+            self.is_paused = False
+            self.transport.resume_reading()
+
+    def greet(self, reply: Reply | None = None) -> None:
+        """Send the greeting, or the reply that refuses the connection."""
+        if not self.transport.is_closing():
+            self.session.greet(reply)
+            self.advance()
+
+    def end(self) -> None:
+        """End the session at the next chance, with 421 4.3.2."""
+        self.is_ending = True
+        if self.transaction is None and not self.transport.is_closing():
+            self.advance()
+
+    def check_deadline(self, now_s: float) -> None:
+        """Called by the host's sweep: time-outs and the minimum rate."""
+        transaction = self.transaction
+        if now_s > self.deadline_s:
+            if self.is_ending or self.transport.is_closing():
+                self.transport.abort()
+            elif transaction is None or not transaction.is_committing:
+                self._time_out("no command in time" if transaction is None else "no data in time")
+        elif transaction is not None and transaction.begun_s and not transaction.is_committing:
+            limits = self.host.limits
+            elapsed_s = now_s - transaction.begun_s
+            if elapsed_s > limits.message_timeout_s:
+                self._time_out("message took too long")
+            elif elapsed_s > limits.rate_window_s and transaction.body_bytes < elapsed_s * limits.min_rate_bytes_s:
+                self._time_out("slower than the minimum rate")
+
+    def _time_out(self, why: str) -> None:
+        self.host.event("violation", session=self.session_id, address=self.address, kind="timeout", detail=why)
+        self.session.timeout()
+        self._give_up_transaction()
+        out = self.session.take_output()
+        if out:
+            self.transport.write(out)
+        self.is_ending = True
+        self.deadline_s = self.host.loop.time() + LINGER_S
+        self.transport.close()
+
+    # --- events of the session --------------------------------------------------------------------------------------
+
+    def _on_hello(self, event: Hello) -> None:
+        self.helo = event.name
+        self.session.answer(self.host.decide_hello(self, event))
+
+    def _on_mail(self, event: Mail) -> None:
+        reply = self.host.decide_mail(self, event)
+        if reply is None:
+            path = event.reverse_path
+            self.transaction = Transaction(path.text if path is not None else "", event.body, event.smtputf8)
+        self.session.answer(reply)
+
+    def _on_rcpt(self, event: Rcpt) -> None:
+        transaction = self.transaction
+        address: Address = event.forward_path
+        verdict = self.host.decide_rcpt(self, address)
+        if isinstance(verdict, Reply):
+            self.session.answer(verdict)
+            return
+        recipient, permit = verdict
+        if transaction.recipients:  # type: ignore[union-attr]
+            if transaction.seen is None:  # type: ignore[union-attr]
+                transaction.seen = {r.address for r in transaction.recipients}  # type: ignore[union-attr]
+            if recipient.address in transaction.seen:  # type: ignore[union-attr]
+                self.session.answer()  # named twice: delivered once
+                return
+            transaction.seen.add(recipient.address)  # type: ignore[union-attr]
+        transaction.recipients.append(recipient)  # type: ignore[union-attr]
+        transaction.permit = permit  # type: ignore[union-attr]
+        self.session.answer()
+
+    def _on_data(self, event: Data) -> None:
+        transaction = self.transaction
+        reply = self.host.decide_data(self)
+        if reply is None and transaction is not None:
+            self._begin_text(transaction)
+        self.session.answer(reply)
+
+    def _begin_text(self, transaction: Transaction) -> None:
+        host = self.host
+        transaction.begun_s = host.loop.time()
+        transaction.id = host.new_id()
+        recipients = transaction.recipients
+        transaction.trace = host.trace(
+            self.helo,
+            self.address,
+            ("UTF8SMTP" if transaction.smtputf8 else "ESMTP") if self.session.esmtp else "SMTP",
+            transaction.id,
+            recipients[0].address if len(recipients) == 1 else None,
+            host.now_s(),
+        )
+
+    def _on_body(self, event: Body) -> None:
+        transaction = self.transaction
+        if transaction is None:  # refused at DATA and swallowed
+            return
+        content = event.content
+        size = len(content)
+        if size:
+            transaction.body_bytes += size
+            self.host.held_bytes += size
+            transaction.chunks.append(content)
+            if transaction.body_descriptor >= 0:
+                self._write_out(transaction)
+            elif transaction.body_bytes > self.host.spill_bytes():
+                self._open_body_file(transaction)
+        if event.last:
+            if transaction.body_file < 0:  # its body file has not come yet; goes on in give_body_file
+                transaction.is_committing = True
+            else:
+                self._commit(transaction)
+
+    def _on_reset(self, event: Reset) -> None:
+        self._give_up_transaction()
+
+    def _on_quit(self, event: Quit) -> None:
+        self.is_ending = True
+
+    def _on_violation(self, event: Violation) -> None:
+        self.host.violation(self, event)
+
+    # --- text of a message ------------------------------------------------------------------------------------------
+
+    def _open_body_file(self, transaction: Transaction) -> None:
+        if transaction.body_file < 0 or transaction.failure is not None:
+            return
+        opened = self.host.take_body_file(self)
+        if opened is None:
+            transaction.body_file = -1  # asked for; read no more until it comes
+            self._pause()
+            return
+        self.give_body_file(*opened, go_on=False)
+
+    def give_body_file(self, number: int, descriptor: int, *, go_on: bool = True) -> None:
+        """The body file that this transaction waits for."""
+        transaction = self.transaction
+        if transaction is None or (go_on and transaction.body_file >= 0):
+            self.host.release_body_file(number, descriptor)
+            return
+        transaction.body_file, transaction.body_descriptor = number, descriptor
+        transaction.chunks.insert(0, transaction.trace)
+        self.host.held_bytes += len(transaction.trace)
+        self._write_out(transaction)
+        if go_on:
+            if transaction.is_committing:
+                self._commit(transaction)
+            else:
+                self._resume()
+
+    def _write_out(self, transaction: Transaction) -> None:
+        chunks, transaction.chunks = transaction.chunks, []
+        total = 0
+        crc = transaction.body_crc
+        for chunk in chunks:
+            crc = crc32(chunk, crc)
+            total += len(chunk)
+        transaction.body_crc = crc
+        self.host.held_bytes -= total
+        if transaction.failure is not None:
+            return
+        try:
+            written = os.writev(transaction.body_descriptor, chunks)
+            while written < total:
+                rest = b"".join(chunks)[written:]
+                written += os.write(transaction.body_descriptor, rest)
+        except OSError as error:
+            transaction.failure = self.host.write_failed(error)
+
+    def _commit(self, transaction: Transaction) -> None:
+        transaction.is_committing = True
+        if transaction.failure is not None:
+            self._answer_end(transaction, transaction.failure)
+            return
+        session = self.session
+        envelope = Envelope(
+            transaction.id,
+            self.session_id,
+            transaction.reverse_path,
+            transaction.recipients,
+            self.host.now_s(),
+            self.address,
+            self.helo,
+            transaction.permit,
+            transaction.body_type,
+            transaction.smtputf8,
+            session.has_8bit,
+            session.needs_stuffing,
+        )
+        self.host.commit(transaction, envelope, lambda reply: self._answer_end(transaction, reply))
+
+    def _answer_end(self, transaction: Transaction, reply: Reply | None) -> None:
+        """The message is durable (None), or `reply` says why it was not taken."""
+        host = self.host
+        if transaction.body_descriptor < 0:
+            host.held_bytes -= transaction.body_bytes
+        elif reply is None:
+            os.close(transaction.body_descriptor)
+        else:
+            host.release_body_file(transaction.body_file, transaction.body_descriptor)
+        self.transaction = None
+        if reply is None:
+            self.messages += 1
+            host.accepted(self, transaction)
+            reply = Reply(250, "0.0", f"Queued as {transaction.id}")
+        if not self.transport.is_closing():
+            self.session.answer(reply)
+            self.advance()
+
+    def _give_up_transaction(self) -> None:
+        transaction, self.transaction = self.transaction, None
+        if transaction is None or (transaction.is_committing and transaction.body_file >= 0):
+            return
+        if transaction.body_descriptor >= 0:
+            self.host.release_body_file(transaction.body_file, transaction.body_descriptor)
+        else:
+            self.host.held_bytes -= transaction.body_bytes
+        transaction.chunks = []
+
+
+_DECIDE: dict[type, Callable[[SmtpIn, Any], None]] = {
+    Hello: SmtpIn._on_hello,
+    Mail: SmtpIn._on_mail,
+    Rcpt: SmtpIn._on_rcpt,
+    Data: SmtpIn._on_data,
+    Body: SmtpIn._on_body,
+    Reset: SmtpIn._on_reset,
+    Quit: SmtpIn._on_quit,
+    Violation: SmtpIn._on_violation,
+}

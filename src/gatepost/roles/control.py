@@ -1,0 +1,146 @@
+"""The control role: the administrator's Unix socket. Passes questions to the roles that know, and a reload to the supervisor.
+
+One request is one line of JSON, `{"what": VERB, "arguments": {...}}`; the answer is one line, then the connection ends. The socket belongs to
+the user who started the gateway, mode 0600: who can open it may ask everything. It holds neither spool nor keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import msgspec
+
+from gatepost.ipc import messages as m
+from gatepost.ipc.wire import Channel
+from gatepost.roles.skeleton import Role
+
+MAX_REQUEST_BYTES = 256 * 1024
+ANSWER_WAIT_S = 30.0
+RELOAD_WAIT_S = 120.0
+QUEUE_VERBS = frozenset({"ledger", "list", "show", "retry", "remove", "hold", "release", "next_hops"})
+
+
+class _Request(msgspec.Struct, forbid_unknown_fields=True):
+    what: str
+    arguments: dict[str, str | int | float | bool | list[str] | None] = {}
+
+
+_decode = msgspec.json.Decoder(_Request).decode
+
+
+class Control(Role):
+    """See the module."""
+
+    def begin(self) -> None:
+        self._numbers = count(1)
+        self._waiting: dict[int, Callable[[bytes], None]] = {}
+        self._parts: dict[int, bytes] = {}
+        sock = socket.socket(fileno=self.descriptors[0])
+        self.loop.create_task(self.loop.create_unix_server(lambda: _Connection(self), sock=sock))
+
+    def handle(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
+        self._on_answer(message)
+
+    def on_supervisor(self, message: m.Message, descriptors: list[int]) -> None:
+        if type(message) is m.ReloadDone:
+            self._done(message.request, msgspec.json.encode({"errors": message.errors}))
+        else:
+            self._on_answer(message)
+
+    def _on_answer(self, message: m.Message) -> None:
+        if isinstance(message, m.Answer):
+            data = self._parts.pop(message.request, b"") + message.data
+            if message.more:
+                self._parts[message.request] = data
+            else:
+                self._done(message.request, data)
+
+    def _done(self, number: int, data: bytes) -> None:
+        answer = self._waiting.pop(number, None)
+        if answer is not None:
+            answer(data)
+
+    def ask(self, what: str, arguments: dict[str, Any], answer: Callable[[bytes], None]) -> None:
+        """Answer one request by `answer(json)`, once."""
+        if what in QUEUE_VERBS:
+            peers = self.peers("queue")
+            if not peers:
+                answer(b'{"error":"the queue is not running at the moment; try again in a second"}')
+                return
+            self._post(peers[0], m.Ask(self._number(answer, ANSWER_WAIT_S), what, arguments))
+        elif what == "roles" and self.supervisor is not None:
+            self._post(self.supervisor, m.Ask(self._number(answer, ANSWER_WAIT_S), what, {}))
+        elif what == "reload" and self.supervisor is not None:
+            self._post(self.supervisor, m.Reload(self._number(answer, RELOAD_WAIT_S)))
+        elif what == "stats":
+            self._ask_all(answer)
+        else:
+            answer(msgspec.json.encode({"error": f"unknown request {what!r}"}))
+
+    def _post(self, channel: Channel, message: m.Message) -> None:
+        channel.post(message)
+
+    def _number(self, answer: Callable[[bytes], None], wait_s: float) -> int:
+        number = next(self._numbers)
+        self._waiting[number] = answer
+        self.loop.call_later(wait_s, self._done, number, b'{"error":"no answer in time"}')
+        return number
+
+    def _ask_all(self, answer: Callable[[bytes], None]) -> None:
+        """The counters of every role, by name."""
+        channels = list(self.links.values())
+        collected: dict[str, Any] = {}
+
+        def one(name: str) -> Callable[[bytes], None]:
+            def take(data: bytes) -> None:
+                collected[name] = msgspec.Raw(data)
+                if len(collected) == len(channels):
+                    answer(msgspec.json.encode(collected))
+
+            return take
+
+        if not channels:
+            answer(b"{}")
+        for channel in channels:
+            role, instance, _ = channel.peer
+            channel.post(m.Ask(self._number(one(f"{role}/{instance}"), ANSWER_WAIT_S), "stats", {}))
+
+
+class _Connection(asyncio.Protocol):
+    """One administrator's request."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._data = b""
+        self._transport: Any = None
+        self._is_asked = False
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_asked:
+            return
+        self._data += data
+        if len(self._data) > MAX_REQUEST_BYTES:
+            self._transport.abort()
+        elif b"\n" in self._data:
+            self._is_asked = True
+            self._request(self._data.partition(b"\n")[0])
+
+    def _request(self, line: bytes) -> None:
+        try:
+            request = _decode(line)
+        except msgspec.MsgspecError as error:
+            self._answer(msgspec.json.encode({"error": f"not a request: {error}"}))
+            return
+        self._control.ask(request.what, request.arguments, self._answer)
+
+    def _answer(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data + b"\n")
+            self._transport.close()

@@ -1,0 +1,68 @@
+"""The deliverer role: SMTP and LMTP to next hops. It connects out, and can neither listen nor open."""
+
+from __future__ import annotations
+
+import socket
+from itertools import count
+from typing import Any
+
+from gatepost.delivery.engine import DeliveryEngine
+from gatepost.ipc import messages as m
+from gatepost.ipc.wire import Channel
+from gatepost.roles.delivering import Delivering
+from gatepost.roles.skeleton import Peer
+
+LOOKUP_WAIT_S = 60.0  # behind all of the resolver's own retries
+NO_RESOLVER = m.LookupDone(0, "tempfail", [], 0, False, "the resolver does not answer")
+
+
+class Deliverer(Delivering):
+    """SMTP and LMTP."""
+
+    def before_lock_in(self) -> None:
+        self._resolver: Channel | None = None
+        self._lookups: dict[int, Any] = {}
+        self._numbers = count(1)
+        socket.getaddrinfo("127.0.0.1", 25, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)  # loads what it loads
+
+    def begin(self) -> None:
+        self.engine = DeliveryEngine(
+            self.config,
+            own_addresses=frozenset(self.start.extra.get("own", "").split()),
+            lookup=self.lookup,
+            read=self.read,
+            done=self.attempt_done,
+            event=self.event,
+        )
+
+    def on_link(self, channel: Channel) -> None:
+        if channel.peer[0] == "resolver":
+            self._resolver = channel
+        super().on_link(channel)
+
+    def on_link_lost(self, peer: Peer) -> None:
+        if peer[0] == "resolver":
+            self._resolver = None
+            for future in self._lookups.values():
+                if not future.done():
+                    future.set_result(NO_RESOLVER)
+            self._lookups.clear()
+        super().on_link_lost(peer)
+
+    async def lookup(self, kind: str, name: str) -> m.LookupDone:
+        """Ask the resolver role; a resolver that is gone is a temporary failure."""
+        if self._resolver is None:
+            return NO_RESOLVER
+        number = next(self._numbers)
+        future = self._lookups[number] = self.loop.create_future()
+        self._resolver.post(m.Lookup(number, kind, name))
+        timer = self.loop.call_later(LOOKUP_WAIT_S, self.looked_up, m.LookupDone(number, "tempfail", [], 0))
+        try:
+            return await future
+        finally:
+            timer.cancel()
+
+    def looked_up(self, message: m.LookupDone) -> None:
+        future = self._lookups.pop(message.query, None)
+        if future is not None and not future.done():
+            future.set_result(message)

@@ -1,0 +1,226 @@
+"""Failed, expired and late recipients: DSNs are built, routed and spooled like any message, deadlines are kept.
+
+A DSN is durable before the message it is about is forgotten. What happens between is seen at recovery: the spool reports which
+failed recipients were in no DSN yet.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from gatepost.mail.header import TraceBuilder, split_header
+from gatepost.model import Address, Envelope, Outcome, Result
+from gatepost.queue import backoff
+from gatepost.queue.bounce import build_dsn, suppressed_by
+from gatepost.roles.ids import IdMaker
+from gatepost.routing.router import Refusal, Router
+from gatepost.spool.entry import Entry, State
+from gatepost.spool.errors import SpoolError
+
+if TYPE_CHECKING:
+    from gatepost.roles.queue import Queue
+
+HEADER_READ_BYTES = 64 * 1024
+FULL_RETURN_BYTES = 50 * 1024
+AGAIN_S = 60.0  # a deadline that cannot be dealt with now (an attempt is under way, the spool is full) comes again
+
+
+class Notices:
+    """The queue role's dealings with senders."""
+
+    def __init__(self, queue: Queue, new_id: IdMaker) -> None:
+        self._queue = queue
+        self._new_id = new_id
+        self.now_s = time.time
+        self.reconfigure()
+
+    def reconfigure(self) -> None:
+        self._router = Router(self._queue.config)
+        self._trace = TraceBuilder(self._queue.config.hostname)
+
+    # --- deadlines --------------------------------------------------------------------------------------------------
+
+    def next_deadline_s(self, entry: Entry, envelope: Envelope) -> float:
+        """When the sender is to be told next, or the message expires."""
+        config = self._queue.config.queue
+        expires_s = backoff.expires_at(entry.received_s, envelope.reverse_path, config)
+        if not entry.delay_notified:
+            notice_s = backoff.delay_notice_at(entry.received_s, envelope.reverse_path, config)
+            if notice_s is not None:
+                return min(notice_s, expires_s)
+        return expires_s
+
+    def deadline(self, entry: Entry, now_s: float) -> None:
+        """A deadline has come: a delay notice is due, or the message expires."""
+        queue = self._queue
+        envelope = entry.envelope
+        if now_s >= backoff.expires_at(entry.received_s, envelope.reverse_path, queue.config.queue):
+            self._expire(entry, envelope, now_s)
+            return
+        if not entry.delay_notified and entry.pending and not entry.held:
+            if not self._notify_delay(entry, envelope, now_s):
+                queue.deadlines.set(entry.id, now_s + AGAIN_S)
+                return
+        queue.deadlines.set(entry.id, self.next_deadline_s(entry, envelope))
+
+    def _expire(self, entry: Entry, envelope: Envelope, now_s: float) -> None:
+        queue = self._queue
+        under_way = queue.hands.is_under_way(entry)
+        expired = [index for index in entry.waiting() if index not in under_way]
+        if under_way or entry.held:
+            queue.deadlines.set(entry.id, now_s + AGAIN_S)
+        if not expired or entry.held:
+            return
+        queue.spool.settle(entry, expired, State.EXPIRED)
+        for next_hop in {envelope.recipients[index].next_hop for index in expired}:
+            queue.scheduler.remove(entry.id, next_hop)
+        for index in expired:
+            last = (entry.last or {}).get(index)
+            queue.event(
+                "expired",
+                id=entry.id,
+                session=envelope.session_id,
+                recipient=envelope.recipients[index].address,
+                reverse_path=envelope.reverse_path,
+                status=last.status if last else "4.4.7",
+                text=last.text if last else "",
+                attempts=entry.attempts,
+                delay_s=round(now_s - entry.received_s, 3),
+            )
+        self.bounce_unreported(entry)
+
+    def _notify_delay(self, entry: Entry, envelope: Envelope, now_s: float) -> bool:
+        """False: it could not be spooled now."""
+        queue = self._queue
+        rows = []
+        for index in entry.waiting():
+            outcome = (entry.last or {}).get(index)
+            if outcome is None:  # never attempted: its next hop is down
+                reason = queue.scheduler.reason(envelope.recipients[index].next_hop) or "its next hop does not answer"
+                outcome = Outcome(index, Result.DEFERRED, "connect", 0, "4.4.1", reason)
+            if not suppressed_by("delayed", envelope, envelope.recipients[index]):
+                rows.append((envelope.recipients[index], outcome))
+        if rows:
+            try:
+                notice = self._spool_dsn("delayed", entry, envelope, rows, (), now_s)
+            except SpoolError as error:
+                queue.event("error", where="dsn", id=entry.id, reason=str(error))
+                return False
+            if notice is not None:
+                delay_s = round(now_s - entry.received_s)
+                queue.event("delay_notice", id=entry.id, recipients=len(rows), dsn=notice.id, delay_s=delay_s)
+                queue.commit_soon(lambda: queue.enter(notice))
+        queue.spool.mark_delay_notified(entry)
+        return True
+
+    # --- failures ---------------------------------------------------------------------------------------------------
+
+    def fail_damaged(self, entry: Entry, reason: str) -> None:
+        """The content is not what was stored: nobody may get it, and the sender is told."""
+        queue = self._queue
+        pending = list(entry.waiting())
+        outcomes = [Outcome(index, Result.FAILED, "spool", 0, "5.3.0", f"message damaged: {reason}") for index in pending]
+        queue.spool.record(entry, outcomes, 0.0)
+        queue.unschedule(entry)
+        queue.event("damaged", id=entry.id, reason=reason)
+        self.bounce_unreported(entry)
+
+    def bounce_unreported(self, entry: Entry) -> None:
+        """Spool the DSN about the recipients that failed or expired and are in none yet; then the message may go."""
+        queue = self._queue
+        envelope = entry.envelope
+        now_s = self.now_s()
+        for state, kind in ((State.FAILED, "failed"), (State.EXPIRED, "expired")):
+            indices = [index for index in entry.unreported() if entry.states[index] == state]
+            if not indices:
+                continue
+            told = []
+            silent = []
+            for index in indices:
+                recipient = envelope.recipients[index]
+                why = suppressed_by(kind, envelope, recipient)
+                if why:
+                    silent.append(index)
+                    queue.event("dsn_suppressed", id=entry.id, kind=kind, recipient=recipient.address, cause=why)
+                else:
+                    told.append(index)
+            if silent:
+                queue.spool.mark_reported(entry, silent)
+            if told:
+                rows = [(envelope.recipients[index], self._outcome(entry, index)) for index in told]
+                try:
+                    notice = self._spool_dsn(kind, entry, envelope, rows, told, now_s)
+                except SpoolError as error:  # no room for it now: tried again, the message stays until then
+                    queue.event("error", where="dsn", id=entry.id, reason=str(error))
+                    queue.loop.call_later(AGAIN_S, self._bounce_again, entry)
+                    return
+                if notice is not None:
+                    queue.commit_soon(lambda notice=notice: queue.enter(notice))
+        queue.commit_soon(lambda: queue.finish(entry))
+        queue.dispatch_soon()
+
+    def _bounce_again(self, entry: Entry) -> None:
+        if self._queue.spool.entries.get(entry.id) is entry:
+            self.bounce_unreported(entry)
+
+    def _outcome(self, entry: Entry, index: int) -> Outcome:
+        last = (entry.last or {}).get(index)
+        return last or Outcome(index, Result.FAILED, "queue", 0, "5.4.7", "delivery time expired")
+
+    def _spool_dsn(
+        self,
+        kind: str,
+        entry: Entry,
+        envelope: Envelope,
+        rows: list[tuple[object, Outcome]],
+        about: tuple[int, ...] | list[int],
+        now_s: float,
+    ) -> Entry | None:
+        """Spool the DSN; None if there is nobody to tell. Raises SpoolError if it cannot be stored now."""
+        queue = self._queue
+        header, content = self._original(entry, envelope)
+        dsn_envelope, chunks = build_dsn(
+            kind,
+            envelope,
+            rows,  # type: ignore[arg-type]
+            hostname=queue.config.hostname,
+            original_header=header,
+            original_content=content,
+            now_s=now_s,
+            message_id=self._new_id(),
+            retry_until_s=backoff.expires_at(entry.received_s, envelope.reverse_path, queue.config.queue),
+        )
+        recipient = dsn_envelope.recipients[0]
+        route = self._router.resolve(Address(recipient.address, recipient.address.rpartition("@")[0], recipient.domain))
+        if isinstance(route, Refusal):
+            # The sender's own address is of ours and does not exist: nobody to tell.
+            queue.event("dsn_suppressed", id=entry.id, kind=kind, recipient=recipient.address, cause=route.text)
+            if about:
+                queue.spool.mark_reported(entry, list(about))
+            return None
+        recipient.next_hop = route.next_hop
+        notice = queue.spool.store(dsn_envelope, chunks, entry if about else None, about)
+        queue.event(
+            "dsn_created",
+            id=notice.id,
+            about=entry.id,
+            kind=kind,
+            recipient=recipient.address,
+            recipients=len(rows),
+            bytes=sum(len(chunk) for chunk in chunks),
+        )
+        return notice
+
+    def _original(self, entry: Entry, envelope: Envelope) -> tuple[bytes, bytes | None]:
+        """The header of the message, and all of it if the sender wants it back and it is small."""
+        try:
+            source = self._queue.spool.source(entry)
+            count = source.content_bytes if source.content_bytes <= FULL_RETURN_BYTES else HEADER_READ_BYTES
+            content = os.pread(source.fd, min(count, source.content_bytes), source.content_offset)
+        except (SpoolError, OSError):
+            return b"", None
+        header, _ = split_header(content)
+        return header, content if len(content) == source.content_bytes else None
+

@@ -1,0 +1,185 @@
+"""The operator's verbs on the queue, as control passes them on: ledger, list, show, retry, remove, hold, release.
+
+Answers are JSON-able; text of messages and peers is escaped where it is printed (`cli/output.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gatepost.mail.header import split_header
+from gatepost.roles.settling import timestamp
+from gatepost.spool.entry import Entry, State
+from gatepost.spool.errors import SpoolError
+
+if TYPE_CHECKING:
+    from gatepost.roles.queue import Queue
+
+MAX_LISTED = 10_000
+HEADER_SHOWN_BYTES = 16 * 1024
+
+
+def answer_operator(queue: Queue, what: str, arguments: dict[str, Any]) -> Any:
+    """The answer to one verb; `{"error": ...}` for an unknown one."""
+    verb = _VERBS.get(what)
+    if verb is None:
+        return {"error": f"the queue does not know {what!r}"}
+    return verb(queue, arguments)
+
+
+def _ledger(queue: Queue, arguments: dict[str, Any]) -> Any:
+    return queue.spool.ledger()
+
+
+def _stats(queue: Queue, arguments: dict[str, Any]) -> Any:
+    return queue.counts | {"entries": len(queue.spool.entries), "active": queue.scheduler.active}
+
+
+def _next_hops(queue: Queue, arguments: dict[str, Any]) -> Any:
+    return queue.scheduler.next_hops()
+
+
+def _list(queue: Queue, arguments: dict[str, Any]) -> Any:
+    limit = min(int(arguments.get("limit") or 1000), MAX_LISTED)
+    rows = []
+    for entry in queue.spool.entries.values():
+        if len(rows) == limit:
+            break
+        if not _matches(entry, arguments):
+            continue
+        rows.append(_summary(queue, entry))
+    return {"messages": rows, "total": len(queue.spool.entries), "next_hops": queue.scheduler.next_hops()}
+
+
+def _matches(entry: Entry, arguments: dict[str, Any]) -> bool:
+    envelope = entry.envelope
+    if (next_hop := arguments.get("next_hop")) and all(r.next_hop != next_hop for r in envelope.recipients):
+        return False
+    if (sender := arguments.get("reverse_path")) is not None and envelope.reverse_path != sender:
+        return False
+    recipient = arguments.get("recipient")
+    return not recipient or any(recipient in (r.address, r.domain) for r in envelope.recipients)
+
+
+def _summary(queue: Queue, entry: Entry) -> dict[str, Any]:
+    envelope = entry.envelope
+    hops = {envelope.recipients[i].next_hop for i in entry.waiting()}
+    dues = [due for hop in hops if (due := queue.scheduler.due_at(entry.id, hop)) is not None]
+    due_s = min(dues, default=None)
+    last = next(iter((entry.last or {}).values()), None)
+    return {
+        "id": entry.id,
+        "received": timestamp(entry.received_s),
+        "bytes": entry.content_bytes,
+        "reverse_path": envelope.reverse_path,
+        "recipients": [envelope.recipients[i].address for i in entry.waiting()][:20],
+        "waiting": entry.pending,
+        "next_hops": sorted(hops),
+        "attempts": entry.attempts,
+        "due": None if due_s is None else "now" if due_s <= time.time() else timestamp(due_s),
+        "held": entry.held,
+        "reason": last.text if last else next((r for hop in hops if (r := queue.scheduler.reason(hop))), ""),
+    }
+
+
+def _show(queue: Queue, arguments: dict[str, Any]) -> Any:
+    entry = queue.spool.entries.get(str(arguments.get("id", "")))
+    if entry is None:
+        return {"error": "no such message in the queue"}
+    envelope = entry.envelope
+    recipients = []
+    for index, recipient in enumerate(envelope.recipients):
+        last = (entry.last or {}).get(index)
+        recipients.append(
+            {
+                "address": recipient.address,
+                "next_hop": recipient.next_hop,
+                "state": State(entry.states[index]).name.lower(),
+                "code": last.code if last else 0,
+                "status": last.status if last else "",
+                "text": last.text if last else "",
+                "host": last.host if last else "",
+            }
+        )
+    try:
+        source = queue.spool.source(entry)
+        content = os.pread(source.fd, min(HEADER_SHOWN_BYTES, source.content_bytes), source.content_offset)
+        header = split_header(content)[0].decode("utf-8", "replace")
+    except (SpoolError, OSError) as error:
+        header = f"cannot be read: {error}"
+    return _summary(queue, entry) | {
+        "session": envelope.session_id,
+        "client": envelope.peer_address,
+        "helo": envelope.helo,
+        "permit": envelope.permit,
+        "body_type": envelope.body_type,
+        "smtputf8": envelope.smtputf8,
+        "recipients": recipients,
+        "header": header,
+    }
+
+
+def _chosen(queue: Queue, arguments: dict[str, Any]) -> list[Entry]:
+    if arguments.get("all"):
+        return list(queue.spool.entries.values())
+    ids = arguments.get("ids") or []
+    return [entry for key in ids if (entry := queue.spool.entries.get(key)) is not None]
+
+
+def _retry(queue: Queue, arguments: dict[str, Any]) -> Any:
+    if next_hop := arguments.get("next_hop"):
+        count = queue.scheduler.retry(next_hop=next_hop)
+    elif arguments.get("all"):
+        count = queue.scheduler.retry()
+    else:
+        count = sum(bool(queue.scheduler.retry(key=entry.id)) for entry in _chosen(queue, arguments))
+    queue.dispatch_soon()
+    return {"count": count}
+
+
+def _remove(queue: Queue, arguments: dict[str, Any]) -> Any:
+    count = 0
+    for entry in _chosen(queue, arguments):
+        queue.unschedule(entry)
+        pending = entry.pending
+        queue.spool.remove(entry)
+        queue.event("removed", id=entry.id, recipients=pending, by="operator")
+        queue.finish(entry)
+        count += 1
+    queue.commit_soon()
+    return {"count": count}
+
+
+def _hold(queue: Queue, arguments: dict[str, Any]) -> Any:
+    entries = [entry for entry in _chosen(queue, arguments) if not entry.held]
+    for entry in entries:
+        queue.unschedule(entry)
+        queue.spool.hold(entry)
+    queue.commit_soon()
+    return {"count": len(entries)}
+
+
+def _release(queue: Queue, arguments: dict[str, Any]) -> Any:
+    entries = [entry for entry in _chosen(queue, arguments) if entry.held]
+    for entry in entries:
+        queue.spool.release(entry, time.time())
+        queue.enter(entry)
+    queue.commit_soon()
+    queue.dispatch_soon()
+    return {"count": len(entries)}
+
+
+_VERBS: dict[str, Callable[[Queue, dict[str, Any]], Any]] = {
+    "ledger": _ledger,
+    "stats": _stats,
+    "next_hops": _next_hops,
+    "list": _list,
+    "show": _show,
+    "retry": _retry,
+    "remove": _remove,
+    "hold": _hold,
+    "release": _release,
+}

@@ -1,0 +1,388 @@
+"""The queue role: the only one that has the spool. Takes over what receivers made durable, hands out attempts, settles outcomes.
+
+It parses nothing of a message but the header it returns in a DSN. Decisions about when and how much are `queue/scheduler.py`'s,
+durability is the spool's; here they are joined to the links. Slow calls of the spool run in one worker thread.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from typing import Any
+
+from gatepost.config.load import decode_config
+from gatepost.ipc import messages as m
+from gatepost.ipc.wire import Channel
+from gatepost.model import NextHopTrouble
+from gatepost.queue import backoff
+from gatepost.queue.scheduler import Item, Scheduler
+from gatepost.roles.hands import Hands, Job
+from gatepost.roles.ids import IdMaker
+from gatepost.roles.notices import Notices
+from gatepost.roles.operator import answer_operator
+from gatepost.roles.settling import log_outcomes
+from gatepost.roles.skeleton import Peer, Role
+from gatepost.roles.worker import Worker
+from gatepost.spool.embedded import JournalSpool
+from gatepost.spool.entry import Entry
+from gatepost.spool.errors import AlreadyGone, MessageDamaged, SpoolError
+
+TICK_S = 1.0
+COMMIT_DELAY_S = 0.5  # outcomes may be this old before a power cut cannot undo them; undone means delivered once more
+MAX_OUTSTANDING = 2000  # attempts with all deliverers
+DEFER_BATCH = 500
+RETRY_WITHOUT_DELIVERER_S = 0.2
+NOT_THE_MESSAGES_FAULT = frozenset({"connect", "greeting", "helo", "mx"})  # stages at which the next hop had not seen it
+
+
+class Queue(Role):
+    """See the module."""
+
+    def __init__(self, start: m.Start, config: Any, descriptors: list[int], log: Any, loop: Any) -> None:
+        super().__init__(start, config, descriptors, log, loop)
+        self.rng = random.Random()
+        self.spool = JournalSpool(".", config=config.queue)
+        self.scheduler = Scheduler(config.queue, config.delivery, self.rng)
+        self.deadlines = backoff.Deadlines()
+        self.hands = Hands(self)
+        self.notices = Notices(self, IdMaker(0, 35))
+        self.worker = Worker(loop)
+        self.owners: dict[Peer, str] = {}
+        self._after_commit: list[Any] = []
+        self._commit_scheduled = False
+        self._committing = False
+        self._dispatch_scheduled = False
+        self._wake: Any = None
+        self._wake_at_s = float("inf")
+        self._deferring = False
+        self._health: tuple[bool, str] = (True, "")
+        self._is_draining = False
+        self.counts = {"attempts": 0, "delivered": 0, "deferred": 0, "failed": 0}
+
+    # --- start ------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Recover the spool; receivers that died while there was no queue are settled at once."""
+        recovery = self.spool.recover()
+        self.worker.start()
+        self.event(
+            "recovered",
+            messages=recovery.live,
+            recipients=sum(entry.pending for entry in self.spool.entries.values()),
+            deferred=recovery.deferred,
+            damaged=len(recovery.damage),
+            seconds=round(recovery.seconds, 3),
+        )
+        for report in recovery.damage:
+            self.event(
+                "damaged", file=report.where, reason=report.reason, kept_as=report.kept_as, id=report.message_id
+            )
+        for entry in self.spool.entries.values():
+            self.enter(entry)
+        for key in recovery.unreported:
+            if entry := self.spool.entries.get(key):
+                self.notices.bounce_unreported(entry)
+        living = set(self.start.extra.get("receivers", "").split())
+        for owner in recovery.owners:
+            if owner not in living:
+                self.owner_gone(owner)
+        self.loop.call_later(TICK_S, self._tick)
+
+    def enter(self, entry: Entry) -> None:
+        """Put an entry's waiting recipients into the scheduler, one item for each next hop."""
+        if entry.held or not entry.pending:
+            if not entry.pending and not entry.unreported():
+                self.finish(entry)
+            return
+        envelope = entry.envelope
+        due_s = entry.next_due_s
+        add = self.scheduler.add
+        if len(envelope.recipients) == 1:
+            add(entry.id, envelope.recipients[0].next_hop, due_s)
+        else:
+            for next_hop in {envelope.recipients[i].next_hop for i in entry.waiting()}:
+                add(entry.id, next_hop, due_s)
+        self.deadlines.set(entry.id, self.notices.next_deadline_s(entry, envelope))
+
+    # --- links ------------------------------------------------------------------------------------------------------
+
+    def on_link(self, channel: Channel) -> None:
+        role = channel.peer[0]
+        if role == "receiver":
+            channel.post(m.SpoolHealth(*self._health))
+        elif role in ("deliverer", "maildir"):
+            self.hands.joined(channel)
+            self.dispatch_soon()
+
+    def on_link_lost(self, peer: Peer) -> None:
+        if peer[0] in ("deliverer", "maildir"):
+            self.hands.left(peer)
+            self.dispatch_soon()
+
+    def on_supervisor(self, message: m.Message, descriptors: list[int]) -> None:
+        if type(message) is m.PeerGone:
+            if message.role == "receiver":
+                self.owner_gone(f"receiver/{message.instance}/{message.generation}/{message.pid}")
+        elif type(message) is m.Reconfigure:
+            self.config = decode_config(message.config)
+            self.scheduler.reconfigure(self.config.queue, self.config.delivery)
+            self.spool.reconfigure(self.config.queue)
+            self.notices.reconfigure()
+            os.close(self.log.replace(descriptors[0]))
+
+    def handle(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
+        _HANDLERS[type(message)](self, channel, message)
+
+    def _on_holding(self, channel: Channel, message: m.Holding) -> None:
+        self.owners[channel.peer] = message.owner
+        self.owner_gone(message.owner)  # what it had from before it has given up
+
+    def _on_need_segment(self, channel: Channel, message: m.NeedSegment) -> None:
+        owner = self.owners[channel.peer]
+
+        def opened(result: tuple[int, int]) -> None:
+            channel.post(m.SegmentOpened(result[0]), [result[1]])
+            os.close(result[1])
+
+        self.worker.call(lambda: self.spool.new_segment(owner), opened, self._on_trouble)
+
+    def _on_need_body_files(self, channel: Channel, message: m.NeedBodyFiles) -> None:
+        owner = self.owners[channel.peer]
+
+        def opened(result: list[tuple[int, int]]) -> None:
+            channel.post(m.BodyFilesOpened([number for number, _ in result]), [descriptor for _, descriptor in result])
+            for _, descriptor in result:
+                os.close(descriptor)
+
+        count = max(1, min(message.count, 100))
+        self.worker.call(lambda: self.spool.new_body_files(count, owner), opened, self._on_trouble)
+
+    def _on_sealed(self, channel: Channel, message: m.SegmentSealed) -> None:
+        self._take_over(self.spool.seal(message.segment, message.length_bytes))
+
+    def _on_body_unused(self, channel: Channel, message: m.BodyFileUnused) -> None:
+        self.spool.body_unused(message.number)
+
+    def _on_accepted(self, channel: Channel, message: m.Accepted) -> None:
+        try:
+            entries = self.spool.take(message, self.owners.get(channel.peer))
+        except SpoolError as error:  # a receiver that claims what it cannot have written is broken, or broken into
+            self.event("error", where="queue", id=message.envelope.id, reason=str(error))
+            channel.lost()
+            return
+        self._take_over(entries)
+
+    def owner_gone(self, owner: str) -> None:
+        """Read what a receiver acknowledged and could not tell any more."""
+        self.worker.call(lambda: self.spool.owner_gone(owner), self._take_over, self._on_trouble)
+
+    def _take_over(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            self.enter(entry)
+        if entries:
+            self.commit_soon()
+            self.dispatch_soon()
+
+    def _on_trouble(self, error: Exception) -> None:
+        self.event("error", where="spool", reason=str(error))
+        self._check_health()
+
+    # --- attempts ---------------------------------------------------------------------------------------------------
+
+    def dispatch_soon(self) -> None:
+        if not self._dispatch_scheduled:
+            self._dispatch_scheduled = True
+            self.loop.call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._dispatch_scheduled = False
+        if self._is_draining:
+            return
+        now_s = time.time()
+        for item in self.scheduler.next_batch(now_s, MAX_OUTSTANDING - self.scheduler.active):
+            self._attempt(item, now_s)
+        self._set_wake(now_s)
+
+    def _set_wake(self, now_s: float) -> None:
+        wake_at_s = self.scheduler.wake_at()
+        if wake_at_s is None or self.scheduler.active >= MAX_OUTSTANDING or wake_at_s >= self._wake_at_s:
+            return
+        if self._wake is not None:
+            self._wake.cancel()
+        self._wake_at_s = wake_at_s
+        self._wake = self.loop.call_later(max(0.0, wake_at_s - now_s), self._woken)
+
+    def _woken(self) -> None:
+        self._wake, self._wake_at_s = None, float("inf")
+        self._dispatch()
+
+    def _attempt(self, item: Item, now_s: float) -> None:
+        entry = self.spool.entries.get(item.key)
+        if entry is None or entry.held:
+            self.scheduler.finished(item.key, item.next_hop, None, None, now_s)
+            return
+        envelope = entry.envelope
+        recipients = [i for i in entry.waiting() if envelope.recipients[i].next_hop == item.next_hop]
+        if not recipients:
+            self.scheduler.finished(item.key, item.next_hop, None, None, now_s)
+            return
+        channel = self.hands.choose(item.next_hop)
+        if channel is None:
+            retry_at_s = now_s + RETRY_WITHOUT_DELIVERER_S
+            self.scheduler.finished(item.key, item.next_hop, None, retry_at_s, now_s)
+            return
+        try:
+            source = self.spool.source(entry)
+        except MessageDamaged as error:
+            self.scheduler.finished(item.key, item.next_hop, None, None, now_s)
+            self.notices.fail_damaged(entry, str(error))
+            return
+        except (AlreadyGone, SpoolError) as error:
+            self.event("error", where="spool", id=item.key, reason=str(error))
+            self.scheduler.finished(item.key, item.next_hop, None, now_s + 60.0, now_s)
+            return
+        self.hands.give(channel, Job(entry, item, recipients), source, envelope)
+
+    def _on_attempt_done(self, channel: Channel, message: m.AttemptDone) -> None:
+        job = self.hands.take_back(channel, message.job)
+        if job is None:
+            return  # it was given up with an older link
+        entry, item = job.entry, job.item
+        now_s = time.time()
+        self.counts["attempts"] += 1
+        envelope = entry.envelope
+        retry_at_s = None
+        outcomes = [o for o in message.outcomes if o.recipient in job.recipients]
+        if any(o.result == 2 for o in outcomes) or len(outcomes) < len(job.recipients):
+            if message.trouble and all(o.stage in NOT_THE_MESSAGES_FAULT for o in outcomes):
+                retry_at_s = now_s  # the back-off of its next hop holds it
+            else:
+                retry_at_s = backoff.retry_at(entry.received_s, entry.attempts + 1, now_s, self.config.queue, self.rng)
+        reason = outcomes[0].text if outcomes and message.trouble else ""
+        try:
+            self.spool.record(entry, outcomes, retry_at_s or 0.0)
+        except AlreadyGone:
+            retry_at_s = None
+        self.scheduler.finished(item.key, item.next_hop, NextHopTrouble(message.trouble), retry_at_s, now_s, reason)
+        log_outcomes(self, entry, envelope, item.next_hop, outcomes, retry_at_s, now_s)
+        if any(o.result == 3 for o in outcomes):
+            self.notices.bounce_unreported(entry)
+        elif not entry.pending:
+            self.finish(entry)
+        self.commit_soon()
+        self.dispatch_soon()
+
+    def finish(self, entry: Entry) -> None:
+        """Every recipient is settled and told of: forget the message."""
+        if self.spool.entries.get(entry.id) is entry and not entry.pending and not entry.unreported():
+            self.deadlines.remove(entry.id)
+            self.spool.finish(entry)
+            self.commit_soon()
+            self.hands.forget(self.spool.closed_sources())
+
+    def unschedule(self, entry: Entry) -> None:
+        """Take an entry's items out of the scheduler."""
+        for next_hop in {r.next_hop for r in entry.envelope.recipients}:
+            self.scheduler.remove(entry.id, next_hop)
+
+    # --- durability -------------------------------------------------------------------------------------------------
+
+    def commit_soon(self, then: Any = None) -> None:
+        """Have the journal synced before long; `then` is called when that is done."""
+        if then is not None:
+            self._after_commit.append(then)
+        if not self._commit_scheduled:
+            self._commit_scheduled = True
+            self.loop.call_later(0.0 if then is not None else COMMIT_DELAY_S, self._commit)
+
+    def _commit(self) -> None:
+        if self._committing:
+            self.loop.call_later(0.01, self._commit)
+            return
+        self._commit_scheduled = False
+        self._committing = True
+        waiting, self._after_commit = self._after_commit, []
+
+        def done(_: None) -> None:
+            self._committing = False
+            for call in waiting:
+                call()
+
+        def failed(error: Exception) -> None:
+            self._committing = False
+            self._on_trouble(error)
+            for call in waiting:
+                self.commit_soon(call)
+
+        self.worker.call(self.spool.commit, done, failed)
+
+    # --- once a second ----------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        self.loop.call_later(TICK_S, self._tick)
+        self._check_health()
+        now_s = time.time()
+        for key in self.deadlines.pop_due(now_s):
+            if entry := self.spool.entries.get(key):
+                self.notices.deadline(entry, now_s)
+        self._defer_old()
+        self.hands.forget(self.spool.closed_sources())
+        self.dispatch_soon()
+
+    def _check_health(self) -> None:
+        health = self.spool.health()
+        if (health.accepting, health.reason) != self._health:
+            self._health = (health.accepting, health.reason)
+            self.event("queue_health", accepting=health.accepting, reason=health.reason)
+            for channel in self.peers("receiver"):
+                channel.post(m.SpoolHealth(*self._health))
+
+    def _defer_old(self) -> None:
+        """Move what has waited for some minutes out of the segments, a batch at a time."""
+        if self._deferring or not (batch := self.spool.to_defer(DEFER_BATCH)):
+            return
+        self._deferring = True
+
+        def moved(damaged: list[Entry]) -> None:
+            self._deferring = False
+            for entry in damaged:
+                self.notices.fail_damaged(entry, "the stored content has not its checksum any more")
+            self.commit_soon()
+            if len(batch) == DEFER_BATCH:
+                self._defer_old()
+
+        def failed(error: Exception) -> None:
+            self._deferring = False
+            self._on_trouble(error)
+
+        self.worker.call(lambda: self.spool.defer_to_file(batch), moved, failed)
+
+    # --- operator and end -------------------------------------------------------------------------------------------
+
+    def answer(self, what: str, arguments: dict[str, Any]) -> Any:
+        return answer_operator(self, what, arguments)
+
+    def drain(self, limit_s: float, end_sessions: bool) -> None:
+        """Hand out nothing more, wait for what is under way, make the journal durable, go."""
+        self._is_draining = True
+        deadline_s = self.loop.time() + limit_s
+
+        def check() -> None:
+            if self.hands.is_idle or self.loop.time() > deadline_s:
+                self.worker.call(self.spool.close, lambda _: self.exit(), lambda _: self.exit(1))
+            else:
+                self.loop.call_later(0.02, check)
+
+        check()
+
+
+_HANDLERS = {
+    m.Holding: Queue._on_holding,
+    m.NeedSegment: Queue._on_need_segment,
+    m.NeedBodyFiles: Queue._on_need_body_files,
+    m.SegmentSealed: Queue._on_sealed,
+    m.BodyFileUnused: Queue._on_body_unused,
+    m.Accepted: Queue._on_accepted,
+    m.AttemptDone: Queue._on_attempt_done,
+}

@@ -1,0 +1,385 @@
+"""The receiver role: takes connections, decides, makes messages durable, tells the queue.
+
+It holds client connections, one segment to append to and a few body files, all opened by others. It cannot open, connect or execute.
+The queue may die and come back meanwhile: what was acknowledged is in the segment, and the new queue reads it there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from collections import deque
+from typing import Any
+
+from gatepost.ipc import messages as m
+from gatepost.ipc.wire import Channel
+from gatepost.mail.header import TraceBuilder
+from gatepost.model import Address, Envelope, Recipient
+from gatepost.net.smtp_in import LOW_MEMORY_SPILL_BYTES, SmtpIn, Transaction
+from gatepost.policy.engine import Engine
+from gatepost.policy.relay import AddressSet
+from gatepost.roles.clients import ClientCounts
+from gatepost.roles.groupcommit import FULL, UNHEALTHY, GroupCommit, Pending
+from gatepost.roles.ids import IdMaker
+from gatepost.roles.skeleton import Peer, Role
+from gatepost.smtp.events import Violation
+from gatepost.smtp.reply import Reply
+from gatepost.smtp.server import ServerSession, Waiting
+from gatepost.smtp.settings import ServerSettings
+from gatepost.spool.segment import build_body_record, build_record
+
+BODY_FILES_KEPT = 8
+QUEUE_AWAY_LIMIT_S = 30.0  # acknowledge without a queue for no longer than this: docs/queue.md
+SWEEP_S = 1.0
+SERVER_BACKLOG = 4096
+
+_TOO_MANY = Reply(421, "3.2", "Too many connections, try again later")
+_TOO_MANY_YOURS = Reply(421, "7.0", "Too many connections from your address, close some and try again")
+_FULL = FULL
+
+
+class Receiver(Role):
+    """See the module. `SmtpIn` calls `decide_*`, `commit` and the rest of its host's side."""
+
+    def __init__(self, start: m.Start, config: Any, descriptors: list[int], log: Any, loop: Any) -> None:
+        super().__init__(start, config, descriptors, log, loop)
+        self.limits = config.smtp
+        self.now_s = time.time
+        self.new_id = IdMaker(start.generation, start.instance)
+        self.trace = TraceBuilder(config.hostname).build
+        self.held_bytes = 0
+        self.timeouts = {
+            Waiting.GREETING: config.smtp.command_timeout_s,
+            Waiting.COMMAND: config.smtp.command_timeout_s,
+            Waiting.DATA: config.smtp.data_timeout_s,
+        }
+        self._engine = Engine(config)
+        self._repaired = AddressSet(config.smtp.repair_networks)
+        self._settings = ServerSettings.from_config(config)
+        self._repair_settings = ServerSettings.from_config(config, repair=True)
+        self._clients = ClientCounts()
+        self._connections: set[SmtpIn] = set()
+        self._servers: list[Any] = []
+        self._health: Reply | None = None
+        self._queue: Channel | None = None
+        self._queue_lost_s = 0.0
+        self._body_files: deque[tuple[int, int]] = deque()
+        self._body_waiters: deque[SmtpIn] = deque()
+        self._body_asked = 0
+        self._is_draining = False
+        self._commit = GroupCommit(
+            loop,
+            segment_bytes=config.queue.segment_bytes,
+            accepted=self._tell_accepted,
+            sealed=self._tell_sealed,
+            need_segment=self._ask_segment,
+            trouble=lambda why: self.event("error", where="commit", reason=why),
+        )
+        self.counts = {"connections": 0, "accepted": 0, "refused": 0, "violations": 0}
+
+    def begin(self) -> None:
+        self._commit.start()
+        self.loop.call_later(SWEEP_S, self._sweep)
+
+    # --- the queue --------------------------------------------------------------------------------------------------
+
+    @property
+    def _owner(self) -> str:
+        return f"receiver/{self.start.instance}/{self.start.generation}/{os.getpid()}"
+
+    def on_link(self, channel: Channel) -> None:
+        if channel.peer[0] != "queue":
+            return
+        self._queue = channel
+        self._body_asked = 0
+        for number, descriptor in self._body_files:  # opened by a queue that is gone: give them back
+            os.close(descriptor)
+            channel.post(m.BodyFileUnused(number))
+        self._body_files.clear()
+        for connection in self._connections:
+            transaction = connection.transaction
+            if transaction is not None and transaction.body_descriptor >= 0:
+                transaction.failure = UNHEALTHY
+        self._commit.renew()
+        self.loop.call_soon(self._introduce, channel)
+
+    def _introduce(self, channel: Channel) -> None:
+        """Behind the seals of the segments of before; a commit under way is waited for."""
+        if self._queue is not channel:
+            return
+        if self._commit.has_segments:
+            self.loop.call_later(0.005, self._introduce, channel)
+            return
+        channel.post(m.Holding(self._owner))
+        self._ask_segment()
+        self._ask_body_files()
+
+    def on_link_lost(self, peer: Peer) -> None:
+        if peer[0] == "queue":
+            self._queue = None
+            self._queue_lost_s = self.loop.time()
+
+    def handle(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
+        if type(message) is m.SegmentOpened:
+            self._commit.use(message.segment, descriptors[0])
+            self._serve()
+        elif type(message) is m.BodyFilesOpened:
+            self._body_asked = 0
+            for pair in zip(message.numbers, descriptors, strict=True):
+                self._offer_body_file(*pair)
+        elif type(message) is m.SpoolHealth:
+            self._health = None if message.accepting else _FULL
+            self.event("queue_health", accepting=message.accepting, reason=message.reason)
+
+    def _ask_segment(self) -> None:
+        if self._queue is not None:
+            self._queue.post(m.NeedSegment())
+
+    def _tell_accepted(self, message: m.Accepted) -> None:
+        if self._queue is not None:
+            self._queue.post(message)
+
+    def _tell_sealed(self, number: int, length: int) -> None:
+        if self._queue is not None:
+            self._queue.post(m.SegmentSealed(number, length))
+
+    # --- body files -------------------------------------------------------------------------------------------------
+
+    def spill_bytes(self) -> int:
+        """From which size on a message goes to a body file now."""
+        return self.limits.body_file_bytes if self.held_bytes < self.limits.memory_bytes else LOW_MEMORY_SPILL_BYTES
+
+    def take_body_file(self, connection: SmtpIn) -> tuple[int, int] | None:
+        """A body file, or None: it comes later by `give_body_file`."""
+        if not self._body_files:
+            self._body_waiters.append(connection)
+            self._ask_body_files()
+            return None
+        pair = self._body_files.popleft()
+        if len(self._body_files) < BODY_FILES_KEPT // 2:
+            self._ask_body_files()
+        return pair
+
+    def _ask_body_files(self) -> None:
+        wanted = BODY_FILES_KEPT + min(len(self._body_waiters), 64) - len(self._body_files)
+        if wanted > 0 and not self._body_asked and self._queue is not None:
+            self._body_asked = wanted
+            self._queue.post(m.NeedBodyFiles(wanted))
+
+    def _offer_body_file(self, number: int, descriptor: int) -> None:
+        while self._body_waiters:
+            connection = self._body_waiters.popleft()
+            if connection.transaction is not None and connection.transaction.body_file < 0:
+                connection.give_body_file(number, descriptor)
+                return
+        self._body_files.append((number, descriptor))
+
+    def release_body_file(self, number: int, descriptor: int) -> None:
+        """The transaction was given up: the queue removes the file."""
+        os.close(descriptor)
+        if self._queue is not None:
+            self._queue.post(m.BodyFileUnused(number))
+
+    # --- connections ------------------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        """Listen, once there is a segment to write to."""
+        if self._servers or self._is_draining:
+            return
+        for descriptor in self.descriptors:
+            sock = socket.socket(fileno=descriptor)
+            self.loop.create_task(self._listen(sock))
+        self._servers = [None]
+
+    async def _listen(self, sock: socket.socket) -> None:
+        server = await self.loop.create_server(lambda: SmtpIn(self), sock=sock, backlog=SERVER_BACKLOG)
+        self._servers = [s for s in self._servers if s is not None] + [server]
+        if len(self._servers) == len(self.descriptors):
+            self.tell_supervisor(m.Serving())
+            if self._is_draining:
+                self._close_servers()
+
+    def _close_servers(self) -> None:
+        for server in self._servers:
+            if server is not None:
+                server.close()
+
+    def opened(self, connection: SmtpIn, port: int) -> None:
+        """A new connection: count it, greet it or turn it away."""
+        address = connection.address
+        connection.session_id = self.new_id()
+        facts = self._engine.facts_of(address, connection.local_address, connection.session_id)
+        connection.facts = facts
+        settings = self._settings if self._repaired.match(address) is None else self._repair_settings
+        connection.session = ServerSession(settings, connection.session_id)
+        yours = self._clients.enter(address)
+        self._connections.add(connection)
+        self.counts["connections"] += 1
+        connection.deadline_s = connection.opened_s + self.limits.command_timeout_s
+        refusal = None
+        if self._clients.total > self.limits.max_connections:
+            refusal = _TOO_MANY
+        elif yours > self.limits.max_connections_per_client:
+            refusal = _TOO_MANY_YOURS
+        elif self._is_draining:
+            refusal = UNHEALTHY
+        if refusal is not None:
+            self.event(
+                "connection_refused", address=address, cause=refusal.text, code=refusal.code, status=refusal.status, text=refusal.text
+            )  # fmt: skip
+            connection.greet(refusal)
+            return
+        self.event("connect", session=connection.session_id, address=address, port=port)
+        if self.limits.greeting_delay_s > 0 and facts.client_permit is None:
+            self.loop.call_later(self.limits.greeting_delay_s, connection.greet)
+        else:
+            connection.greet()
+
+    def closed(self, connection: SmtpIn, cause: str) -> None:
+        self._connections.discard(connection)
+        self._clients.leave(connection.address)
+        self.event(
+            "disconnect",
+            session=connection.session_id,
+            address=connection.address,
+            cause=cause,
+            seconds=round(self.loop.time() - connection.opened_s, 3),
+            messages=connection.messages,
+            bytes_in=connection.bytes_in,
+        )
+        if self._is_draining and not self._connections:
+            self._finish_drain()
+
+    def _sweep(self) -> None:
+        self.loop.call_later(SWEEP_S, self._sweep)
+        now_s = self.loop.time()
+        for connection in list(self._connections):
+            connection.check_deadline(now_s)
+        if self._queue is None and self._commit.waiting and now_s - self._queue_lost_s > QUEUE_AWAY_LIMIT_S:
+            self._commit.fail_waiting(UNHEALTHY)
+
+    # --- decisions --------------------------------------------------------------------------------------------------
+
+    def decide_hello(self, connection: SmtpIn, event: Any) -> Reply | None:
+        connection.facts.helo = event.name
+        return None
+
+    def decide_mail(self, connection: SmtpIn, event: Any) -> Reply | None:
+        """Whether mail can be taken at all now."""
+        if self._health is not None:
+            return self._shed(connection, self._health)
+        if self._queue is None and self.loop.time() - self._queue_lost_s > QUEUE_AWAY_LIMIT_S:
+            return self._shed(connection, UNHEALTHY)
+        connection.facts.reverse_path = event.reverse_path.text if event.reverse_path is not None else ""
+        return None
+
+    def decide_rcpt(self, connection: SmtpIn, address: Address) -> Reply | tuple[Recipient, str]:
+        verdict = self._engine.decide_rcpt(connection.facts, address)
+        route = verdict.route
+        if verdict.code or route is None:
+            reply = Reply(verdict.code, verdict.detail, verdict.text)
+            self.refuse(connection, reply, "RCPT", recipient=address.text, cause=verdict.check)
+            return reply
+        return Recipient(route.address or address.text, route.domain, route.next_hop), verdict.permit
+
+    def decide_data(self, connection: SmtpIn) -> Reply | None:
+        if self._health is not None:
+            return self._shed(connection, self._health)
+        return None
+
+    def _shed(self, connection: SmtpIn, reply: Reply) -> Reply:
+        self.event(
+            "shed", session=connection.session_id, address=connection.address, reason=reply.text, code=reply.code, status=reply.status
+        )  # fmt: skip
+        return reply
+
+    def refuse(self, connection: SmtpIn, reply: Reply, verb: str, **fields: Any) -> None:
+        """Log a refusal; the fields say of what."""
+        self.counts["refused"] += 1
+        transaction = connection.transaction
+        self.event(
+            "reply_refused",
+            session=connection.session_id,
+            address=connection.address,
+            helo=connection.helo,
+            verb=verb,
+            reverse_path=transaction.reverse_path if transaction is not None else "",
+            code=reply.code,
+            status=reply.status,
+            text=reply.text,
+            **fields,
+        )
+
+    def violation(self, connection: SmtpIn, event: Violation) -> None:
+        self.counts["violations"] += 1
+        self.event(
+            "violation",
+            session=connection.session_id,
+            address=connection.address,
+            kind=event.kind,
+            detail=event.detail,
+            code=event.reply.code,
+            status=event.reply.status,
+        )
+
+    # --- the end of a message ---------------------------------------------------------------------------------------
+
+    def commit(self, transaction: Transaction, envelope: Envelope, done: Any) -> None:
+        size = len(transaction.trace) + transaction.body_bytes
+        if transaction.body_descriptor >= 0:
+            record = build_body_record(envelope, transaction.body_file, size, transaction.body_crc)
+            pending = Pending(record, envelope, size, done, transaction.body_file, transaction.body_descriptor)
+        else:
+            record = build_record(envelope, transaction.trace, transaction.chunks, size)
+            pending = Pending(record, envelope, size, done)
+        self._commit.add(pending)
+
+    def write_failed(self, error: OSError) -> Reply:
+        """What a failed write to a body file means for the client."""
+        self.event("error", where="body file", reason=str(error.strerror))
+        return FULL if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else UNHEALTHY
+
+    def accepted(self, connection: SmtpIn, transaction: Transaction) -> None:
+        self.counts["accepted"] += 1
+        self.event(
+            "accepted",
+            session=connection.session_id,
+            id=transaction.id,
+            address=connection.address,
+            helo=connection.helo,
+            reverse_path=transaction.reverse_path,
+            recipients=len(transaction.recipients),
+            recipient=transaction.recipients[0].address,
+            bytes=transaction.body_bytes,
+            permit=transaction.permit,
+        )
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def drain(self, limit_s: float, end_sessions: bool) -> None:
+        self._is_draining = True
+        self._close_servers()
+        self.loop.call_later(limit_s, self.exit)
+        if end_sessions:
+            for connection in list(self._connections):
+                connection.end()
+        if not self._connections:
+            self._finish_drain()
+
+    def _finish_drain(self) -> None:
+        """All sessions have ended: seal the segments, tell the queue, go."""
+        if self._commit.waiting:
+            self.loop.call_later(0.01, self._finish_drain)
+            return
+        self._commit.renew()
+        self.loop.call_later(0.05, self.exit)
+
+    def answer(self, what: str, arguments: dict[str, Any]) -> Any:
+        if what == "stats":
+            return self.counts | {
+                "open": len(self._connections), "held_bytes": self.held_bytes, "groups": self._commit.groups,
+                "committed": self._commit.committed,
+            }  # fmt: skip
+        return super().answer(what, arguments)

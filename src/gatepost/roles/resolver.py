@@ -1,0 +1,34 @@
+"""The resolver role: answers DNS questions of other roles from its cache or from the configured servers. Sees no message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gatepost.ipc import messages as m
+from gatepost.ipc.wire import Channel
+from gatepost.net.dns import StubResolver
+from gatepost.roles.skeleton import Role
+
+
+class Resolver(Role):
+    """Wiring only; see `net/dns.py`."""
+
+    def begin(self) -> None:
+        self.resolver = StubResolver(self.start.extra.get("servers", "").split(), self.config.dns, loop=self.loop)
+        self.counts = {"questions": 0}
+
+    def handle(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
+        self.counts["questions"] += 1
+        number = message.query  # type: ignore[attr-defined]
+
+        def answered(done: m.LookupDone) -> None:
+            channel.post(
+                m.LookupDone(number, done.status, done.records, done.ttl_s, done.secure, done.reason)
+            )
+            if done.status == "tempfail":
+                self.event("resolver_trouble", name=message.name, kind=message.kind, reason=done.reason)  # type: ignore[attr-defined]
+
+        self.resolver.submit(message.kind, message.name, answered)  # type: ignore[attr-defined]
+
+    def answer(self, what: str, arguments: dict[str, Any]) -> Any:
+        return self.counts if what == "stats" else super().answer(what, arguments)

@@ -1,0 +1,53 @@
+"""The events of an attempt's outcomes: one line for each recipient, with the remote reply verbatim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from gatepost.model import Envelope, Outcome, Result
+from gatepost.spool.entry import Entry
+
+if TYPE_CHECKING:
+    from gatepost.roles.queue import Queue
+
+_EVENTS = {Result.DELIVERED: "delivered", Result.DEFERRED: "deferred", Result.FAILED: "bounced"}
+_COUNTS = {Result.DELIVERED: "delivered", Result.DEFERRED: "deferred", Result.FAILED: "failed"}
+
+
+def log_outcomes(
+    queue: Queue,
+    entry: Entry,
+    envelope: Envelope,
+    next_hop: str,
+    outcomes: Sequence[Outcome],
+    retry_at_s: float | None,
+    now_s: float,
+) -> None:
+    """Write the events and count."""
+    for outcome in outcomes:
+        result = Result(outcome.result)
+        queue.counts[_COUNTS[result]] += 1
+        fields = {"retry_at": timestamp(retry_at_s)} if result is Result.DEFERRED and retry_at_s else {}
+        queue.event(
+            _EVENTS[result],
+            id=entry.id,
+            session=envelope.session_id,
+            recipient=envelope.recipients[outcome.recipient].address,
+            reverse_path=envelope.reverse_path,
+            next_hop=next_hop,
+            host=outcome.host,
+            stage=outcome.stage,
+            code=outcome.code,
+            status=outcome.status,
+            text=outcome.text,
+            attempts=entry.attempts,
+            delay_s=round(now_s - entry.received_s, 3),
+            **fields,
+        )
+
+
+def timestamp(at_s: float) -> str:
+    """RFC 3339 in UTC."""
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
