@@ -6,6 +6,7 @@ before it gets its name. It writes that one file and nothing else: no spool, no 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import msgspec
 
 from gatepost.cli.options import DEFAULT_CONFIG, json_option
 from gatepost.cli.output import complain, emit
-from gatepost.config.errors import ConfigErrors
+from gatepost.config.errors import ConfigError, ConfigErrors
 from gatepost.config.load import load_config
 from gatepost.config.nexthop import canonical, parse_next_hop
 from gatepost.config.publish import Record, records_to_publish
@@ -219,15 +220,16 @@ def _install(answers: Answers, output: str, force: bool) -> Config:
         config = load_config(aside)
         put_in_place(aside, output, force)
     except ConfigErrors as errors:
-        os.unlink(aside)
         raise ConfigErrors([_renamed(error, aside, output) for error in errors]) from None
     except OSError as error:
-        os.unlink(aside)
         raise click.ClickException(f"cannot write {output}: {error.strerror}") from None
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside)  # it has its name by now, or is not to have one
     return config
 
 
-def _renamed(error: msgspec.Struct, aside: str, output: str) -> msgspec.Struct:
+def _renamed(error: ConfigError, aside: str, output: str) -> ConfigError:
     return msgspec.structs.replace(error, file=output) if error.file == aside else error
 
 

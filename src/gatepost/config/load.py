@@ -16,12 +16,15 @@ import tomllib
 import msgspec
 
 from gatepost.config import rules
+from gatepost.config.encoded import decode_config, encode_config
 from gatepost.config.errors import ConfigError, ConfigErrors, Findings, KeyPath
 from gatepost.config.fields import Walker
 from gatepost.config.nexthop import NextHopError, canonical, parse_next_hop
 from gatepost.config.positions import key_lines
 from gatepost.config.recipients import read_recipients
 from gatepost.config.schema import Config, Domain
+
+__all__ = ["ConfigErrors", "decode_config", "encode_config", "load_config"]
 
 MAX_CONFIG_BYTES = 64 * 1024 * 1024
 MOST_ADDRESSES = {4: 16 << 24, 6: 16 << 112}  # of all networks that may relay: sixteen /8, sixteen /16
@@ -37,9 +40,6 @@ _SYNTAX_ADVICE = (
     ("Illegal character", "close the quotes on the same line"),
 )
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Config)
-
 
 def load_config(path: str) -> Config:
     """The configuration in a file, recipients files merged; raises ConfigErrors with every error."""
@@ -51,16 +51,6 @@ def load_config(path: str) -> Config:
     if config is None:
         raise ConfigErrors(findings.errors)
     return config
-
-
-def encode_config(config: Config) -> bytes:
-    """The form in which the supervisor hands a configuration to the roles."""
-    return _encoder.encode(config)
-
-
-def decode_config(data: bytes) -> Config:
-    """What `encode_config` encoded."""
-    return _decoder.decode(data)
 
 
 class _Loader:

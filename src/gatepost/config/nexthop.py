@@ -16,7 +16,7 @@ import msgspec
 
 from gatepost.config.values import InvalidValue, parse_address, parse_domain, parse_port, split_host_port
 
-_EXAMPLES = '"smtp://10.0.0.5:25", "lmtp://127.0.0.1:24", "mx" or "maildir:/var/mail/{domain}/{local}"'
+_EXAMPLES = '"smtp://10.0.0.5:25", "lmtp://127.0.0.1:24", "mx" or "maildir:/srv/mail/{domain}/{local}"'
 _PLACEHOLDERS = ("{domain}", "{local}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -162,10 +162,10 @@ def _mx_domain(rest: str) -> str:
 def _maildir_path(text: str, path: str) -> str:
     path = "/" + path.lstrip("/") if path.startswith("//") else path
     if not path.startswith("/"):
-        raise NextHopError(f'"{text}" is not an absolute path', 'write "maildir:/var/mail/{domain}/{local}"')
+        raise NextHopError(f'"{text}" is not an absolute path', 'write "maildir:/srv/mail/{domain}/{local}"')
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if not parts:
-        raise NextHopError(f'"{text}" is the root directory', 'write "maildir:/var/mail/{domain}/{local}"')
+        raise NextHopError(f'"{text}" is the root directory', 'write "maildir:/srv/mail/{domain}/{local}"')
     for part in parts:
         if part == "..":
             raise NextHopError(f'"{text}" holds ".."', "write the path without it")
@@ -175,7 +175,7 @@ def _maildir_path(text: str, path: str) -> str:
             )
     first = next((index for index, part in enumerate(parts) if part in _PLACEHOLDERS), len(parts))
     if first == 0:
-        raise NextHopError(f'"{text}" has no fixed directory', 'write "maildir:/var/mail/{domain}/{local}"')
+        raise NextHopError(f'"{text}" has no fixed directory', 'write "maildir:/srv/mail/{domain}/{local}"')
     if any(part not in _PLACEHOLDERS for part in parts[first:]):
         raise NextHopError(f'"{text}" has a fixed part behind a placeholder', "put {domain} and {local} at the end")
     return "/" + "/".join(parts)

@@ -13,7 +13,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Base of all sections."""
 
 
-class Domain(Section):
+class Domain(Section, frozen=True, kw_only=True):
     """A domain we accept mail for."""
 
     next_hop: list[str]  # tried in order of priority; canonical form, see routing/nexthop.py
@@ -21,14 +21,14 @@ class Domain(Section):
     recipients_file: str | None = None
 
 
-class Relay(Section):
+class Relay(Section, frozen=True, kw_only=True):
     """Who may send to the world through us: only address ranges here."""
 
     networks: list[str] = []
     next_hop: list[str] = msgspec.field(default_factory=lambda: ["mx"])
 
 
-class Smtp(Section):
+class Smtp(Section, frozen=True, kw_only=True):
     """The receiving side: limits of a session."""
 
     banner_name: str | None = None  # None: hostname
@@ -60,7 +60,7 @@ class Smtp(Section):
     eightbitmime: bool = True
 
 
-class Queue(Section):
+class Queue(Section, frozen=True, kw_only=True):
     """How long and how often."""
 
     lifetime_s: float = 5 * 86400.0
@@ -77,7 +77,7 @@ class Queue(Section):
     allow_volatile: bool = False  # tmpfs and overlay: only for a demonstration
 
 
-class Delivery(Section):
+class Delivery(Section, frozen=True, kw_only=True):
     """The sending side."""
 
     helo_name: str | None = None  # None: hostname
@@ -96,7 +96,7 @@ class Delivery(Section):
     port: int = 25  # the port of MX hosts; other than 25 only for tests
 
 
-class Dns(Section):
+class Dns(Section, frozen=True, kw_only=True):
     """The stub resolver."""
 
     servers: list[str] = []  # "127.0.0.1:53"; empty: those of /etc/resolv.conf, read by the supervisor
@@ -107,7 +107,7 @@ class Dns(Section):
     max_negative_ttl_s: int = 900
 
 
-class Processes(Section):
+class Processes(Section, frozen=True, kw_only=True):
     """How many, and as whom."""
 
     receivers: int = 1
@@ -115,13 +115,13 @@ class Processes(Section):
     users: dict[str, str] = {}  # role -> user name; default gatepost-in, gatepost-dns ...
 
 
-class Events(Section):
+class Events(Section, frozen=True, kw_only=True):
     """Where the event lines go: "stderr" or a file path, reopened on SIGHUP."""
 
     output: str = "stderr"
 
 
-class Config(Section):
+class Config(Section, frozen=True, kw_only=True):
     """A whole configuration."""
 
     hostname: str

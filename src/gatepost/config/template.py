@@ -108,8 +108,7 @@ def put_in_place(aside: str, path: str, overwrite: bool) -> None:
     if overwrite:
         os.replace(aside, path)
     else:
-        os.link(aside, path)  # unlike rename, it fails where the name exists
-        os.unlink(aside)
+        os.link(aside, path)  # unlike rename, it fails where the name exists; the caller removes `aside`
     descriptor = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

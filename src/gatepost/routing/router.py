@@ -18,13 +18,16 @@ from gatepost.config.schema import Config
 from gatepost.config.values import InvalidValue, parse_domain
 from gatepost.model import Address
 from gatepost.routing.table import Table, TableUnavailable
-from gatepost.routing.tables import InlineTable
+from gatepost.routing.tables.inline import InlineTable
 
 _QUOTED_PAIR = re.compile(r"\\(.)")
 _POSTMASTER = "postmaster"
 _CANONICAL_DOMAIN = re.compile(
     r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
 )  # what needs no second look; nothing else ever gets into the text of a next hop
+
+# Tables and codecs that `idna` loads when it first meets a name: a locked-in role could not open them later.
+parse_domain("bücher.example")
 
 
 class Route(msgspec.Struct, frozen=True, gc=False):

@@ -5,4 +5,6 @@ from __future__ import annotations
 from gatepost.routing.tables.file import FileTable
 from gatepost.routing.tables.inline import InlineTable
 
+__all__ = ["TABLE_TYPES", "FileTable", "InlineTable"]
+
 TABLE_TYPES = {"inline": InlineTable, "file": FileTable}

@@ -1,0 +1,26 @@
+"""The form in which the supervisor hands a configuration to the roles: msgpack, recipients merged, no file needed.
+
+Apart from `load.py`, so that a role does not carry the reader of TOML and all its messages in its memory.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from gatepost.config.schema import Config
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Config)
+
+
+def encode_config(config: Config, with_recipients: bool = True) -> bytes:
+    """The bytes for a role; without the lists of recipients for one that does not ask whether a recipient exists."""
+    if not with_recipients:
+        domains = {name: msgspec.structs.replace(domain, recipients=None) for name, domain in config.domains.items()}
+        config = msgspec.structs.replace(config, domains=domains)
+    return _encoder.encode(config)
+
+
+def decode_config(data: bytes) -> Config:
+    """What `encode_config` encoded; raises msgspec.ValidationError."""
+    return _decoder.decode(data)
