@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from gatepost.config.schema import Config, Domain, Relay
@@ -109,3 +112,27 @@ def test_a_table_that_cannot_answer_defers() -> None:
     assert resolve("anna@example.net", router) is TABLE_DOWN
     assert (TABLE_DOWN.code, TABLE_DOWN.detail) == (451, "3.0")
     assert isinstance(resolve("postmaster@example.net", router), Route)
+
+
+def test_no_address_needs_a_file_once_the_router_is_there() -> None:
+    """A locked-in role cannot import: whatever an address is like, everything must be loaded before."""
+    script = """
+import sys
+from gatepost.config.schema import Config, Domain
+from gatepost.model import Address
+from gatepost.policy.engine import Engine
+config = Config(hostname="mx.a.test", listen=["127.0.0.1:25"], spool="/s", domains={"a.test": Domain(next_hop=["mx"])})
+engine = Engine(config)
+def refuse(event, arguments):
+    if event in ("open", "import"):
+        raise RuntimeError(f"{event} {arguments}")
+sys.addaudithook(refuse)
+for client in ("192.0.2.1", "2001:db8::1", "::ffff:10.0.0.1", "local"):
+    for local in ("x", "zo\\u00eb", '"a b"', "a%b", "postmaster"):
+        for domain in ("a.test", "A.test.", "b\\u00fccher.example", "xn--bcher-kva.example", "xn--a.test", "\\u202e", "", "[x]",
+                       "[127.0.0.1]", "[IPv6:2001:db8::1]", "else.example", "-.test", "\\u05d0\\u05d1.example"):
+            engine.decide_rcpt(engine.facts_of(client, "127.0.0.1"), Address("x", local, domain))
+print("done")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.stderr) == ("done\n", "")
