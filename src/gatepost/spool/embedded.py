@@ -34,6 +34,7 @@ from gatepost.spool.layout import (
     sync_directory,
 )
 from gatepost.spool.log import OutcomeLog
+from gatepost.spool.own import OwnSegment
 from gatepost.spool.replay import (
     ACCEPTED,
     COUNTERS,
@@ -44,11 +45,10 @@ from gatepost.spool.replay import (
     SegmentState,
     merge_outcomes,
 )
-from gatepost.spool.segment import Damage, Found, Record, SegmentWriter, build_record, content_crc, read_record
+from gatepost.spool.segment import Damage, Found, build_record, content_crc, read_record
 from gatepost.spool.sources import Sources
 from gatepost.spool.spool import DamageReport, Health, Recovery, Source
 
-OWN = "queue"  # owner of the segments that the queue itself appends to
 MAX_SHARED_OUTCOMES = 4096
 
 _TAKEN, _OUTCOME, _SETTLED, _FINISHED = int(Kind.TAKEN), int(Kind.OUTCOME), int(Kind.SETTLED), int(Kind.FINISHED)
@@ -70,13 +70,11 @@ class JournalSpool:
         self.bodies: dict[int, str] = {}  # handed out, not yet named by a message: number -> owner
         self.next_segment = 1
         self.next_body = 1
-        self.log = OutcomeLog(self.root, self._describe, self.entries.values, self._sync_own)
+        self._own = OwnSegment(self)
+        self.log = OutcomeLog(self.root, self._describe, self.entries.values, self._own.sync)
         self.lock = self.log.lock
         self.sources = Sources()
         self.lock_fd = -1
-        self._own: SegmentWriter | None = None
-        self._own_unsynced: list[tuple[Entry, Record]] = []
-        self._awaiting_notice: set[str] = set()  # ids whose end may not be logged before their notice is durable
         self._shared: dict[tuple, tuple[Outcome, ...]] = {}
         self._deferred_dir = 0
         self._disk = Disk(self.root or "/", config)
@@ -185,7 +183,7 @@ class JournalSpool:
             entry.content_offset = accepted.content_offset
             entry.content_bytes = accepted.content_bytes
             entry.body_file = accepted.body_file
-            self._admit(entry, segment, accepted.end)
+            self.admit(entry, segment, accepted.end)
         return [*earlier, entry] if earlier else [entry]
 
     def _check_claim(self, accepted: Accepted, segment: SegmentState, owner: str | None) -> None:
@@ -203,7 +201,7 @@ class JournalSpool:
         if accepted.end <= accepted.offset or accepted.content_bytes < 0 or not accepted.envelope.recipients:
             raise SpoolError(f"the record of {message_id} is empty")
 
-    def _admit(self, entry: Entry, segment: SegmentState, end: int, later: bool = False) -> None:
+    def admit(self, entry: Entry, segment: SegmentState, end: int, later: bool = False) -> None:
         """A message is in the queue from here on."""
         recipients = len(entry.states)
         entry.epoch = self.log.epoch
@@ -235,7 +233,7 @@ class JournalSpool:
             found.content_bytes,
         )
         entry.body_file, entry.crc = found.body_file, found.crc
-        self._admit(entry, segment, found.end)
+        self.admit(entry, segment, found.end)
         return entry
 
     def _look_for(self, segment: SegmentState, end: int, acknowledged: bool = True) -> list[Entry]:
@@ -252,9 +250,9 @@ class JournalSpool:
         with self.lock:
             entry = Entry(envelope, envelope.id, envelope.received_s, len(envelope.recipients))
             entry.content_bytes = size
-            self._append_own(entry, record)
+            self._own.append(entry, record)
             if about is not None and about.id in self.entries:
-                self._awaiting_notice.add(about.id)
+                self._own.awaited_by.add(about.id)
                 self.log.add_later(self._notice_line(about, recipients))
         return entry
 
@@ -274,44 +272,6 @@ class JournalSpool:
     def reconfigure(self, config: schema.Queue) -> None:
         self.config = config
         self._disk.reconfigure(config)
-
-    def _append_own(self, entry: Entry, record: Record) -> None:
-        own = self._own
-        if own is None or own.poisoned or own.length >= self.config.segment_bytes:
-            self._sync_own()
-            own = self._next_own()
-        entry.offset = own.append([record])[0]
-        entry.content_offset = entry.offset + record.content_start
-        self._own_unsynced.append((entry, record))
-        self._admit(entry, self.segments[own.number], own.length, later=True)
-
-    def _next_own(self) -> SegmentWriter:
-        number, fd = self.new_segment(OWN)
-        old, self._own = self._own, SegmentWriter(fd, number)
-        if old is not None:
-            self.seal(old.number, old.synced)
-            old.close()
-        return self._own
-
-    def _sync_own(self) -> None:
-        """Make the own segment durable; after a refused sync its unsynced messages are kept in files of their own."""
-        with self.lock:
-            own = self._own
-            unsynced = list(self._own_unsynced)
-        if own is None or not unsynced:
-            return
-        try:
-            own.sync()
-        except SpoolError:
-            with self.lock:
-                kept = [(entry, b"".join(record.iov)[record.content_start :]) for entry, record in self._own_unsynced]
-                deferral.keep_in_files(self, kept)
-                unsynced = self._own_unsynced
-        with self.lock:
-            done = {entry.id for entry, _ in unsynced}
-            self._own_unsynced = [pair for pair in self._own_unsynced if pair[0].id not in done]
-            if not self._own_unsynced:
-                self._awaiting_notice.clear()
 
     # --- messages are tried and go ----------------------------------------------------------------------------------
 
@@ -430,7 +390,7 @@ class JournalSpool:
                 raise ValueError(f"{entry.id} has {entry.pending} recipients that are not settled")
             self.log.touch(entry)
             states = bytes(entry.states)
-            if entry.id in self._awaiting_notice:
+            if entry.id in self._own.awaited_by:
                 self.log.add_later((_FINISHED, entry.id, states))
             elif states.count(_DELIVERED) != len(states):  # else its last OUTCOME says it
                 self.log.write((_FINISHED, entry.id, states))
@@ -531,8 +491,7 @@ class JournalSpool:
 
     def abandon(self) -> None:
         """Let the spool go as a crash would: close descriptors, write nothing."""
-        if self._own is not None:
-            self._own.close()
+        self._own.close()
         self.sources.close()
         self.log.close()
         if self.lock_fd >= 0:

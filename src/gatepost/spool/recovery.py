@@ -32,14 +32,13 @@ from gatepost.spool.layout import (
     segment_path,
     sync_directory,
 )
+from gatepost.spool.own import OWNER
 from gatepost.spool.replay import ACCEPTED, LOST, MESSAGES_ACCEPTED, MESSAGES_FINISHED, Replay, SegmentState
 from gatepost.spool.segment import Damage, Found, content_crc, read_record, scan_segment
 from gatepost.spool.spool import DamageReport, Recovery
 
 if TYPE_CHECKING:
     from gatepost.spool.embedded import JournalSpool
-
-OWN = "queue"
 
 
 def recover(spool: JournalSpool) -> Recovery:
@@ -56,7 +55,7 @@ def recover(spool: JournalSpool) -> Recovery:
         _recover_bodies(spool, leftovers)
         leftovers.remove()
         spool.log.start(last_number)
-        for number in [n for n, state in spool.segments.items() if state.owner in (OWN, "") and state.sealed < 0]:
+        for number in [n for n, state in spool.segments.items() if state.owner in (OWNER, "") and state.sealed < 0]:
             spool.seal(number, spool.segments[number].known_end)
         spool.commit()
     except OSError as error:
@@ -65,7 +64,7 @@ def recover(spool: JournalSpool) -> Recovery:
     result.deferred = sum(entry.place == IN_DEFERRED for entry in spool.entries.values())
     result.from_segments = result.live - result.deferred
     owners = {state.owner for state in spool.segments.values() if state.sealed < 0} | set(spool.bodies.values())
-    result.owners = sorted(owners - {OWN, ""})
+    result.owners = sorted(owners - {OWNER, ""})
     result.unreported = [entry.id for entry in spool.entries.values() if entry.unreported()]
     result.seconds = time.monotonic() - started
     return result
@@ -170,7 +169,7 @@ def _recover_segment(
     result.never_told += len(entries)
     result.torn_tails += torn
     result.damage += reports
-    if not state.live and (state.sealed >= 0 or state.owner in (OWN, "")):
+    if not state.live and (state.sealed >= 0 or state.owner in (OWNER, "")):
         del spool.segments[number]
         leftovers.add(segment_path(spool.root, number))
 
