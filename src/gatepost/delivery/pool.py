@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, cast
 
 from gatepost.config.schema import Delivery
 from gatepost.delivery.attempt import Verdict, is_stale, judge_problem, judge_transaction
@@ -22,7 +22,7 @@ from gatepost.delivery.mx import RouteFailure, Target, order
 from gatepost.delivery.work import Job, Work
 from gatepost.model import NextHopTrouble, Outcome, Result
 from gatepost.net.smtp_out import SmtpOut, build_timeouts
-from gatepost.smtp.client import ClientSettings, Problem, State
+from gatepost.smtp.client import ClientSettings, Problem, State, Transaction
 
 SUSPECT_S = 30.0  # a host that could not be reached comes last for this long
 HOLD_S = 1.0  # after a failure to open one more connection beside living ones
@@ -56,9 +56,9 @@ class Shared:
         self.opened = 0
         self.draining = False
 
-    def spawn(self, coroutine: object) -> None:
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """A task for something rare: opening a connection, resolving a next hop."""
-        task = asyncio.get_running_loop().create_task(coroutine)  # type: ignore[arg-type]
+        task = asyncio.get_running_loop().create_task(coroutine)
         self.tasks.add(task)
         task.add_done_callback(self._done)
 
@@ -289,7 +289,6 @@ class NextHopPool:
     def next_transaction(self, connection: SmtpOut) -> Work | None:
         """The next work for this connection; None sends it into `idle`, or keeps it from pipelining ahead."""
         opening = connection.note
-        shared = self._shared
         if opening.reserved is not None:
             work, opening.reserved = opening.reserved, None
         elif not self._queue or self._is_due(connection):
@@ -341,8 +340,9 @@ class NextHopPool:
         shared.free_slot()
         self.stir()
 
-    def finished(self, connection: SmtpOut, work: Work) -> None:
+    def finished(self, connection: SmtpOut, transaction: Transaction) -> None:
         """A transaction ended: outcomes, or another try."""
+        work = cast("Work", transaction)  # connections of this pool get nothing else
         if work.problem is not None and work.reused and not work.retried and is_stale(work):
             fresh = work.again()
             fresh.retried = True
