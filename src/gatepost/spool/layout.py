@@ -104,7 +104,7 @@ def put_aside(root: str, name: str, fd: int, offset: int, end: int) -> str:
 
 def lock_spool(root: str) -> int:
     """Take the spool for this process, or raise SpoolRefused; the lock goes with the descriptor returned."""
-    fd = os.open(f"{root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = os.open(f"{root}/lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

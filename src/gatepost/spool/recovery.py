@@ -70,8 +70,11 @@ def recover(spool: JournalSpool) -> Recovery:
     return result
 
 
-def replay_journal(root: str, result: Recovery) -> tuple[Replay, int]:
-    """Replay the newest file with a whole snapshot, and the files after it; and the number of the last file there is."""
+def replay_journal(root: str, result: Recovery, keep: bool = True) -> tuple[Replay, int]:
+    """Replay the newest file with a whole snapshot, and the files after it; and the number of the last file there is.
+
+    Damage goes to `result`, and, if `keep`, to damaged/.
+    """
     numbers = numbered(root, "journal", JOURNAL_NAME)
     grades = {number: _grade_snapshot(root, number) for number in numbers}
     base = max(numbers, key=lambda number: (grades[number], number if grades[number] else -number), default=0)
@@ -88,7 +91,7 @@ def replay_journal(root: str, result: Recovery) -> tuple[Replay, int]:
                     result.torn_tails += 1
                     continue
                 name = f"journal-{number:08d}-{gap.offset}.bin"
-                kept_as = put_aside(root, name, file.fileno(), gap.offset, gap.end)
+                kept_as = put_aside(root, name, file.fileno(), gap.offset, gap.end) if keep else ""
                 result.damage.append(DamageReport(f"{path} at {gap.offset}", "lines of the journal", kept_as))
     if replay.unknown:
         result.damage.append(DamageReport(f"{root}/journal", f"{replay.unknown} lines of an unknown form"))
@@ -101,7 +104,7 @@ def _grade_snapshot(root: str, number: int) -> int:
     grade = 2
     with open(journal_path(root, number), "rb") as file:
         for line in read_lines(file.read()):
-            if type(line) is Gap:
+            if isinstance(line, Gap):
                 grade = 1
             elif line[0] == Kind.END:
                 return grade

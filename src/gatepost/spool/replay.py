@@ -90,7 +90,7 @@ class Replay:
         gaps = []
         skipped = () if base else (Kind.BEGIN, Kind.END, Kind.ENTRY)
         for line in lines:
-            if type(line) is Gap:
+            if isinstance(line, Gap):
                 gaps.append(line)
                 continue
             kind = line[0]
