@@ -34,7 +34,8 @@ from gatepost.smtp.reply import (
     Reply,
 )
 
-# A parser takes the value (None: none given) and the limit on a message, and returns what it means or the refusal.
+# A parser takes the value (None: none given; else any octets but space and controls of a line end, empty too) and the limit
+# on a message, and returns what it means or the refusal.
 Value = int | str | bool | bytes
 ParameterParser = Callable[[bytes | None, int], Value | Reply]
 Parameters = dict[str, Value]
@@ -122,17 +123,15 @@ def parse_parameters(raw: bytes, table: Mapping[bytes, ParameterParser], max_mes
     for item in raw.split(b" "):
         if not item:
             continue
-        match = _PARAMETER(item)
-        if match is None:
-            return BAD_PARAMETER
-        keyword = match[1].upper()
+        keyword, equals, given = item.partition(b"=")
+        keyword = keyword.upper()
         parser = table.get(keyword)
         if parser is None:
-            return UNKNOWN_PARAMETER
+            return UNKNOWN_PARAMETER if _PARAMETER(item) is not None else BAD_PARAMETER
         name = keyword.decode("ascii")
         if name in parameters:
             return REPEATED_PARAMETER
-        value = parser(match[2], max_message_bytes)
+        value = parser(given if equals else None, max_message_bytes)
         if isinstance(value, Reply):
             return value
         parameters[name] = value

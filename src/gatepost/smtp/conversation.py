@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gatepost.smtp import reply as replies
-from gatepost.smtp.data import Content
+from gatepost.smtp.data import Content, find_fault
 from gatepost.smtp.events import Event, Hello, Reset, Violation, excerpt
-from gatepost.smtp.reply import Reply
+from gatepost.smtp.reply import RENDERED, Reply
 from gatepost.smtp.settings import ServerSettings
 from gatepost.smtp.transaction import Chunk, State, Transaction, Waiting
 
+TLS_RECORD = b"\x16\x03"  # how a TLS client begins
 GREETING, HELLO, READY, MAIL, RCPT, DATA, BDAT, CHUNK, CLOSED = (int(state) for state in State)
 
 if TYPE_CHECKING:
@@ -170,20 +171,42 @@ class Conversation:
         else:
             self._at = end
 
+    def _keep_partial_line(self) -> Event | None:
+        """No line end yet: wait for it; drop what is too long already, for a long line is one line."""
+        partial = bytes(self._input[self._at :])
+        if not self._commands and partial.startswith(TLS_RECORD):
+            return self._violate("tls", replies.NOT_SMTP, partial, close=True)
+        if len(partial) > self.settings.max_command_bytes or (self._long_line is not None and len(partial) > 1):
+            keep = 1 if partial[-1:] == b"\r" else 0
+            fault = find_fault(partial[: len(partial) - keep])
+            self._long_line = self._long_line or (fault[0] if fault is not None else "")
+            self._consume(len(self._input) - keep)
+        return None
+
     # --- replies and the end ----------------------------------------------------------------------------------------
 
     def _put(self, reply: Reply) -> None:
         """Queue a reply; a negative one carries the session id, by which the log has the cause."""
-        wire = reply.wire()
+        wire = RENDERED.get(reply) or reply.wire()
         if reply.code >= 400 and self.session_id:
             wire = b"%s (%s)\r\n" % (wire[:-2], self.session_id.encode("ascii", "replace"))
-        self._write(wire)
+        if self._output is None:
+            self._output = [wire]
+        else:
+            self._output.append(wire)
 
     def _write(self, wire: bytes) -> None:
         if self._output is None:
             self._output = [wire]
         else:
             self._output.append(wire)
+
+    def _next_queued(self) -> Event | None:
+        if self._events is None:
+            return None
+        event = self._events.pop(0)
+        self._events = self._events or None
+        return event
 
     def _later(self, event: Event) -> None:
         if self._events is None:

@@ -26,7 +26,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 
     def wire(self) -> bytes:
         """The reply as it is sent, each line with its CRLF."""
-        return _CONSTANTS.get(self) or _render(self)
+        return RENDERED.get(self) or _render(self)
 
     @property
     def is_positive(self) -> bool:
@@ -39,7 +39,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
         return f"{self.code // 100}.{self.detail}" if self.detail else ""
 
 
-_CONSTANTS: dict[Reply, bytes] = {}
+RENDERED: dict[Reply, bytes] = {}  # of the constants, by value
 
 
 def _render(reply: Reply) -> bytes:
@@ -59,7 +59,7 @@ def _render(reply: Reply) -> bytes:
 def constant(code: int, detail: str, text: str) -> Reply:
     """A reply that is rendered once, now; for the fixed replies of a program, of which there are few."""
     reply = Reply(code, detail, text)
-    _CONSTANTS[reply] = _render(reply)
+    RENDERED[reply] = _render(reply)
     return reply
 
 

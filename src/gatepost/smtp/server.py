@@ -12,6 +12,7 @@ Which verb is legal when is the table VERBS, at the end.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -26,6 +27,7 @@ from gatepost.smtp.conversation import (
     MAIL,
     RCPT,
     READY,
+    TLS_RECORD,
     Conversation,
 )
 from gatepost.smtp.data import Content, find_fault
@@ -34,19 +36,24 @@ from gatepost.smtp.reply import Reply
 from gatepost.smtp.settings import ServerSettings
 from gatepost.smtp.transaction import Chunk, Refusal, State, Transaction, Waiting, find_excess
 
+if TYPE_CHECKING:
+    from gatepost.model import Address
+
 __all__ = [
     "Body", "Data", "Event", "Hello", "Mail", "Quit", "Rcpt", "Reply", "Reset", "ServerSession", "ServerSettings",
     "State", "Violation", "Waiting",
 ]  # fmt: skip
 
+TAKES_TEXT = GREETING | DATA | CHUNK  # whatever comes is not a command line
 ANY = HELLO | READY | MAIL | RCPT | BDAT
+
+ENDS_VERB = (b" ", b"")
 
 ENDS_GROUP = 1  # nothing may follow before the reply, whatever was announced (RFC 2920 3.1)
 ONE_BY_ONE = 2  # nothing may follow before the reply unless PIPELINING was announced
 IDLE = 4  # does not bring a message nearer
 BARE = 8  # takes no argument
 
-_TLS_RECORD = b"\x16\x03"
 _KINDS = {"3.4": "size", "5.4": "parameter", "1.7": "path", "1.3": "path", "6.7": "path", "5.2": "syntax"}
 
 
@@ -72,15 +79,13 @@ class ServerSession(Conversation):
     def next_event(self) -> Event | None:
         """The next event; None if more input is needed, or an event is unanswered."""
         if self._events is not None:
-            event = self._events.pop(0)
-            self._events = self._events or None
-            return event
+            return self._next_queued()
         if self._pending is not None:
             return None
         while self._input or self._state == CHUNK:
-            if self._state & (GREETING | DATA | CHUNK):
+            if self._state & TAKES_TEXT:
                 event = self._read_content()
-                if event is not None or self._state & (GREETING | DATA | CHUNK):
+                if event is not None or self._state & TAKES_TEXT:
                     return event
                 continue
             data = self._input
@@ -88,12 +93,15 @@ class ServerSession(Conversation):
             if not end:
                 return self._keep_partial_line()
             line = bytes(data[self._at : end])
-            size = end - self._at
-            self._consume(end)
+            if end == len(data):
+                self._input = b""
+                self._at = 0
+            else:
+                self._at = end
             if (
-                line.find(b"\r") != size - 2
+                line.find(b"\r") != len(line) - 2
                 or b"\0" in line
-                or size > self.settings.max_command_bytes
+                or len(line) > self.settings.max_command_bytes
                 or self._long_line is not None
             ):
                 event = self._unusual_line(line)
@@ -120,21 +128,9 @@ class ServerSession(Conversation):
 
     # --- lines ------------------------------------------------------------------------------------------------------
 
-    def _keep_partial_line(self) -> Event | None:
-        """No line end yet: wait for it; drop what is too long already, for a long line is one line."""
-        partial = bytes(self._input[self._at :])
-        if not self._commands and partial.startswith(_TLS_RECORD):
-            return self._violate("tls", replies.NOT_SMTP, partial, close=True)
-        if len(partial) > self.settings.max_command_bytes or (self._long_line is not None and len(partial) > 1):
-            keep = 1 if partial[-1:] == b"\r" else 0
-            fault = find_fault(partial[: len(partial) - keep])
-            self._long_line = self._long_line or (fault[0] if fault is not None else "")
-            self._consume(len(self._input) - keep)
-        return None
-
     def _unusual_line(self, line: bytes) -> Event | None:
         """A line that is too long, or has a CR, LF or NUL that it must not have."""
-        if not self._commands and line.startswith(_TLS_RECORD):
+        if not self._commands and line.startswith(TLS_RECORD):
             return self._violate("tls", replies.NOT_SMTP, line, close=True)
         is_long = self._long_line is not None or len(line) > self.settings.max_command_bytes
         found = find_fault(line)
@@ -157,11 +153,7 @@ class ServerSession(Conversation):
         if self._commands > settings.max_commands:
             return self._violate("limit", replies.TOO_MANY_COMMANDS, line, close=True)
         row = VERBS.get(line[:4].upper())
-        if (
-            row is None
-            or (line[row.length : row.length + 1] or b" ") != b" "
-            or line[4 : row.length].upper() != row.tail
-        ):
+        if row is None or (not row.is_verb_of(line) if row.is_unusual else line[4:5] not in ENDS_VERB):
             return self._unknown(line)
         flags = row.flags
         if self._input and flags & (ENDS_GROUP if self.esmtp and settings.pipelining else ENDS_GROUP | ONE_BY_ONE):
@@ -208,7 +200,7 @@ class ServerSession(Conversation):
         if self._transactions >= settings.max_transactions:
             return self._violate("limit", replies.TOO_MANY_TRANSACTIONS, line, close=True)
         command = parse_mail(line, settings.offer.mail if self.esmtp else {}, settings.max_message_bytes)
-        if type(command) is Reply:
+        if isinstance(command, Reply):
             return self._violate(_KINDS[command.detail], command, line)
         parameters = command.parameters
         smtputf8 = "SMTPUTF8" in parameters
@@ -216,8 +208,8 @@ class ServerSession(Conversation):
         self._pending = ServerSession._answer_mail
         if not parameters:
             return Mail(command.path, 0, "7BIT", False, parameters)
-        size, body = parameters.get("SIZE", 0), parameters.get("BODY", "7BIT")
-        return Mail(command.path, size, body, smtputf8, parameters)
+        size_bytes = cast("int", parameters.get("SIZE", 0))
+        return Mail(command.path, size_bytes, cast("str", parameters.get("BODY", "7BIT")), smtputf8, parameters)
 
     def _answer_mail(self, reply: Reply | None) -> None:
         if reply is None or reply.is_positive:
@@ -231,6 +223,7 @@ class ServerSession(Conversation):
     def _rcpt(self, line: bytes) -> Event | None:
         settings = self.settings
         transaction = self._transaction
+        assert transaction is not None  # the table sees to that
         if transaction.accepted >= settings.max_recipients:
             self._put(replies.TOO_MANY_RECIPIENTS)  # not an error: the client sends the rest in the next message
             return Violation("recipients", replies.TOO_MANY_RECIPIENTS, excerpt(line))
@@ -240,13 +233,14 @@ class ServerSession(Conversation):
             settings.max_message_bytes,
             smtputf8=transaction.smtputf8,
         )
-        if type(command) is Reply:
+        if isinstance(command, Reply):
             return self._violate(_KINDS[command.detail], command, line)
         self._pending = ServerSession._answer_rcpt
-        return Rcpt(command.path, command.parameters)
+        return Rcpt(cast("Address", command.path), command.parameters)
 
     def _answer_rcpt(self, reply: Reply | None) -> None:
         transaction = self._transaction
+        assert transaction is not None
         if reply is None or reply.is_positive:
             transaction.accepted += 1
             self._state = RCPT
@@ -268,7 +262,7 @@ class ServerSession(Conversation):
             if self._give_up():
                 self._later(Reset())
         elif self._input:
-            self._later(self._violate("pipelining", replies.BAD_PIPELINING, self._input, close=True))
+            self._later(self._violate("pipelining", replies.BAD_PIPELINING, bytes(self._input), close=True))
         else:
             self._state = DATA
             self._put(replies.START_DATA)
@@ -298,6 +292,7 @@ class ServerSession(Conversation):
         return None
 
     def _answer_bdat(self, reply: Reply | None) -> None:
+        assert self._chunk is not None
         if reply is not None and not reply.is_positive:
             self._chunk.refusal = "", reply
 
@@ -344,13 +339,14 @@ class ServerSession(Conversation):
         return self._violate("http", replies.NOT_SMTP, line, close=True)
 
     def _unknown(self, line: bytes) -> Event:
-        if self._commands == 1 and line.startswith(_TLS_RECORD):
+        if self._commands == 1 and line.startswith(TLS_RECORD):
             return self._violate("tls", replies.NOT_SMTP, line, close=True)
         return self._violate("unknown", replies.UNKNOWN_COMMAND, line)
 
     # --- text of the message ----------------------------------------------------------------------------------------
 
     def _begin_content(self) -> None:
+        assert self._transaction is not None
         self._transaction.content = Content(self.settings.max_line_bytes, repair=self.settings.repair)
 
     def _read_content(self) -> Event | None:
@@ -362,15 +358,15 @@ class ServerSession(Conversation):
 
     def _early_talker(self) -> Violation:
         octets = bytes(self._input)
-        if octets.startswith(_TLS_RECORD):
+        if octets.startswith(TLS_RECORD):
             return self._violate("tls", replies.NOT_SMTP, octets, close=True)
         return self._violate("early-talker", replies.EARLY_TALKER, octets, close=True)
 
     def _read_data(self) -> Event | None:
         settings = self.settings
-        content = self._transaction.content
+        content = self._content
         block = self._input
-        if self._at or type(block) is bytearray:
+        if self._at or not isinstance(block, bytes):
             block = bytes(block[self._at :])
         octets, rest = content.feed(block)
         if rest < 0 or rest == len(block):
@@ -393,6 +389,7 @@ class ServerSession(Conversation):
 
     def _read_chunk(self) -> Event | None:
         chunk = self._chunk
+        assert chunk is not None
         take = min(chunk.left, len(self._input) - self._at)
         if not take and chunk.left:
             return None
@@ -402,7 +399,7 @@ class ServerSession(Conversation):
         done = not chunk.left
         octets = b""
         if chunk.refusal is None:
-            content = self._transaction.content
+            content = self._content
             octets = content.feed_chunk(block, last=done and chunk.last)
             if content.fault is not None:
                 return self._violate(content.fault[0], replies.BARE_IN_MESSAGE, content.fault[1], close=True)
@@ -421,6 +418,7 @@ class ServerSession(Conversation):
 
     def _end_refused_chunk(self, chunk: Chunk) -> Event | None:
         """The octets were swallowed (RFC 3030 2): now the reply. The message, if there is one, is given up."""
+        assert chunk.refusal is not None
         kind, reply = chunk.refusal
         self._chunk = None
         self._state = chunk.resume
@@ -431,7 +429,7 @@ class ServerSession(Conversation):
         self._refuse(reply)
         if self._give_up():
             self._later(Reset())
-        return None
+        return self._next_queued()
 
     def _refuse_message(self, refusal: Refusal) -> Event:
         self._give_up()
@@ -448,7 +446,11 @@ class Verb(msgspec.Struct, frozen=True):
     handler: Callable[[ServerSession, bytes], Event | None]
     elsewhere: dict[int, Reply]
     length: int
-    tail: bytes  # of the name, behind the four octets by which it is found
+    is_unusual: bool  # the name is not just the four octets by which the row is found
+
+    def is_verb_of(self, line: bytes) -> bool:
+        """Whether the line begins with this verb, all of it."""
+        return line[: self.length].upper() == self.name and line[self.length : self.length + 1] in ENDS_VERB
 
 
 _ELSEWHERE = {
@@ -485,7 +487,7 @@ VERBS: dict[bytes, Verb] = {
         handler,
         _ELSEWHERE | {MAIL: replies.NO_RECIPIENTS} if name == b"DATA" else _ELSEWHERE,
         len(name),
-        name[4:],
+        len(name) != 4,
     )
     for name, states, flags, handler in _ROWS
 }

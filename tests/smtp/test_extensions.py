@@ -1,0 +1,54 @@
+"""The table of extensions: what is announced, and that what is not announced does not exist."""
+
+from __future__ import annotations
+
+import pytest
+
+from gatepost.config.schema import Config, Smtp
+from gatepost.smtp.extensions import EXTENSIONS
+from gatepost.smtp.server import VERBS
+from gatepost.smtp.settings import ServerSettings
+
+
+def keywords(settings: ServerSettings) -> list[str]:
+    return [line[4:].split(" ")[0] for line in settings.offer.ehlo.decode().splitlines()[1:]]
+
+
+def test_all_are_announced() -> None:
+    settings = ServerSettings(hostname="mx.example.test", max_message_bytes=77)
+    assert settings.offer.ehlo.startswith(b"250-mx.example.test\r\n250-PIPELINING\r\n250-SIZE 77\r\n")
+    assert keywords(settings) == [row.keyword for row in EXTENSIONS]
+
+
+@pytest.mark.parametrize("row", [row for row in EXTENSIONS if row.setting], ids=lambda row: row.keyword)
+def test_each_switch_takes_its_row_away(row) -> None:
+    settings = ServerSettings(hostname="mx.example.test", **{row.setting: False})
+    assert row.keyword not in keywords(settings)
+    assert not set(row.mail) & set(settings.offer.mail)
+    assert settings.offer.missing_verbs >= set(row.verbs)
+
+
+def test_smtputf8_needs_8bitmime() -> None:
+    assert "SMTPUTF8" not in keywords(ServerSettings(hostname="mx.example.test", eightbitmime=False))
+
+
+def test_verbs_of_extensions_have_a_row() -> None:
+    for row in EXTENSIONS:
+        for verb in row.verbs:
+            assert VERBS[verb[:4]].name == verb
+
+
+def test_settings_from_configuration() -> None:
+    smtp = Smtp(
+        banner_name="relay.example.test", max_message_bytes=1, max_recipients=2, max_command_bytes=3, max_line_bytes=4,
+        long_lines="refuse", max_header_bytes=5, max_received_hops=6, max_errors=7, max_commands=8, max_idle_commands=9,
+        max_transactions=10, pipelining=False, chunking=False, smtputf8=False, eightbitmime=False,
+    )  # fmt: skip
+    config = Config(hostname="mx.example.test", listen=[], spool="", domains={}, smtp=smtp)
+    assert ServerSettings.from_config(config, repair=True) == ServerSettings(
+        hostname="relay.example.test", max_message_bytes=1, max_recipients=2, max_command_bytes=3, max_line_bytes=4,
+        refuse_long_lines=True, max_header_bytes=5, max_received_hops=6, max_errors=7, max_commands=8, max_idle_commands=9,
+        max_transactions=10, pipelining=False, chunking=False, smtputf8=False, eightbitmime=False, repair=True,
+    )  # fmt: skip
+    plain = ServerSettings.from_config(Config(hostname="mx.example.test", listen=[], spool="", domains={}))
+    assert plain == ServerSettings(hostname="mx.example.test")
