@@ -80,7 +80,7 @@ class Violation(Event, frozen=True, gc=False):
     """For the log: the session refused something and has queued `reply`. `detail` is escaped, at most 200 characters.
 
     Kinds: "syntax", "unknown", "sequence", "disabled", "parameter", "path", "bare-cr", "bare-lf", "nul", "line-too-long",
-    "pipelining", "early-talker", "http", "tls", "size", "header", "hops", "long-line", "recipients", "limit", "timeout".
+    "pipelining", "early-talker", "http", "tls", "size", "header", "hops", "long-line", "recipients", "limit".
     """
 
     kind: str

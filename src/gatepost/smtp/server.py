@@ -12,7 +12,6 @@ Which verb is legal when is the table VERBS, at the end.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -35,9 +34,6 @@ from gatepost.smtp.events import Body, Data, Event, Hello, Mail, Quit, Rcpt, Res
 from gatepost.smtp.reply import Reply
 from gatepost.smtp.settings import ServerSettings
 from gatepost.smtp.transaction import Chunk, Refusal, State, Transaction, Waiting, find_excess
-
-if TYPE_CHECKING:
-    from gatepost.model import Address
 
 __all__ = [
     "Body", "Data", "Event", "Hello", "Mail", "Quit", "Rcpt", "Reply", "Reset", "ServerSession", "ServerSettings",
@@ -208,8 +204,8 @@ class ServerSession(Conversation):
         self._pending = ServerSession._answer_mail
         if not parameters:
             return Mail(command.path, 0, "7BIT", False, parameters)
-        size_bytes = cast("int", parameters.get("SIZE", 0))
-        return Mail(command.path, size_bytes, cast("str", parameters.get("BODY", "7BIT")), smtputf8, parameters)
+        size_bytes, body = parameters.get("SIZE", 0), parameters.get("BODY", "7BIT")
+        return Mail(command.path, size_bytes, body, smtputf8, parameters)  # type: ignore[arg-type]
 
     def _answer_mail(self, reply: Reply | None) -> None:
         if reply is None or reply.is_positive:
@@ -236,7 +232,7 @@ class ServerSession(Conversation):
         if isinstance(command, Reply):
             return self._violate(_KINDS[command.detail], command, line)
         self._pending = ServerSession._answer_rcpt
-        return Rcpt(cast("Address", command.path), command.parameters)
+        return Rcpt(command.path, command.parameters)  # type: ignore[arg-type]
 
     def _answer_rcpt(self, reply: Reply | None) -> None:
         transaction = self._transaction
@@ -364,7 +360,9 @@ class ServerSession(Conversation):
 
     def _read_data(self) -> Event | None:
         settings = self.settings
-        content = self._content
+        transaction = self._transaction
+        assert transaction is not None and transaction.content is not None
+        content = transaction.content
         block = self._input
         if self._at or not isinstance(block, bytes):
             block = bytes(block[self._at :])
