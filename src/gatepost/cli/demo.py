@@ -101,7 +101,15 @@ def _message(port: int, to: str, subject: str) -> list[str]:
     talk.say(f"RCPT TO:<{to}>", 250)
     talk.say("DATA", 354)
     talk.say_text(
-        ["From: carol@example.net", f"To: {to}", f"Subject: {subject}", "", "Hello from outside.", "..a line with a dot"], 250
+        [
+            "From: carol@example.net",
+            f"To: {to}",
+            f"Subject: {subject}",
+            "",
+            "Hello from outside.",
+            "..a line with a dot",
+        ],
+        250,
     )
     return talk.end()
 
@@ -131,7 +139,11 @@ def demo(as_json: bool) -> None:
     lines = []
     for number, (title, transcript) in enumerate(exchanges, 1):
         lines += [f"{number}. {title}", *(f"   {line}" for line in transcript), ""]
-    emit({"exchanges": [{"title": t, "transcript": s} for t, s in exchanges], "ledger": ledger}, as_json, lines + ledger_lines(ledger))
+    emit(
+        {"exchanges": [{"title": t, "transcript": s} for t, s in exchanges], "ledger": ledger},
+        as_json,
+        lines + ledger_lines(ledger),
+    )
     if ledger["accepted"] != sum(ledger[key] for key in ("delivered", "bounced", "expired", "discarded", "queued")):
         sys.exit(1)
 
@@ -164,10 +176,16 @@ def _exchange(config: Config, port: int, inside: InsideServer) -> list[tuple[str
         )
     )
     shown.append(
-        ("Refused: a recipient who does not exist", _refused(port, "MAIL FROM:<carol@example.net>", "nobody@example.test", 250, 550))
+        (
+            "Refused: a recipient who does not exist",
+            _refused(port, "MAIL FROM:<carol@example.net>", "nobody@example.test", 250, 550),
+        )
     )
     shown.append(
-        ("Refused: a message that is too large", _refused(port, f"MAIL FROM:<carol@example.net> SIZE={MAX_MESSAGE_BYTES * 10}", "", 552, 0))
+        (
+            "Refused: a message that is too large",
+            _refused(port, f"MAIL FROM:<carol@example.net> SIZE={MAX_MESSAGE_BYTES * 10}", "", 552, 0),
+        )
     )
     inside.stop()
     transcript = _message(port, "bob@example.test", "while the inside server is down")
@@ -176,7 +194,12 @@ def _exchange(config: Config, port: int, inside: InsideServer) -> list[tuple[str
     inside.wait_for(2, DELIVERY_WAIT_S)
     _wait_until_empty(config)
     title = "Kept: the inside server is down, then up again"
-    shown.append((title, [*transcript, f"-- inside server down, in the queue: {queued}", "-- inside server up", *inside.summary()]))
+    shown.append(
+        (
+            title,
+            [*transcript, f"-- inside server down, in the queue: {queued}", "-- inside server up", *inside.summary()],
+        )
+    )
     return shown
 
 
@@ -211,7 +234,9 @@ def _running(config_path: str, directory: str) -> Iterator[None]:
     """The gateway as a process of its own, as `gatepost run` starts it."""
     with open(os.path.join(directory, "stderr.log"), "wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-m", "gatepost", "run", "--config", config_path], stdout=subprocess.PIPE, stderr=errors
+            [sys.executable, "-I", "-m", "gatepost", "run", "--config", config_path],
+            stdout=subprocess.PIPE,
+            stderr=errors,
         )
     assert process.stdout is not None
     try:

@@ -16,7 +16,11 @@ def ledger_lines(ledger: dict[str, int]) -> list[str]:
     total = sum(ledger[part] for part in _PARTS)
     lines = [f"{'accepted':<12}{ledger['accepted']:>12}  recipients"]
     lines += [f"  {part:<10}{ledger[part]:>12}" for part in _PARTS]
-    lines += [f"  {name.removeprefix('messages_'):<10}{ledger[name]:>12}  messages" for name in ledger if name.startswith("messages_")]
+    lines += [
+        f"  {name.removeprefix('messages_'):<10}{ledger[name]:>12}  messages"
+        for name in ledger
+        if name.startswith("messages_")
+    ]
     sign = "=" if total == ledger["accepted"] else "is NOT"
     lines.append(f"accepted {ledger['accepted']} {sign} {' + '.join(f'{part} {ledger[part]}' for part in _PARTS)}")
     return lines

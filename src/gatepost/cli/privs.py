@@ -92,7 +92,8 @@ def _lines(report: RoleReport) -> list[str]:
             f"  kernel    uid {facts.uids[1]}, gid {facts.gids[1]}, groups {facts.groups or 'none'}, root {facts.root or '(not readable)'}",
             f"            capabilities {capabilities.lstrip('0') or 'none'}, no_new_privs {'yes' if facts.no_new_privs else 'no'}, "
             f"seccomp {facts.seccomp}, {facts.threads} threads, {facts.rss_bytes // 1024} KiB",
-            "            descriptors " + ", ".join(f"{count} {kind}" for kind, count in sorted(count_kinds(facts).items())),
+            "            descriptors "
+            + ", ".join(f"{count} {kind}" for kind, count in sorted(count_kinds(facts).items())),
         ]
         lines += [f"            not readable: {item}" for item in facts.unreadable]
     lines.append(f"  declared  {report.declared}")

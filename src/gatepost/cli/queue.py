@@ -26,7 +26,9 @@ def queue() -> None:
 @click.option("--limit", default=1000, show_default=True, help="Show at most so many messages.")
 @click.option("--next-hop", metavar="HOP", help="Only messages that wait for this next hop.")
 @click.option("--recipient", metavar="ADDRESS|DOMAIN", help="Only messages to this address or domain.")
-@click.option("--from", "reverse_path", metavar="ADDRESS", help="Only messages with this reverse-path; '' is the null one.")
+@click.option(
+    "--from", "reverse_path", metavar="ADDRESS", help="Only messages with this reverse-path; '' is the null one."
+)
 def list_messages(
     config_path: str, as_json: bool, limit: int, next_hop: str | None, recipient: str | None, reverse_path: str | None
 ) -> None:
@@ -88,7 +90,9 @@ def _selection(command: Any) -> Any:
     return click.option("--all", "all_messages", is_flag=True, help="All messages in the queue.")(command)
 
 
-def _act(config_path: str, as_json: bool, verb: str, ids: tuple[str, ...], all_messages: bool, done: str, **more: Any) -> None:
+def _act(
+    config_path: str, as_json: bool, verb: str, ids: tuple[str, ...], all_messages: bool, done: str, **more: Any
+) -> None:
     if not ids and not all_messages and not any(more.values()):
         raise click.UsageError("name messages by ID, or say --all")
     answer = ask_or_exit(config_path, verb, ids=list(ids), all=all_messages, **more)

@@ -256,9 +256,32 @@ class Answer(Message):
 
 
 Any = (
-    Start | Ready | Serving | Fatal | Link | LinkLost | PeerGone | Drain | Reconfigure | Reload | ReloadDone
-    | NeedSegment | SegmentOpened | SegmentSealed | NeedBodyFiles | BodyFilesOpened | BodyFileUnused | Holding | Accepted | SpoolHealth
-    | SourceShared | SourceGone | Attempt | AttemptDone
-    | Lookup | LookupDone
-    | Ask | Answer
+    Start
+    | Ready
+    | Serving
+    | Fatal
+    | Link
+    | LinkLost
+    | PeerGone
+    | Drain
+    | Reconfigure
+    | Reload
+    | ReloadDone
+    | NeedSegment
+    | SegmentOpened
+    | SegmentSealed
+    | NeedBodyFiles
+    | BodyFilesOpened
+    | BodyFileUnused
+    | Holding
+    | Accepted
+    | SpoolHealth
+    | SourceShared
+    | SourceGone
+    | Attempt
+    | AttemptDone
+    | Lookup
+    | LookupDone
+    | Ask
+    | Answer
 )

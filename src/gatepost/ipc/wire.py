@@ -136,7 +136,18 @@ class PacketReader:
 class Channel:
     """A link to one peer on an event loop. `post` is cheap; what was posted in one loop iteration goes in one send."""
 
-    __slots__ = ("_accepts", "_blocked", "_loop", "_on_lost", "_on_message", "_out", "_reader", "_scheduled", "_sock", "peer")
+    __slots__ = (
+        "_accepts",
+        "_blocked",
+        "_loop",
+        "_on_lost",
+        "_on_message",
+        "_out",
+        "_reader",
+        "_scheduled",
+        "_sock",
+        "peer",
+    )
 
     def __init__(
         self,

@@ -107,7 +107,9 @@ class SmtpIn(asyncio.Protocol):
         if transaction is not None and not transaction.is_committing:
             self._give_up_transaction()
         if self.address:
-            self.host.closed(self, "lost" if not self.is_ending and self.session and not self.session.closing else "end")
+            self.host.closed(
+                self, "lost" if not self.is_ending and self.session and not self.session.closing else "end"
+            )
 
     def pause_writing(self) -> None:
         """The client does not read: do not read either."""

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 
+from gatepost.config.encoded import encode_config
 from gatepost.config.schema import Config
 from gatepost.config.users import role_ids
 from gatepost.events import open_output
@@ -38,7 +39,9 @@ class Ground:
     def prepare(self) -> None:
         config = self._config
         queue_uid, queue_gid, _ = self._ids["queue"]
-        prepare_spool(config.spool, queue_uid=queue_uid, queue_gid=queue_gid, allow_volatile=config.queue.allow_volatile)
+        prepare_spool(
+            config.spool, queue_uid=queue_uid, queue_gid=queue_gid, allow_volatile=config.queue.allow_volatile
+        )
         run = os.path.join(config.spool, "run")
         _make_directory(run, 0o755)
         _make_directory(os.path.join(run, "empty"), 0o555)
@@ -57,7 +60,7 @@ class Ground:
         if old != 2:
             os.close(old)
 
-    def start_message(self, placement: Placement, config: Config, encoded: bytes) -> tuple[Start, list[int]]:
+    def start_message(self, placement: Placement, config: Config) -> tuple[Start, list[int]]:
         """The Start of a role and the descriptors that go with it: event log first, then what its row names."""
         uid, gid, _ = self._ids[placement.role]
         root = root_of(config, placement.role, placement.instance)
@@ -75,7 +78,7 @@ class Ground:
             role=placement.role,
             instance=placement.instance,
             generation=placement.generation,
-            config=encoded,
+            config=encode_config(config, with_recipients=placement.role == "receiver"),
             root=root,
             uid=uid if self._as_root else -1,
             gid=gid if self._as_root else -1,

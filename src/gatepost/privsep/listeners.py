@@ -80,7 +80,9 @@ def _bind(address: str) -> socket.socket:
         ) from error
     except OSError as error:
         sock.close()
-        raise ListenError(f"cannot listen on {address}: {error.strerror}; is another mail server running there?") from error
+        raise ListenError(
+            f"cannot listen on {address}: {error.strerror}; is another mail server running there?"
+        ) from error
     return sock
 
 

@@ -23,7 +23,9 @@ class Placement:
 def maildir_roots(config: Config) -> list[str]:
     """The distinct directories that Maildir next hops deliver below, in a stable order."""
     hops = [hop for domain in config.domains.values() for hop in domain.next_hop] + list(config.relay.next_hop)
-    return sorted({fixed_part(hop.path) for text in hops if text != "mx" for hop in parse_next_hop(text) if hop.kind == "maildir"})
+    return sorted(
+        {fixed_part(hop.path) for text in hops if text != "mx" for hop in parse_next_hop(text) if hop.kind == "maildir"}
+    )
 
 
 def fixed_part(path: str) -> str:

@@ -21,7 +21,9 @@ from gatepost.privsep.rights import (
 )
 
 _ORDINARY = BASE | READ_WRITE | THREADS
-_LINKS = frozenset({"unix-seqpacket", "file-append", "file-write", "terminal"})  # links to peers, event log, standard error
+_LINKS = frozenset(
+    {"unix-seqpacket", "file-append", "file-write", "terminal"}
+)  # links to peers, event log, standard error
 
 FROM_SUPERVISOR = frozenset({m.Link, m.Drain})
 

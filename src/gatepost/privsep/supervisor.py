@@ -20,7 +20,9 @@ from itertools import count
 
 import msgspec
 
-from gatepost.config.load import ConfigErrors, encode_config, load_config
+from gatepost.config.encoded import encode_config
+from gatepost.config.errors import ConfigErrors
+from gatepost.config.load import load_config
 from gatepost.config.schema import Config
 from gatepost.events import EventLog
 from gatepost.ipc import messages as m
@@ -32,7 +34,9 @@ from gatepost.privsep.listeners import ListenError
 from gatepost.privsep.plan import Placement, are_wired, changes_needing_restart, placements
 from gatepost.privsep.wiring import make_link
 
-START_LIMIT_S = 60.0  # a role that is not ready by then is killed and counted as dead; recovery of a spool is part of it
+START_LIMIT_S = (
+    60.0  # a role that is not ready by then is killed and counted as dead; recovery of a spool is part of it
+)
 SESSIONS_END_S = 20.0  # SIGTERM: sessions in the middle of a message get this long
 ROLES_END_S = 20.0
 GENERATION_END_S = 600.0  # reload: the old generation's sessions may go on for this long
@@ -101,7 +105,7 @@ class Supervisor:
             return
         self._children[child.key] = child
         self._selector.register(child.fileno(), selectors.EVENT_READ, child)
-        start, descriptors = self._ground.start_message(placement, self._config, encode_config(self._config))
+        start, descriptors = self._ground.start_message(placement, self._config)
         if placement.role == "queue":
             start.extra["receivers"] = " ".join(
                 f"receiver/{c.instance}/{c.generation}/{c.pid}" for c in self._children.values() if c.role == "receiver"
@@ -263,7 +267,9 @@ class Supervisor:
         if self._stopping:
             self._continue_stopping()
         elif self._pending_reload is not None and child.generation == self._pending_reload.generation:
-            self._abandon_reload([f"{child.name} of the new generation did not start: {restart.explain_status(status)}"])
+            self._abandon_reload(
+                [f"{child.name} of the new generation did not start: {restart.explain_status(status)}"]
+            )
         elif child.generation == self._generation or child.role == "queue":
             if was_starting and not self._announced and self._restarts.is_hopeless(child.name):
                 self._fail_start(f"{child.name} cannot be started: {restart.explain_status(status)}")
@@ -291,9 +297,7 @@ class Supervisor:
                 self._start(placement)
 
     def _on_fatal(self, child: Child, message: m.Fatal) -> None:
-        self._log.event(
-            "role_fatal", name=child.role, number=child.instance, why=message.reason, advice=message.advice
-        )
+        self._log.event("role_fatal", name=child.role, number=child.instance, why=message.reason, advice=message.advice)
         if not self._announced:
             self._fail_start(f"{child.name}: {message.reason}" + (f"\n  {message.advice}" if message.advice else ""))
 
@@ -330,7 +334,11 @@ class Supervisor:
     def _drain(self, child: Child, limit_s: float, *, end_sessions: bool) -> None:
         if child.state is State.DRAINING and not end_sessions:
             return
-        if child.state is State.DRAINING and child.kill_at_s is not None and child.kill_at_s <= time.monotonic() + limit_s:
+        if (
+            child.state is State.DRAINING
+            and child.kill_at_s is not None
+            and child.kill_at_s <= time.monotonic() + limit_s
+        ):
             return
         child.state = State.DRAINING
         child.kill_at_s = time.monotonic() + limit_s + KILL_AFTER_S
@@ -381,7 +389,9 @@ class Supervisor:
         self._generation = pending.generation
         for child in self._children.values():
             if child.role == "queue":
-                child.send(m.Reconfigure(encode_config(self._config)), [self._ground.event_descriptor])
+                child.send(
+                    m.Reconfigure(encode_config(self._config, with_recipients=False)), [self._ground.event_descriptor]
+                )
         self._log = EventLog(self._ground.event_descriptor, "supervisor", 0)
         for child in new:
             self._link_all(child)

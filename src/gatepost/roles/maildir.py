@@ -16,9 +16,5 @@ class MaildirDeliverer(Delivering):
 
     def begin(self) -> None:
         self.engine = MaildirEngine(
-            root=self.start.root,
-            hostname=self.config.hostname,
-            read=self.read,
-            done=self.attempt_done,
-            loop=self.loop,
+            self.config, root=".", prefix=self.start.root, read=self.read, done=self.attempt_done, event=self.event
         )

@@ -77,7 +77,7 @@ class Notices:
         for next_hop in {envelope.recipients[index].next_hop for index in expired}:
             queue.scheduler.remove(entry.id, next_hop)
         for index in expired:
-            last = (entry.last or {}).get(index)
+            last = entry.last_of(index)
             queue.event(
                 "expired",
                 id=entry.id,
@@ -96,7 +96,7 @@ class Notices:
         queue = self._queue
         rows = []
         for index in entry.waiting():
-            outcome = (entry.last or {}).get(index)
+            outcome = entry.last_of(index)
             if outcome is None:  # never attempted: its next hop is down
                 reason = queue.scheduler.reason(envelope.recipients[index].next_hop) or "its next hop does not answer"
                 outcome = Outcome(index, Result.DEFERRED, "connect", 0, "4.4.1", reason)
@@ -121,7 +121,9 @@ class Notices:
         """The content is not what was stored: nobody may get it, and the sender is told."""
         queue = self._queue
         pending = list(entry.waiting())
-        outcomes = [Outcome(index, Result.FAILED, "spool", 0, "5.3.0", f"message damaged: {reason}") for index in pending]
+        outcomes = [
+            Outcome(index, Result.FAILED, "spool", 0, "5.3.0", f"message damaged: {reason}") for index in pending
+        ]
         queue.spool.record(entry, outcomes, 0.0)
         queue.unschedule(entry)
         queue.event("damaged", id=entry.id, reason=reason)
@@ -166,7 +168,7 @@ class Notices:
             self.bounce_unreported(entry)
 
     def _outcome(self, entry: Entry, index: int) -> Outcome:
-        last = (entry.last or {}).get(index)
+        last = entry.last_of(index)
         return last or Outcome(index, Result.FAILED, "queue", 0, "5.4.7", "delivery time expired")
 
     def _spool_dsn(
@@ -223,4 +225,3 @@ class Notices:
             return b"", None
         header, _ = split_header(content)
         return header, content if len(content) == source.content_bytes else None
-

@@ -69,7 +69,7 @@ def _summary(queue: Queue, entry: Entry) -> dict[str, Any]:
     hops = {envelope.recipients[i].next_hop for i in entry.waiting()}
     dues = [due for hop in hops if (due := queue.scheduler.due_at(entry.id, hop)) is not None]
     due_s = min(dues, default=None)
-    last = next(iter((entry.last or {}).values()), None)
+    last = entry.last[0] if entry.last else None
     return {
         "id": entry.id,
         "received": timestamp(entry.received_s),
@@ -92,7 +92,7 @@ def _show(queue: Queue, arguments: dict[str, Any]) -> Any:
     envelope = entry.envelope
     recipients = []
     for index, recipient in enumerate(envelope.recipients):
-        last = (entry.last or {}).get(index)
+        last = entry.last_of(index)
         recipients.append(
             {
                 "address": recipient.address,

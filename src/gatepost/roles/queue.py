@@ -11,7 +11,7 @@ import random
 import time
 from typing import Any
 
-from gatepost.config.load import decode_config
+from gatepost.config.encoded import decode_config
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.model import NextHopTrouble
@@ -33,7 +33,9 @@ COMMIT_DELAY_S = 0.5  # outcomes may be this old before a power cut cannot undo 
 MAX_OUTSTANDING = 2000  # attempts with all deliverers
 DEFER_BATCH = 500
 RETRY_WITHOUT_DELIVERER_S = 0.2
-NOT_THE_MESSAGES_FAULT = frozenset({"connect", "greeting", "helo", "mx"})  # stages at which the next hop had not seen it
+NOT_THE_MESSAGES_FAULT = frozenset(
+    {"connect", "greeting", "helo", "mx"}
+)  # stages at which the next hop had not seen it
 
 
 class Queue(Role):
@@ -75,9 +77,7 @@ class Queue(Role):
             seconds=round(recovery.seconds, 3),
         )
         for report in recovery.damage:
-            self.event(
-                "damaged", file=report.where, reason=report.reason, kept_as=report.kept_as, id=report.message_id
-            )
+            self.event("damaged", file=report.where, reason=report.reason, kept_as=report.kept_as, id=report.message_id)
         for entry in self.spool.entries.values():
             self.enter(entry)
         for key in recovery.unreported:

@@ -22,9 +22,7 @@ class Resolver(Role):
         number = message.query  # type: ignore[attr-defined]
 
         def answered(done: m.LookupDone) -> None:
-            channel.post(
-                m.LookupDone(number, done.status, done.records, done.ttl_s, done.secure, done.reason)
-            )
+            channel.post(m.LookupDone(number, done.status, done.records, done.ttl_s, done.secure, done.reason))
             if done.status == "tempfail":
                 self.event("resolver_trouble", name=message.name, kind=message.kind, reason=done.reason)  # type: ignore[attr-defined]
 

@@ -27,7 +27,7 @@ import idna  # noqa: F401  loaded before the lock-in, used by smtp/address.py fo
 import msgspec
 import uvloop
 
-from gatepost.config.load import decode_config
+from gatepost.config.encoded import decode_config
 from gatepost.events import EventLog
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel, LinkClosed, PacketReader, WireError, send_blocking
@@ -228,7 +228,9 @@ def _live(name: str, control: socket.socket) -> int:
     rights = ROLES[name]
     tries = attest_by_trying(rights, root=start.root, uid=start.uid, gid=start.gid, mode=config.sandbox)
     if succeeded := [t.what for t in tries if t.succeeded]:
-        raise SandboxError(f"{name} could {', '.join(succeeded)} although it is locked in", "report this; do not run it")
+        raise SandboxError(
+            f"{name} could {', '.join(succeeded)} although it is locked in", "report this; do not run it"
+        )
     line = lock_in(rights, root=start.root, uid=start.uid, gid=start.gid, mode=config.sandbox)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.freeze()

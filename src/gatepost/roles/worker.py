@@ -21,9 +21,7 @@ class Worker:
         """Start the thread; after the lock-in, so that its filter covers it."""
         threading.Thread(target=self._run, name="worker", daemon=True).start()
 
-    def call(
-        self, work: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[Exception], None]
-    ) -> None:
+    def call(self, work: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[Exception], None]) -> None:
         self._queue.put((work, done, failed))
 
     def _run(self) -> None:

@@ -117,6 +117,10 @@ class Entry:
         """Indices of the recipients that are still to be delivered."""
         return (index for index, state in enumerate(self.states) if state == State.PENDING)
 
+    def last_of(self, recipient: int) -> Outcome | None:
+        """The last outcome of one recipient."""
+        return next((outcome for outcome in self.last if outcome.recipient == recipient), None)
+
     def unreported(self) -> list[int]:
         """Indices of the recipients that failed or expired and are in no DSN yet."""
         noticed = self.noticed
