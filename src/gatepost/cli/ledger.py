@@ -13,7 +13,7 @@ _PARTS = ("delivered", "bounced", "expired", "discarded", "queued")
 
 def ledger_lines(ledger: dict[str, int]) -> list[str]:
     """The ledger as text, ending with whether it balances."""
-    total = sum(ledger[part] for part in _PARTS)
+    total = settled(ledger)
     lines = [f"{'accepted':<12}{ledger['accepted']:>12}  recipients"]
     lines += [f"  {part:<10}{ledger[part]:>12}" for part in _PARTS]
     lines += [
@@ -21,9 +21,16 @@ def ledger_lines(ledger: dict[str, int]) -> list[str]:
         for name in ledger
         if name.startswith("messages_")
     ]
+    if lost := ledger.get("lost_to_damage", 0):
+        lines.append(f"  lost      {lost:>12}  recipients of messages whose content no file holds any more; see the events \"damaged\"")
     sign = "=" if total == ledger["accepted"] else "is NOT"
     lines.append(f"accepted {ledger['accepted']} {sign} {' + '.join(f'{part} {ledger[part]}' for part in _PARTS)}")
     return lines
+
+
+def settled(ledger: dict[str, int]) -> int:
+    """The right side of the equation; what damage took away for good stands there too, and is said."""
+    return sum(ledger[part] for part in _PARTS) + ledger.get("lost_to_damage", 0)
 
 
 @click.command()
@@ -37,5 +44,5 @@ def ledger(config_path: str, as_json: bool) -> None:
     """
     answer = ask_or_exit(config_path, "ledger")
     emit(answer, as_json, ledger_lines(answer))
-    if answer["accepted"] != sum(answer[part] for part in _PARTS):
+    if answer["accepted"] != settled(answer):
         raise click.exceptions.Exit(1)

@@ -19,7 +19,7 @@ from gatepost.ipc.wire import LinkClosed, PacketReader, send_blocking
 
 CONTROL_DESCRIPTOR = 3
 SEND_TIMEOUT_S = 30.0  # a role reads its first message only when its interpreter has started; a role that does not read its few control messages must not stop the supervisor
-_ENVIRONMENT_KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "GATEPOST_SECCOMP")
+_ENVIRONMENT_KEPT = ("PATH", "LANG", "LC_ALL", "TZ")
 
 
 class State(enum.Enum):
