@@ -276,7 +276,9 @@ def test_stuffing_whatever_the_blocks(content: bytes, block_bytes: int):
     assert out.endswith(b".\r\n")
     assert b"\r\n.\r\n" not in (b"\r\n" + out)[:-5]
     text = (b"\r\n" + out)[:-3]
-    assert text.replace(b"\r\n..", b"\r\n.")[2:] == content + (b"" if content.endswith(b"\r\n") or not content else b"\r\n")
+    assert text.replace(b"\r\n..", b"\r\n.")[2:] == content + (
+        b"" if content.endswith(b"\r\n") or not content else b"\r\n"
+    )
 
 
 STEPS = [

@@ -1,0 +1,573 @@
+"""The delivery engine against scripted hosts on loopback: outcomes, kept connections, limits, failover."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+import pytest
+from scripted_host import DROP, EXTENSIONS, SILENT, Bed, Host, run
+
+from gatepost.ipc.messages import LookupDone
+from gatepost.model import NextHopTrouble, Result
+
+QUICK = {
+    "connect_timeout_s": 0.2,
+    "greeting_timeout_s": 0.2,
+    "command_timeout_s": 0.2,
+    "data_block_timeout_s": 0.2,
+    "data_end_timeout_s": 0.2,
+}
+PLAIN = ("8BITMIME",)
+
+
+def once(step: str, reply: bytes):
+    """A rule that answers the first such step so, and the others as usual."""
+    seen = []
+
+    def rule(asked: str, line: str) -> bytes | None:
+        if asked == step and not seen:
+            seen.append(line)
+            return reply
+        return None
+
+    return rule
+
+
+def always(step: str, reply: bytes):
+    return lambda asked, line: reply if asked == step else None
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+@pytest.mark.parametrize("extensions", [EXTENSIONS, PLAIN])
+def test_delivered(extensions: tuple[str, ...]):
+    async def body() -> None:
+        host = await Host(extensions=extensions).start()
+        async with Bed() as bed:
+            done = await bed.submit(host.next_hop, b"A: b\r\n\r\n.dot\r\n..\r\nend", ("a@x.test", "b@x.test"))
+        (outcome, other) = done.outcomes
+        assert (outcome.result, outcome.stage, outcome.code, outcome.status) == (Result.DELIVERED, "body", 250, "2.0.0")
+        assert outcome.text == "250 2.0.0 queued"
+        assert outcome.host == f"127.0.0.1[127.0.0.1]:{host.port}"
+        assert (outcome.recipient, other.recipient) == (0, 1)
+        assert done.trouble is NextHopTrouble.NONE and not done.reused
+        assert host.messages == [("s@example.org", ["a@x.test", "b@x.test"], b"A: b\r\n\r\n.dot\r\n..\r\nend\r\n")]
+
+    run(body())
+
+
+def test_lmtp_mixed_replies():
+    def rule(step: str, line: str) -> bytes | None:
+        if step == "RCPT" and "gone" in line:
+            return b"550 5.1.1 gone"
+        if step == "END" and "full" in line:
+            return b"452 4.2.2 over quota"
+        return None
+
+    async def body() -> None:
+        host = await Host(rule, lmtp=True).start()
+        async with Bed() as bed:
+            done = await bed.submit(host.next_hop, recipients=("a@x.test", "gone@x.test", "full@x.test", "b@x.test"))
+        found = [(outcome.recipient, outcome.result, outcome.stage, outcome.status) for outcome in done.outcomes]
+        assert sorted(found) == [
+            (0, Result.DELIVERED, "body", "2.0.0"),
+            (1, Result.FAILED, "rcpt", "5.1.1"),
+            (2, Result.DEFERRED, "body", "4.2.2"),
+            (3, Result.DELIVERED, "body", "2.0.0"),
+        ]
+        assert host.log[0] == "LHLO gate.test"
+
+    run(body())
+
+
+@pytest.mark.parametrize("extensions", [EXTENSIONS, PLAIN])
+@pytest.mark.parametrize(
+    ("step", "reply", "result", "stage", "status", "trouble"),
+    [
+        ("CONNECT", b"554 5.7.1 not you", Result.DEFERRED, "greeting", "4.7.1", NextHopTrouble.DOWN),
+        ("CONNECT", b"521 never", Result.FAILED, "greeting", "5.3.2", NextHopTrouble.NONE),
+        ("CONNECT", b"421 4.3.2 busy", Result.DEFERRED, "greeting", "4.3.2", NextHopTrouble.BUSY),
+        ("EHLO", b"450 4.7.1 who", Result.DEFERRED, "helo", "4.7.1", NextHopTrouble.BUSY),
+        ("MAIL", b"550 5.7.1 no", Result.FAILED, "mail", "5.7.1", NextHopTrouble.NONE),
+        ("MAIL", b"451 later", Result.DEFERRED, "mail", "4.3.0", NextHopTrouble.NONE),
+        ("MAIL", b"421 4.7.0 slow down", Result.DEFERRED, "mail", "4.7.0", NextHopTrouble.BUSY),
+        ("RCPT", b"550 5.1.1 no", Result.FAILED, "rcpt", "5.1.1", NextHopTrouble.NONE),
+        ("RCPT", b"450 4.2.0 grey", Result.DEFERRED, "rcpt", "4.2.0", NextHopTrouble.NONE),
+        ("RCPT", b"552 5.5.3 many", Result.DEFERRED, "rcpt", "4.5.3", NextHopTrouble.NONE),
+        ("DATA", b"554 5.7.1 no", Result.FAILED, "data", "5.7.1", NextHopTrouble.NONE),
+        ("DATA", b"451 4.3.0 later", Result.DEFERRED, "data", "4.3.0", NextHopTrouble.NONE),
+        ("END", b"554 5.7.1 spam", Result.FAILED, "body", "5.7.1", NextHopTrouble.NONE),
+        ("END", b"452 4.3.1 disk", Result.DEFERRED, "body", "4.3.1", NextHopTrouble.NONE),
+        ("END", b"421 4.3.2 stop", Result.DEFERRED, "body", "4.3.2", NextHopTrouble.BUSY),
+        ("CONNECT", DROP, Result.DEFERRED, "greeting", "4.4.2", NextHopTrouble.DOWN),
+        ("EHLO", DROP, Result.DEFERRED, "helo", "4.4.2", NextHopTrouble.DOWN),
+        ("MAIL", DROP, Result.DEFERRED, "mail", "4.4.2", NextHopTrouble.DOWN),
+        ("RCPT", DROP, Result.DEFERRED, "rcpt", "4.4.2", NextHopTrouble.DOWN),
+        ("DATA", DROP, Result.DEFERRED, "data", "4.4.2", NextHopTrouble.DOWN),
+        ("END", DROP, Result.DEFERRED, "body", "4.4.2", NextHopTrouble.BUSY),
+    ],
+)
+def test_refused_or_dropped_at_each_step(extensions, step, reply, result, stage, status, trouble):
+    async def body() -> None:
+        host = await Host(always(step, reply), extensions=extensions).start()
+        async with Bed() as bed:
+            done = await bed.submit(host.next_hop)
+            (outcome,) = done.outcomes
+            assert (outcome.result, outcome.stage, outcome.status) == (result, stage, status)
+            assert done.trouble is trouble
+            if not reply.startswith(b"("):
+                assert outcome.code == int(reply[:3]) and outcome.text == reply.decode()
+            host.rule = None
+            assert (await bed.submit(host.next_hop)).outcomes[0].result is Result.DELIVERED
+        assert len(host.messages) == 1
+
+    run(body())
+
+
+@pytest.mark.parametrize("step", ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA", "END"])
+def test_silent_at_each_step(step: str):
+    async def body() -> None:
+        host = await Host(always(step, SILENT), extensions=PLAIN).start()
+        async with Bed(**QUICK) as bed:
+            done = await bed.submit(host.next_hop)
+        (outcome,) = done.outcomes
+        assert outcome.result is Result.DEFERRED and outcome.status == "4.4.2" and "0.2 s" in outcome.text
+        assert ("may have been delivered" in outcome.text) == (step == "END")
+
+    run(body())
+
+
+def test_large_content_octet_for_octet():
+    async def body() -> None:
+        host = await Host().start()
+        content = b"Subject: large\r\n\r\n" + (b".line " + os.urandom(40).hex().encode() + b"\r\n") * 12_000
+        async with Bed() as bed:
+            done = await bed.submit(host.next_hop, content)
+        assert len(content) > 1_000_000
+        assert done.outcomes[0].result is Result.DELIVERED
+        assert host.messages[0][2] == content
+
+    run(body())
+
+
+def test_kept_connection_is_reused_and_ends_after_its_messages():
+    async def body() -> None:
+        host = await Host().start()
+        async with Bed(max_messages_per_connection=4) as bed:
+            reused = [(await bed.submit(host.next_hop)).reused for _ in range(10)]
+            assert reused == [False, True, True, True, False, True, True, True, False, True]
+            await bed.engine.drain()
+        assert host.connections == 3
+        assert host.log.count("QUIT") == 3
+        names = [name for name, _ in bed.events]
+        assert names.count("connect_out") == names.count("disconnect_out") == 3
+        assert bed.events[0][1]["host"] == f"127.0.0.1[127.0.0.1]:{host.port}"
+
+    run(body())
+
+
+def test_idle_connection_ends_after_its_time():
+    async def body() -> None:
+        host = await Host().start()
+        async with Bed(keep_idle_s=0.05) as bed:
+            await bed.submit(host.next_hop)
+            await host.until(lambda: not host.sessions)
+            assert host.log[-1] == "QUIT"
+            assert bed.engine.stats()["idle"] == 0
+
+    run(body())
+
+
+def test_idle_connection_closed_by_the_host_is_noticed():
+    async def body() -> None:
+        host = await Host().start()
+        closed = asyncio.Event()
+        async with Bed() as bed:
+            bed.engine._shared.event = lambda name, **fields: closed.set() if name == "disconnect_out" else None
+            await bed.submit(host.next_hop)
+            host.sessions[0].transport.close()
+            await closed.wait()
+            assert bed.engine.stats()["connections"] == 0
+            done = await bed.submit(host.next_hop)
+            assert done.outcomes[0].result is Result.DELIVERED and not done.reused
+
+    run(body())
+
+
+@pytest.mark.parametrize("reply", [DROP, b"421 4.4.2 idle too long"])
+def test_stale_connection_is_retried_once_on_a_fresh_one(reply: bytes):
+    async def body() -> None:
+        host = await Host().start()
+        async with Bed() as bed:
+            await bed.submit(host.next_hop)
+            host.rule = once("MAIL", reply)
+            done = await bed.submit(host.next_hop)
+            assert done.outcomes[0].result is Result.DELIVERED and done.trouble is NextHopTrouble.NONE
+            assert host.connections == 2
+            host.rule = always("MAIL", reply)
+            done = await bed.submit(host.next_hop)
+            assert done.outcomes[0].result is Result.DEFERRED
+            assert host.connections == 3
+
+    run(body())
+
+
+def test_connection_limit_is_respected_and_follows_the_queue():
+    async def body() -> None:
+        host = await Host().start()
+        async with Bed() as bed:
+            waiters = [bed.submit(host.next_hop, limit=3) for _ in range(40)]
+            dones = await asyncio.gather(*waiters)
+            assert all(done.outcomes[0].result is Result.DELIVERED for done in dones)
+            assert host.most_open == 3
+            waiters = [bed.submit(host.next_hop, limit=1) for _ in range(20)]
+            await asyncio.gather(*waiters)
+            await host.until(lambda: len(host.sessions) == 1)
+        assert len(host.messages) == 60
+
+    run(body())
+
+
+def test_cross_transaction_pipelining():
+    async def body() -> None:
+        host = await Host().start()
+        async with Bed() as bed:
+            waiters = [bed.submit(host.next_hop, f"n: {n}\r\n\r\n".encode(), limit=1) for n in range(10)]
+            await asyncio.gather(*waiters)
+        assert [content for _, _, content in host.messages] == [f"n: {n}\r\n\r\n".encode() for n in range(10)]
+        assert sum(b"\r\n.\r\nMAIL FROM" in chunk for chunk in host.chunks) == 9
+        assert host.connections == 1
+
+    run(body())
+
+
+@pytest.mark.parametrize("extensions", [EXTENSIONS, PLAIN])
+@pytest.mark.parametrize("step", ["MAIL", "RCPT", "DATA", "END"])
+@pytest.mark.parametrize("reply", [b"550 5.0.0 no", b"450 4.0.0 later", DROP])
+def test_one_bad_message_in_a_stream_spoils_no_other(extensions: tuple[str, ...], step: str, reply: bytes):
+    async def body() -> None:
+        host = await Host(extensions=extensions).start()
+        seen: list[str] = []
+
+        def rule(asked: str, line: str) -> bytes | None:
+            if asked == step:
+                seen.append(line)
+                if len(seen) == 3:
+                    return reply
+            return None
+
+        host.rule = rule
+        async with Bed() as bed:
+            waiters = [bed.submit(host.next_hop, f"n: {n}\r\n\r\n".encode(), limit=1) for n in range(8)]
+            dones = await asyncio.gather(*waiters)
+        delivered = [n for n, done in enumerate(dones) if done.outcomes[0].result is Result.DELIVERED]
+        taken = [int(content[3:4]) for _, _, content in host.messages]
+        if reply == DROP and step == "MAIL":
+            assert delivered == list(range(8))  # stale: tried again
+        else:
+            assert delivered == [0, 1, 3, 4, 5, 6, 7]
+        assert sorted(taken) == delivered
+
+    run(body())
+
+
+def test_failover_to_the_next_host_and_memory_of_the_dead_one():
+    async def body() -> None:
+        host = await Host().start()
+        dead = free_port()
+        async with Bed() as bed:
+            hop = f"smtp://127.0.0.1:{dead},{host.next_hop}"
+            done = await bed.submit(hop)
+            assert done.outcomes[0].result is Result.DELIVERED and done.trouble is NextHopTrouble.NONE
+            assert ("127.0.0.1", dead) in bed.engine._shared.suspects
+            other = await Host().start(port=dead)
+            waiters = [bed.submit(hop, limit=3) for _ in range(9)]
+            await asyncio.gather(*waiters)
+            assert other.connections == 0
+            await other.stop()
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    ("step", "reply"),
+    [
+        ("CONNECT", b"554 no"),
+        ("CONNECT", DROP),
+        ("EHLO", b"550 no"),
+        ("MAIL", b"421 busy"),
+        ("MAIL", DROP),
+        ("MAIL", b"451 later"),
+        ("RCPT", b"450 grey"),
+        ("DATA", b"451 later"),
+        ("DATA", DROP),
+    ],
+)
+def test_another_host_is_tried(step: str, reply: bytes):
+    def rule(asked: str, line: str) -> bytes | None:
+        return reply if asked == step or (step == "EHLO" and asked == "HELO") else None
+
+    async def body() -> None:
+        first, second = await Host(rule).start(), await Host().start()
+        async with Bed() as bed:
+            done = await bed.submit(f"{first.next_hop},{second.next_hop}", limit=1)
+        assert done.outcomes[0].result is Result.DELIVERED
+        assert str(second.port) in done.outcomes[0].host
+        assert len(second.messages) == 1 and first.messages == []
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    ("step", "reply"), [("MAIL", b"550 no"), ("RCPT", b"550 no"), ("END", DROP), ("END", b"451 no")]
+)
+def test_no_other_host_is_tried(step: str, reply: bytes):
+    async def body() -> None:
+        first, second = await Host(always(step, reply)).start(), await Host().start()
+        async with Bed() as bed:
+            done = await bed.submit(f"{first.next_hop},{second.next_hop}", limit=1)
+        assert done.outcomes[0].result is not Result.DELIVERED
+        assert second.connections == 0
+
+    run(body())
+
+
+def test_when_the_other_host_is_dead_the_first_answer_counts():
+    async def body() -> None:
+        host = await Host(always("RCPT", b"450 4.2.0 grey")).start()
+        async with Bed() as bed:
+            done = await bed.submit(f"{host.next_hop},smtp://127.0.0.1:{free_port()}", limit=1)
+        assert done.outcomes[0].status == "4.2.0" and done.outcomes[0].stage == "rcpt"
+
+    run(body())
+
+
+def test_all_hosts_dead():
+    async def body() -> None:
+        async with Bed() as bed:
+            hop = f"smtp://127.0.0.1:{free_port()},smtp://127.0.0.1:{free_port()}"
+            waiters = [bed.submit(hop, limit=2) for _ in range(5)]
+            dones = await asyncio.gather(*waiters)
+        for done in dones:
+            assert done.trouble is NextHopTrouble.DOWN
+            outcome = done.outcomes[0]
+            assert (outcome.result, outcome.stage, outcome.status) == (Result.DEFERRED, "connect", "4.4.1")
+        assert bed.engine.stats()["attempts"] == 0
+
+    run(body())
+
+
+def test_recipients_are_split_over_transactions():
+    async def body() -> None:
+        host = await Host().start()
+        async with Bed(max_recipients_per_transaction=4) as bed:
+            done = await bed.submit(host.next_hop, recipients=tuple(f"r{n}@x.test" for n in range(10)), limit=1)
+        assert sorted(outcome.recipient for outcome in done.outcomes) == list(range(10))
+        assert [len(recipients) for _, recipients, _ in host.messages] == [4, 4, 2]
+
+    run(body())
+
+
+@pytest.mark.parametrize("reply", [b"452 4.5.3 too many", b"552 too many"])
+def test_too_many_recipients_go_in_another_transaction(reply: bytes):
+    async def body() -> None:
+        host = Host()
+        host.rule = lambda step, line: reply if step == "RCPT" and len(host.sessions[0].accepted) >= 3 else None
+        await host.start()
+        async with Bed() as bed:
+            done = await bed.submit(host.next_hop, recipients=tuple(f"r{n}@x.test" for n in range(8)), limit=1)
+        assert all(outcome.result is Result.DELIVERED for outcome in done.outcomes)
+        assert sorted(outcome.recipient for outcome in done.outcomes) == list(range(8))
+        assert [len(recipients) for _, recipients, _ in host.messages] == [3, 3, 2]
+
+    run(body())
+
+
+def test_refused_connections_beside_living_ones_fail_nothing():
+    async def body() -> None:
+        host = Host()
+        host.rule = lambda step, line: b"421 4.7.0 enough" if step == "CONNECT" and len(host.sessions) > 1 else None
+        await host.start()
+        async with Bed() as bed:
+            waiters = [bed.submit(host.next_hop, limit=5) for _ in range(20)]
+            dones = await asyncio.gather(*waiters)
+        assert all(done.outcomes[0].result is Result.DELIVERED for done in dones)
+        assert max(done.trouble for done in dones) is NextHopTrouble.BUSY
+
+    run(body())
+
+
+def test_content_that_cannot_be_read_defers_and_does_not_arrive():
+    async def body() -> None:
+        host = await Host().start()
+        async with Bed() as bed:
+            waiter = bed.submit(host.next_hop)
+            bed.broken_sources.add(1)
+            done = await waiter
+        assert (done.outcomes[0].result, done.outcomes[0].status) == (Result.DEFERRED, "4.3.0")
+        assert done.trouble is NextHopTrouble.NONE
+        assert host.messages == []
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"has_8bit": True}, "5.6.3"),
+        ({"smtputf8": True}, "5.6.7"),
+        ({"body_type": "BINARYMIME"}, "5.6.3"),
+    ],
+)
+def test_what_the_host_cannot_take_fails(fields: dict, status: str):
+    async def body() -> None:
+        host = await Host(extensions=("PIPELINING",)).start()
+        async with Bed() as bed:
+            done = await bed.submit(host.next_hop, **fields)
+            assert (done.outcomes[0].result, done.outcomes[0].status) == (Result.FAILED, status)
+            assert (await bed.submit(host.next_hop)).outcomes[0].result is Result.DELIVERED
+        assert host.connections == 1
+
+    run(body())
+
+
+def test_max_connections_in_all():
+    async def body() -> None:
+        hosts = [await Host().start() for _ in range(4)]
+        async with Bed(max_connections=2) as bed:
+            waiters = [bed.submit(host.next_hop, limit=5) for _ in range(6) for host in hosts]
+            dones = await asyncio.gather(*waiters)
+            assert all(done.outcomes[0].result is Result.DELIVERED for done in dones)
+            assert bed.engine.stats()["connections"] <= 2
+        for host in hosts:
+            assert len(host.messages) == 6
+
+    run(body())
+
+
+def test_drain_waits_for_what_is_under_way():
+    async def body() -> None:
+        host = await Host().start()
+        async with Bed() as bed:
+            waiters = [bed.submit(host.next_hop, limit=2) for _ in range(10)]
+            await bed.engine.drain()
+            assert all(waiter.done() for waiter in waiters)
+            await host.until(lambda: not host.sessions)
+            late = await bed.submit(host.next_hop)
+            assert late.outcomes[0].result is Result.DEFERRED
+        assert len(host.messages) == 10
+
+    run(body())
+
+
+@pytest.mark.parametrize("step", ["CONNECT", "MAIL", "END"])
+def test_close_leaves_nobody_without_an_outcome(step: str):
+    async def body() -> None:
+        host = await Host(always(step, SILENT)).start()
+        async with Bed() as bed:
+            waiters = [bed.submit(host.next_hop, limit=2) for _ in range(5)]
+            await host.until(lambda: bool(host.log) or (step == "CONNECT" and bool(host.sessions)))
+            bed.engine.close()
+            dones = await asyncio.gather(*waiters)
+            assert {done.outcomes[0].result for done in dones} == {Result.DEFERRED}
+            assert bed.engine.stats()["connections"] == 0
+
+    run(body())
+
+
+def test_pools_are_forgotten():
+    async def body() -> None:
+        host = await Host().start()
+        async with Bed(keep_idle_s=0.02) as bed:
+            await bed.submit(host.next_hop)
+            await host.until(lambda: not host.sessions)
+            while bed.engine.stats()["next_hops"]:
+                await asyncio.sleep(0)
+
+    run(body())
+
+
+def dns(**zone: tuple[str, list[str]]):
+    async def lookup(kind: str, name: str) -> LookupDone:
+        status, records = zone.get(f"{kind}_{name.replace('.', '_')}", ("nodata", []))
+        return LookupDone(0, status, records, 60)
+
+    return lookup
+
+
+def test_mx_with_failover():
+    async def body() -> None:
+        host = await Host().start()
+        lookup = dns(
+            MX_d_test=("ok", ["20 good.test", "10 bad.test"]),
+            A_good_test=("ok", ["127.0.0.1"]),
+            A_bad_test=("ok", ["127.0.0.2"]),
+        )
+        async with Bed(lookup=lookup, port=host.port) as bed:
+            done = await bed.submit("mx:d.test")
+        assert done.outcomes[0].host == f"good.test[127.0.0.1]:{host.port}"
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    ("zone", "result", "status"),
+    [
+        ({"MX_d_test": ("nxdomain", [])}, Result.FAILED, "5.1.2"),
+        ({"MX_d_test": ("ok", ["0 ."])}, Result.FAILED, "5.1.10"),
+        ({"MX_d_test": ("tempfail", [])}, Result.DEFERRED, "4.4.3"),
+        ({"MX_d_test": ("ok", ["10 gate.test"])}, Result.FAILED, "5.4.6"),
+    ],
+)
+def test_mx_that_cannot_be_used(zone: dict, result: Result, status: str):
+    async def body() -> None:
+        async with Bed(lookup=dns(**zone)) as bed:
+            waiters = [bed.submit("mx:d.test") for _ in range(3)]
+            for done in await asyncio.gather(*waiters):
+                assert (done.outcomes[0].result, done.outcomes[0].status) == (result, status)
+                assert done.outcomes[0].stage == "mx"
+
+    run(body())
+
+
+def test_address_literal_and_named_host():
+    async def body() -> None:
+        host = await Host().start()
+        async with Bed(lookup=dns(A_inside_test=("ok", ["127.0.0.1"])), port=host.port) as bed:
+            done = await bed.submit("mx:[127.0.0.1]")
+            assert done.outcomes[0].result is Result.DELIVERED
+            done = await bed.submit(f"smtp://inside.test:{host.port}")
+            assert done.outcomes[0].host == f"inside.test[127.0.0.1]:{host.port}"
+            done = await bed.submit(f"smtp://localhost:{host.port}")
+            assert done.outcomes[0].result is Result.DELIVERED
+            done = await bed.submit(f"smtp://nowhere.test:{host.port}")
+            assert (done.outcomes[0].result, done.outcomes[0].status) == (Result.DEFERRED, "4.4.3")
+
+    run(body())
+
+
+def test_a_fixed_next_hop_that_is_ourselves_defers():
+    async def body() -> None:
+        async with Bed(own_addresses=frozenset({"127.0.0.1:2525"})) as bed:
+            done = await bed.submit("smtp://127.0.0.1:2525")
+        assert (done.outcomes[0].result, done.outcomes[0].status) == (Result.DEFERRED, "4.4.6")
+
+    run(body())
+
+
+def test_a_lookup_that_breaks_defers():
+    async def broken(kind: str, name: str) -> LookupDone:
+        raise ConnectionResetError("resolver is gone")
+
+    async def body() -> None:
+        async with Bed(lookup=broken) as bed:
+            done = await bed.submit("mx:d.test")
+        assert done.outcomes[0].result is Result.DEFERRED and done.trouble is NextHopTrouble.DOWN
+
+    run(body())
