@@ -38,6 +38,7 @@ class PowerCut:
         self._active = True
         self._data: dict[int, bytes] = {}  # inode -> what its last fsync kept
         self._names: dict[str, dict[str, int]] = {}  # directory -> name -> inode, as of its last fsync
+        self._held: list[int] = []  # removed files stay open, so that no new file gets their inode
         self._real = {name: getattr(os, name) for name in _CHANGES}
         self.settle()
 
@@ -49,6 +50,10 @@ class PowerCut:
             self._names[directory] = {name: _inode(f"{directory}/{name}") for name in subdirectories + files}
             for name in files:
                 self._data[_inode(f"{directory}/{name}")] = Path(directory, name).read_bytes()
+
+    def release(self) -> None:
+        while self._held:
+            os.close(self._held.pop())
 
     def watch(self, monkeypatch) -> None:
         for name in _CHANGES:
@@ -66,6 +71,8 @@ class PowerCut:
             try:
                 self.points += 1
                 self.on_point()
+                if name == "unlink":
+                    self._held.append(self._real["open"](arguments[0], os.O_RDONLY))
                 result = real(*arguments, **keywords)
                 if name in ("fsync", "fdatasync"):
                     self._keep(arguments[0])

@@ -291,6 +291,27 @@ def test_a_missing_deferred_file_is_reported_and_not_delivered(spool):
     again.abandon()
 
 
+def test_a_missing_segment_is_made_up_for_by_a_deferred_copy(spool):
+    entries = Writer(spool).take("a1", "a2")
+    spool.commit()
+    [name] = files_of(spool, "journal")
+    with open(f"{spool.root}/journal/{name}", "rb") as file:
+        earlier = file.read()
+    spool.defer_to_file(entries[:1])
+    spool.abandon()
+    with open(f"{spool.root}/journal/{name}", "wb") as file:
+        file.write(earlier)
+    os.unlink(f"{spool.root}/segments/00000001.seg")
+    again = make_spool(spool.root)
+    found = again.recover()
+    assert content_of(again, again.entries["a1"]) == TRACE + make_body("a1")
+    assert again.entries.keys() == {"a1"}
+    assert again.ledger()["lost_to_damage"] == 1
+    assert {report.message_id for report in found.damage} == {"a1", "a2"}
+    assert_balanced(again)
+    again.abandon()
+
+
 def test_without_a_journal_everything_is_found_again(spool):
     Writer(spool).take("a1")
     writer = Writer(spool)
@@ -499,8 +520,7 @@ def test_a_snapshot_is_of_one_moment_although_entries_change_while_it_is_written
             writer.take("late")
 
     monkeypatch.setattr(spool.log, "touch", interfere)
-    spool.log.rotate_bytes = -(1 << 30)
-    spool.commit()
+    spool.log.rotate()
     assert started
     again = reopen(spool)
     again.recover()

@@ -55,6 +55,11 @@ class Run:
         self.finished_for_good |= done
         self.promised.update(notices)
 
+    def rotate(self) -> None:
+        done = set(self.finished)
+        self.spool.log.rotate()
+        self.finished_for_good |= done
+
     def live_through(self) -> None:
         """One of everything."""
         spool = self.spool
@@ -75,10 +80,8 @@ class Run:
         self.finish(entries[2])
         self.commit("dsn1")
         self.move()
-        spool.log.rotate_bytes = -(1 << 30)
         self.accept(writer, "c1")
-        self.commit()
-        spool.log.rotate_bytes = 1 << 30
+        self.rotate()
         spool.seal(writer.number, writer.segment.length)
         writer.close()
         self.commit()
@@ -95,8 +98,14 @@ class Run:
         spool.remove(spool.entries["dsn1"])
         self.finished.add("dsn1")
         self.commit()
-        spool.log.rotate_bytes = -(1 << 30)
-        self.commit()
+        self.rotate()
+        third = Writer(spool, "receiver.3")
+        [entry] = spool.take(self.accept(third, "f1")[0])
+        spool.seal(third.number, third.segment.length)
+        third.close()
+        spool.record(entry, [DELIVERED], 0.0)
+        self.finish(entry)
+        self.rotate()
 
     def move(self) -> None:
         assert not self.spool.defer_to_file(self.spool.to_defer(100))
@@ -112,6 +121,10 @@ class Run:
             assert not self.finished_for_good & again.entries.keys(), "came again"
             if killed:
                 assert not (self.finished - {"a3", "dsn1"}) & again.entries.keys()
+            if "a3" in self.promised:
+                refused = again.entries.get("a3")
+                told = "dsn1" in again.entries or "dsn1" in self.finished
+                assert told or (refused and (refused.pending or refused.unreported())), "nobody hears of the bounce"
             for message_id in again.entries.keys() & self.contents.keys():
                 assert content_of(again, again.entries[message_id]) == self.contents[message_id]
             assert_balanced(again)
@@ -135,8 +148,9 @@ def run_with_cuts(tmp_path: Path, monkeypatch, examine) -> int:
     monkeypatch.undo()
     monkeypatch.setattr(os, "fsync", lambda fd: None)
     examine(run, cut)
-    assert run.finished_for_good == {"a1", "a2", "a3", "big1", "d1", "dsn1"}
+    assert run.finished_for_good == {"a1", "a2", "a3", "big1", "d1", "dsn1", "f1"}
     run.spool.abandon()
+    cut.release()
     return cut.points
 
 
@@ -185,3 +199,4 @@ def test_a_cut_during_recovery(tmp_path, monkeypatch):
     assert again.entries["e1"].states == bytes([State.PENDING])
     assert cut.points > 5
     again.abandon()
+    cut.release()

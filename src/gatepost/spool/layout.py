@@ -178,7 +178,8 @@ def _make_lock(path: str, uid: int, gid: int) -> None:
     except FileExistsError:
         return
     try:
-        os.fchown(fd, uid, gid)
+        if (uid, gid) != (os.geteuid(), os.getegid()):
+            os.fchown(fd, uid, gid)
     finally:
         os.close(fd)
 

@@ -57,6 +57,10 @@ class OutcomeLog:
     def start(self, last_number: int) -> None:
         """Begin a new file behind `last_number` with a snapshot of everything, and remove the older ones."""
         self._number = last_number
+        self.rotate()
+
+    def rotate(self) -> None:
+        """Go on in a new journal file now; every line up to now is durable then. SpoolError: it is not, or not yet."""
         with self._commit_mutex:
             self._rotate()
 
@@ -139,7 +143,6 @@ class OutcomeLog:
                 self._unlinked.add(os.path.dirname(path))
 
     def _rotate(self) -> None:
-        """Go on in a new file, write the snapshot there, then remove the older files."""
         try:
             for directory in sorted(self._unlinked):
                 sync_directory(directory)

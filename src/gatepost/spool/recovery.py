@@ -155,6 +155,9 @@ def _recover_segments(spool: JournalSpool, leftovers: _Leftovers, result: Recove
         path = segment_path(spool.root, number)
         if number not in present:
             spool.segments.pop(number, None)
+            for entry in wanted.get(number, []):
+                result.damage.append(DamageReport(path, "the segment of a live message is missing", "", entry.id))
+                entry.place = NOWHERE
         elif leftovers.is_gone(path):
             leftovers.add(path)
         else:
