@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import uvloop
 
@@ -32,8 +32,8 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         try:
             return await asyncio.wait_for(coroutine, 20)
         finally:
-            for host in list(_started):
-                await host.stop()
+            while _started:
+                await _started[-1].stop()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(bounded())
@@ -204,7 +204,7 @@ class Bed:
             event=lambda name, **fields: self.events.append((name, fields)),
         )
 
-    async def __aenter__(self) -> Bed:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:

@@ -18,12 +18,17 @@ class Pipe:
     def __init__(self) -> None:
         self.writes: list[bytes] = []
         self.aborted = False
+        self.full_at = math.inf
+        self.connection: SmtpOut | None = None
 
     def write(self, data: bytes) -> None:
         self.writes.append(bytes(data))
+        if len(data) >= self.full_at:
+            assert self.connection is not None
+            self.connection.pause_writing()
 
     def writelines(self, pieces: list[bytes]) -> None:
-        self.writes.append(b"".join(pieces))
+        self.write(b"".join(pieces))
 
     def abort(self) -> None:
         self.aborted = True
@@ -46,13 +51,15 @@ class Message(Transaction):
 class Desk:
     """An owner that notes what it is told."""
 
-    def __init__(self, *messages: Message) -> None:
+    def __init__(self, *messages: Message, block_bytes: int = 1 << 18) -> None:
         self.waiting = list(messages)
         self.told: list[Any] = []
         self.now = 0.0
         self.pipe = Pipe()
+        settings = ClientSettings("gate.test", block_bytes=block_bytes)
         config = Delivery(greeting_timeout_s=1, command_timeout_s=2, data_block_timeout_s=3, data_end_timeout_s=4)
-        self.connection = SmtpOut(self, ClientSettings("gate.test"), build_timeouts(config), lambda: self.now, "target")
+        self.connection = SmtpOut(self, settings, build_timeouts(config), lambda: self.now, "target")
+        self.pipe.connection = self.connection
         self.connection.connection_made(self.pipe)  # type: ignore[arg-type]
 
     def say(self, data: bytes) -> list[bytes]:
@@ -100,16 +107,11 @@ def test_one_write_for_each_step():
 
 
 def test_flow_control_holds_back_the_content():
-    desk = open_desk(Message(b"x" * 1_000_000))
-    desk.connection.session._settings = ClientSettings("gate.test", block_bytes=100_000)
-
-    class Stopping(Pipe):
-        def write(self, data: bytes) -> None:
-            super().write(data)
-            desk.connection.pause_writing()
-
-    desk.connection._transport = desk.pipe = Stopping()  # type: ignore[assignment]
-    desk.connection.data_received(GO)
+    desk = Desk(Message(b"x" * 1_000_000), block_bytes=100_000)
+    desk.say(b"220 host\r\n")
+    desk.say(EHLO)
+    desk.pipe.full_at = 50_000
+    desk.say(GO)
     assert sum(map(len, desk.pipe.writes)) == 100_000
     while desk.connection.session.state is State.CONTENT:
         before = len(desk.pipe.writes)

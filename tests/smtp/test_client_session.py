@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 
 import pytest
@@ -297,7 +298,7 @@ def test_any_split_gives_the_same_transactions(cuts: list[int]):
     out = b""
     for step in STEPS:
         edges = [0, *sorted(min(cut, len(step)) for cut in cuts), len(step)]
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in itertools.pairwise(edges):
             out += line.say(step[start:end])
     assert out.count(b"MAIL") == 2 and out.endswith(b"..b\r\n.\r\n")
     assert [(done.accepted, done.ends[0].code) for done in line.finished] == [([1], 250), ([0], 554)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,7 +32,7 @@ def test_replies_in_one_chunk():
 @settings(max_examples=100, deadline=None)
 def test_any_split_gives_the_same_replies(cuts: list[int]):
     edges = [0, *sorted(cuts), len(STREAM)]
-    chunks = [STREAM[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    chunks = [STREAM[start:end] for start, end in itertools.pairwise(edges)]
     assert feed_all(*chunks) == feed_all(STREAM)
 
 

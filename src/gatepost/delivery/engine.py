@@ -87,6 +87,11 @@ class DeliveryEngine:
         for start in range(0, len(indices), most):
             pool.submit(Work(job, indices[start : start + most]))
 
+    def forget_waiting(self) -> None:
+        """Who gave these attempts is gone: those that no connection has begun are done, deferred; the others go on."""
+        for pool in list(self._pools.values()):
+            pool.fail_waiting(_STOPPED)
+
     async def drain(self) -> None:
         """Wait until all attempts are done, then close all connections in good order."""
         self._shared.draining = True

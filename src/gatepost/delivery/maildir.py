@@ -310,6 +310,21 @@ class MaildirEngine:
             self._thread.start()
         self._inbox.put((attempt, self._clock()))
 
+    def forget_waiting(self) -> None:
+        """Who gave these attempts is gone: those that the thread has not begun are done, deferred; the others go on."""
+        waiting: list[tuple[Attempt, float]] = []
+        ends = 0
+        with contextlib.suppress(queue.Empty):
+            while True:
+                entry = self._inbox.get_nowait()
+                if entry is None:
+                    ends += 1
+                else:
+                    waiting.append(entry)
+        for _ in range(ends):
+            self._inbox.put(None)
+        self._report(self._defer_all(waiting, OSError(errno.ECANCELED, "delivery was stopped")))
+
     async def drain(self) -> None:
         """Wait until all attempts are done, then end the thread."""
         if self._jobs:

@@ -183,6 +183,10 @@ class NextHopPool:
             self._free.remove(connection)
         self._quit(connection)
 
+    def fail_waiting(self, failure: RouteFailure) -> None:
+        """What waits for a connection fails; what is under way goes on."""
+        self._fail_waiting(_route_verdict(failure), "")
+
     def stop(self, failure: RouteFailure) -> None:
         """Nothing more is opened: what waits fails."""
         self._stopped = _route_verdict(failure)
