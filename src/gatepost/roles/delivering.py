@@ -13,6 +13,8 @@ from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.roles.skeleton import Peer, Role
 
+NEXT_LINK = 1 << 48  # no queue gives out so many jobs, or sources
+
 
 class Sources:
     """The descriptors that messages are read from; one that is gone is closed when its last attempt has ended."""
@@ -47,6 +49,11 @@ class Sources:
         else:
             self._close(source)
 
+    def all_gone(self) -> None:
+        """Whoever shared them is gone."""
+        for source in list(self._descriptors):
+            self.gone(source)
+
     def _close(self, source: int) -> None:
         self._gone.discard(source)
         descriptor = self._descriptors.pop(source, None)
@@ -65,29 +72,43 @@ class Sources:
 
 
 class Delivering(Role):
-    """What both have in common: attempts in, outcomes out."""
+    """What both have in common: attempts in, outcomes out.
+
+    A queue that comes back counts jobs and sources from the beginning. So both get the number of the link in their upper bits: an
+    attempt of the queue before reads from its own descriptors to the end, and its outcome is told to nobody.
+    """
 
     def __init__(self, start: m.Start, config: Any, descriptors: list[int], log: Any, loop: Any) -> None:
         super().__init__(start, config, descriptors, log, loop)
         self.sources = Sources()
         self.engine: Any = None
         self._queue: Channel | None = None
+        self._link = 0
         self._sources_of: dict[int, int] = {}
 
     def on_link(self, channel: Channel) -> None:
         if channel.peer[0] == "queue":
             self._queue = channel
-            self.sources = Sources() if not self._sources_of else self.sources
+            self._link += NEXT_LINK
+
+    def on_link_lost(self, peer: Peer) -> None:
+        """What no connection has begun yet would arrive twice: the next queue gives it out again."""
+        if peer[0] == "queue":
+            self._queue = None
+            self.sources.all_gone()
+            self.engine.forget_waiting()
 
     def handle(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
         if type(message) is m.Attempt:
+            message.job += self._link
+            message.source += self._link
             self._sources_of[message.job] = message.source
             self.sources.use(message.source)
             self.engine.submit(message)
         elif type(message) is m.SourceShared:
-            self.sources.share(message.source, descriptors[0])
+            self.sources.share(self._link + message.source, descriptors[0])
         elif type(message) is m.SourceGone:
-            self.sources.gone(message.source)
+            self.sources.gone(self._link + message.source)
         elif type(message) is m.LookupDone:
             self.looked_up(message)
 
@@ -95,10 +116,9 @@ class Delivering(Role):
         """An answer of the resolver."""
 
     def attempt_done(self, message: m.AttemptDone) -> None:
-        source = self._sources_of.pop(message.job, None)
-        if source is not None:
-            self.sources.unuse(source)
-        if self._queue is not None:
+        self.sources.unuse(self._sources_of.pop(message.job))
+        message.job -= self._link
+        if self._queue is not None and message.job > 0:
             self._queue.post(message)
 
     def read(self, source: int, offset: int, size: int) -> bytes:
@@ -114,7 +134,3 @@ class Delivering(Role):
 
     def answer(self, what: str, arguments: dict[str, Any]) -> Any:
         return self.engine.stats() if what == "stats" else super().answer(what, arguments)
-
-    def on_link_lost(self, peer: Peer) -> None:
-        if peer[0] == "queue":
-            self._queue = None
