@@ -29,7 +29,6 @@ from peers.peer import RECIPIENT, Peer, PeerError
 from report import build_tables
 
 BENCH = Path(__file__).resolve().parent
-SESSIONS = 40
 MAX_MESSAGES = 60_000
 ROUNDS = 3
 ROUND_S = 6.0
@@ -91,6 +90,9 @@ def start_contender(kind: type[Peer], directory: Path, idle_sessions: int = 0) -
     peer.idle_sessions = idle_sessions
     try:
         peer.start()
+    except (OSError, shutil.Error) as error:
+        Contender(peer, sink).stop()
+        raise PeerError(f"{kind.name} does not start: {error}") from error
     except BaseException:
         Contender(peer, sink).stop()
         raise
@@ -117,7 +119,7 @@ def run_round(contender: Contender, load: Load, messages: int, *, sample_pss: bo
         RECIPIENT,
         messages,
         load.size_bytes,
-        SESSIONS,
+        contender.peer.sessions,
         keep=load.keep,
         timeout_s=ROUND_TIMEOUT_S,
         tick=sample if sample_pss else None,
@@ -215,9 +217,9 @@ def measure_idle(name: str, idle: Idle, kinds: list[type[Peer]], directory: Path
         assert accounting is not None
         try:
             measure.send_load(
-                contender.sink, contender.peer.port, RECIPIENT, 200, 4096, SESSIONS, keep=False, timeout_s=60
+                contender.sink, contender.peer.port, RECIPIENT, 200, 4096, kind.sessions, keep=False, timeout_s=60
             )
-            for sock in measure.open_idle_sessions(contender.peer.port, SESSIONS):
+            for sock in measure.open_idle_sessions(contender.peer.port, kind.sessions):
                 sock.close()
             time.sleep(SETTLE_S)
             before = accounting.pss_bytes()
@@ -293,7 +295,7 @@ def main(arguments: list[str]) -> int:
     document = {
         "machine": measure.read_machine(),
         "quick": options.quick,
-        "sessions": SESSIONS,
+        "sessions": {kind.name: kind.sessions for kind in kinds},
         "versions": {kind.name: kind.version() for kind in kinds},
         "missing": missing,
         "results": results,

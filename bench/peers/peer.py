@@ -36,6 +36,7 @@ class Peer:
     """One server under test, from configuration to the death of its last process."""
 
     name = ""
+    sessions = 40  # of the source at a time
     idle_limit: int | None = None  # sessions it can hold idle, None: no limit that the bench would meet
     idle_note = ""  # why it has that limit
     domain = DOMAIN  # of the mail it is sent
@@ -74,11 +75,11 @@ class Peer:
 
     def start(self, timeout_s: float = 30.0) -> None:
         """Start it in an accounting group of its own and wait until it greets."""
-        self.directory.mkdir(parents=True, mode=0o755)
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o755)
         os.chmod(self.directory, 0o755)
         command = self.configure()
         self.accounting = open_accounting(f"gatepost-bench-{os.getpid()}-{self.name}")
-        with open(self.directory / "output", "wb") as output:
+        with open(self.directory / "output", "ab") as output:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

@@ -18,7 +18,10 @@ from integration.peers.process import PeerProcess, is_greeting, take_port, wait_
 
 UID = 65534  # nobody; owner of the Maildirs
 QUEUE_DIRECTORIES = {
-    **dict.fromkeys(["active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace"], 0o700),
+    **dict.fromkeys(
+        ["active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace"],
+        0o700,
+    ),
     "maildrop": 0o730,
     "public": 0o710,
     "pid": 0o755,

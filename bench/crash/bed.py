@@ -1,0 +1,263 @@
+"""What every scenario needs: a directory, a sink, a gateway, load, and the proof at the end.
+
+with Bed(...) as bed:
+    bed.gateway.start(); bed.start_load()
+    ... break something, and note it in bed.disturbances ...
+    result = bed.finish()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from bench.crash import processes
+from bench.crash.books import Arrival, Sent, read_book
+from bench.crash.gateway import PARTS, Gateway
+from bench.crash.processes import CrashError
+from bench.crash.proof import Disturbance, Proof, prove
+
+ROOT = Path(__file__).resolve().parents[2]
+DRAIN_LIMIT_S = 180.0
+_numbers = itertools.count(1)
+
+
+@dataclasses.dataclass
+class Options:
+    """Of the whole program."""
+
+    quick: bool = False
+    kills: int = 120
+    cuts: int = 25
+    seed: str = "1"
+    directory: Path = ROOT / "bench" / ".cache"
+    keep: bool = False  # the directory of a scenario that failed
+
+
+@dataclasses.dataclass
+class Result:
+    """What a scenario showed."""
+
+    scenario: str
+    figures: dict[str, Any] = dataclasses.field(default_factory=dict)
+    problems: list[str] = dataclasses.field(default_factory=list)
+    skipped: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        return not self.problems
+
+
+def tell(text: str) -> None:
+    """Progress, for who waits."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Bed:
+    """One gateway with all that is around it."""
+
+    def __init__(
+        self, name: str, options: Options, *, rate: float = 0.0, clients: int = 12, queue_settings: str = ""
+    ) -> None:
+        self.name = name
+        self.options = options
+        self.rate = rate
+        self.clients = clients
+        self.disturbances: list[Disturbance] = []
+        options.directory.mkdir(parents=True, exist_ok=True)
+        self.directory = Path(tempfile.mkdtemp(prefix=f"crash-{name}-", dir=options.directory))
+        self.directory.chmod(0o755)
+        self.disk = self.directory / "disk"
+        self.disk.mkdir(mode=0o755)
+        self.sent_book = self.directory / "sent.jsonl"
+        self.arrived_book = self.directory / "arrived.jsonl"
+        self.sink_port = processes.take_port()
+        self.gateway = Gateway(self.directory, self.disk, self.sink_port, queue_settings)
+        self._sink: subprocess.Popen[bytes] | None = None
+        self._load: subprocess.Popen[bytes] | None = None
+        self._sent: list[Sent] = []
+        self._sent_read = 0
+        self._is_done = False
+
+    def __enter__(self) -> Self:
+        seed = f"{self.options.seed} {self.name}"
+        command = [
+            sys.executable,
+            "-m",
+            "bench.crash.sink",
+            "--port",
+            self.sink_port,
+            "--book",
+            self.arrived_book,
+            "--seed",
+            seed,
+        ]
+        self._sink = processes.start(list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE)
+        assert self._sink.stdout is not None
+        if self._sink.stdout.readline() != b"ready\n":
+            self.close()
+            raise CrashError("the sink did not start")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End everything; the directory goes unless it is wanted."""
+        processes.stop(self._load)
+        self.gateway.close()
+        processes.stop(self._sink)
+        if self.options.keep and not self._is_done:
+            tell(f"{self.name}: kept {self.directory}")
+        else:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    # --- load -------------------------------------------------------------------------------------------------------
+
+    def start_load(self) -> None:
+        """Clients go on until `stop_load`; ids are new each time."""
+        number = next(_numbers)
+        command = [sys.executable, "-m", "bench.crash.load", "--port", self.gateway.port, "--book", self.sent_book]
+        command += ["--prefix", f"r{number}", "--clients", self.clients, "--rate", self.rate]
+        command += ["--seed", f"{self.options.seed} {self.name} {number}"]
+        self._load = processes.start(list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL)
+
+    def stop_load(self) -> None:
+        """Wait for the transactions under way."""
+        processes.stop(self._load, timeout_s=60.0)
+        self._load = None
+
+    def check_alive(self) -> None:
+        """CrashError if something died that nobody killed."""
+        if self._load is not None and self._load.poll() is not None:
+            raise CrashError("the load has ended by itself")
+        if self._sink is None or self._sink.poll() is not None:
+            raise CrashError("the sink has ended by itself")
+        if self.gateway.process is not None and self.gateway.process.poll() is not None:
+            raise CrashError(
+                f"the gateway has ended by itself: {self.gateway.process.returncode}\n{self.gateway.last_words()}"
+            )
+
+    def read_sent(self) -> list[Sent]:
+        """All transactions that have ended so far."""
+        more, self._sent_read = read_book(self.sent_book, Sent, self._sent_read)
+        self._sent += more  # type: ignore[arg-type]
+        return self._sent
+
+    def count_accepted(self) -> int:
+        """Messages answered 250 so far."""
+        return sum(row.code == 250 for row in self.read_sent())
+
+    def wait_accepted(self, since_s: float, limit_s: float, what: str) -> float:
+        """Seconds from `since_s` to the first 250 for a message begun after it; CrashError after `limit_s`."""
+
+        def first() -> float:
+            start = self._sent_read and max(0, len(self._sent) - 2000)
+            rows = self.read_sent()[start:]
+            return min((row.ended_s for row in rows if row.code == 250 and row.begun_s >= since_s), default=0.0)
+
+        self.check_alive()
+        return processes.wait_until(first, f"a message is accepted {what}", limit_s) - since_s
+
+    def run_load(self, seconds: float) -> None:
+        """Let time go by under load."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.check_alive()
+            time.sleep(min(left, 0.1))
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def read_arrivals(self) -> list[Arrival]:
+        """Of the sink and of the Maildir."""
+        arrived, _ = read_book(self.arrived_book, Arrival)
+        return [*arrived, *self.gateway.read_box()]  # type: ignore[list-item]
+
+    def finish(self, grace_s: float = 0.0) -> Result:
+        """Let the queue drain, stop the gateway, prove. The gateway must run."""
+        result = Result(self.name)
+        if self._load is not None:
+            self.stop_load()
+        drain_from_s = time.monotonic()
+        ledger: dict[str, int] = {}
+        try:
+            ledger = self.gateway.wait_drained(DRAIN_LIMIT_S)
+        except CrashError as error:
+            result.problems.append(f"{error}: {self.gateway.ask('ledger')[1]}")
+        drained_s = time.monotonic() - drain_from_s
+        result.problems += self._check_ledger(ledger)
+        arrivals = self.read_arrivals()
+        proof = prove(self.read_sent(), arrivals, self.disturbances, self.gateway.read_delivered(), grace_s)
+        result.problems += proof.problems()
+        result.problems += self._check_counts(ledger, proof)
+        if status := self.gateway.stop():
+            result.problems.append(f"the gateway ended with {status} on SIGTERM")
+        status, report = self.gateway.ask("queue", "fsck")
+        if status:
+            result.problems.append(f"queue fsck: {str(report)[:1000]}")
+        elif leftovers := report.get("findings"):
+            result.figures["fsck_notes"] = len(leftovers)
+        result.figures |= self._figures(proof, ledger) | {"drained_s": round(drained_s, 1)}
+        self._is_done = result.is_good
+        return result
+
+    def _check_ledger(self, ledger: dict[str, int]) -> list[str]:
+        status, _ = self.gateway.ask("ledger")
+        found = [] if status == 0 else [f"`gatepost ledger` ended with {status}"]
+        if ledger and ledger["accepted"] != sum(ledger[part] for part in PARTS):
+            found.append(f"the ledger does not balance: {ledger}")
+        found += [
+            f"{ledger[key]} recipients are {key} in the ledger"
+            for key in ("bounced", "expired", "lost_to_damage")
+            if ledger.get(key)
+        ]
+        return found
+
+    def _check_counts(self, ledger: dict[str, int], proof: Proof) -> list[str]:
+        """What the gateway counted must lie between what was acknowledged and what was sent."""
+        if not ledger:
+            return []
+        low, high = proof.acknowledged, proof.acknowledged + proof.unanswered
+        if low <= ledger["accepted"] <= high:
+            return []
+        return [
+            f"the ledger has {ledger['accepted']} accepted, clients saw {low} acknowledged and {high - low} without answer"
+        ]
+
+    def _figures(self, proof: Proof, ledger: dict[str, int]) -> dict[str, Any]:
+        return {
+            "transactions": proof.messages,
+            "acknowledged_messages": proof.acknowledged_messages,
+            "acknowledged_recipients": proof.acknowledged,
+            "unanswered_recipients": proof.unanswered,
+            "arrived_recipients": proof.arrived,
+            "lost": len(proof.lost),
+            "duplicates": proof.duplicates,
+            "unexplained_duplicates": len(proof.unexplained),
+            "replies": dict(sorted(proof.replies.items())),
+            "ledger": ledger,
+        }
+
+
+@contextlib.contextmanager
+def as_result(name: str, results: list[Result]):
+    """A scenario that cannot go on is one that failed."""
+    try:
+        yield
+    except processes.Skip as reason:
+        is_wanted = os.environ.get("CI") == "true" and os.geteuid() == 0
+        results.append(Result(name, problems=[f"must run here: {reason}"] if is_wanted else [], skipped=str(reason)))
+    except CrashError as error:
+        results.append(Result(name, problems=[str(error)]))

@@ -1,0 +1,170 @@
+"""The next hop: an SMTP server that writes down each message before it says 250, and a name server that names it as MX host.
+
+A process of its own, never killed: `python -m bench.crash.sink`. It offers PIPELINING, refuses a share of all commands with a
+temporary code, and answers some messages late, so that attempts are under way when a kill comes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import struct
+import time
+
+from bench.crash.books import Arrival, Book
+from bench.crash.content import read_content
+
+LATE_SHARE = 0.15
+LATE_S = 0.03
+MX_ADDRESS = "127.0.0.2"  # not that of the gateway, which would take it for itself
+TTL_S = 1
+A, MX = 1, 15
+
+
+class SinkSession(asyncio.Protocol):
+    """One connection of a deliverer."""
+
+    def __init__(self, book: Book, refusing: float, rng: random.Random) -> None:
+        self._book = book
+        self._refusing = refusing
+        self._rng = rng
+        self._buffer = bytearray()
+        self._recipients: list[str] = []
+        self._begun_s = 0.0
+        self._has_mail = False
+        self._in_text = False
+        self._is_late = False
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        self._transport.write(b"220 sink.test ESMTP\r\n")
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        self._advance()
+
+    def _advance(self) -> None:
+        replies = bytearray()
+        while not self._is_late:
+            if self._in_text:
+                end = self._buffer.find(b"\r\n.\r\n")
+                if end < 0:
+                    break
+                text = bytes(self._buffer[: end + 2])
+                del self._buffer[: end + 5]
+                self._in_text = False
+                reply = self._end_of_data(text)
+                if reply is None:
+                    break
+                replies += reply
+            else:
+                end = self._buffer.find(b"\r\n")
+                if end < 0:
+                    break
+                line = bytes(self._buffer[:end])
+                del self._buffer[: end + 2]
+                replies += self._command(line)
+        if replies and not self._transport.is_closing():
+            self._transport.write(bytes(replies))
+
+    def _command(self, line: bytes) -> bytes:
+        verb = line[:4].upper()
+        refuses = self._rng.random() < self._refusing
+        if verb in (b"EHLO", b"HELO"):
+            return b"250-sink.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n"
+        if verb == b"MAIL":
+            self._recipients, self._begun_s = [], time.monotonic()
+            self._has_mail = not refuses
+            return b"451 4.3.0 not now\r\n" if refuses else b"250 2.1.0 Ok\r\n"
+        if verb == b"RCPT":
+            if not self._has_mail:
+                return b"503 5.5.1 MAIL first\r\n"
+            if refuses:
+                return b"450 4.2.1 not now\r\n"
+            self._recipients.append(line.partition(b"<")[2].partition(b">")[0].decode())
+            return b"250 2.1.5 Ok\r\n"
+        if verb == b"DATA":
+            if not self._recipients:
+                return b"503 5.5.1 no valid recipients\r\n"
+            self._in_text = True
+            self._buffer[:0] = b"\r\n"  # so that a text that is only a dot ends, too
+            return b"354 go on\r\n"
+        if verb == b"QUIT":
+            self._transport.write(b"221 2.0.0 bye\r\n")
+            self._transport.close()
+            return b""
+        self._recipients, self._has_mail = [], False
+        return b"250 2.0.0 Ok\r\n"
+
+    def _end_of_data(self, text: bytes) -> bytes | None:
+        """The reply, or None if it comes later."""
+        recipients, self._recipients, self._has_mail = self._recipients, [], False
+        if self._rng.random() < self._refusing:
+            return b"451 4.3.0 not now\r\n"
+        message_id, gateway_id, is_whole = read_content(text.replace(b"\r\n..", b"\r\n.")[2:])
+        self._book.add(Arrival(message_id, gateway_id, self._begun_s, time.monotonic(), recipients, is_whole))
+        if self._rng.random() >= LATE_SHARE:
+            return b"250 2.0.0 Ok\r\n"
+        self._is_late = True
+        asyncio.get_running_loop().call_later(LATE_S * self._rng.random(), self._answer_late)
+        return None
+
+    def _answer_late(self) -> None:
+        self._is_late = False
+        if not self._transport.is_closing():
+            self._transport.write(b"250 2.0.0 Ok\r\n")
+            self._advance()
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """MX of mx.test, and the address of that host; nothing else has records."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        end = data.find(b"\0", 12) + 5
+        if end < 17 or len(data) < end:
+            return
+        name = data[12 : end - 4].lower()
+        kind = struct.unpack_from("!H", data, end - 4)[0]
+        records = b""
+        if kind == MX and name == _encode_name("mx.test"):
+            exchange = struct.pack("!H", 10) + _encode_name("sink.mx.test")
+            records = b"\xc0\x0c" + struct.pack("!HHIH", MX, 1, TTL_S, len(exchange)) + exchange
+        elif kind == A and name == _encode_name("sink.mx.test"):
+            address = bytes(int(part) for part in MX_ADDRESS.split("."))
+            records = b"\xc0\x0c" + struct.pack("!HHIH", A, 1, TTL_S, 4) + address
+        counts = struct.pack("!HHHH", 1, 1 if records else 0, 0, 0)
+        self._transport.sendto(data[:2] + b"\x85\x80" + counts + data[12:end] + records, addr)  # type: ignore[attr-defined]
+
+
+def _encode_name(name: str) -> bytes:
+    return b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
+
+
+async def serve(options: argparse.Namespace) -> None:
+    """Until killed."""
+    loop = asyncio.get_running_loop()
+    book = Book(options.book)
+    rng = random.Random(options.seed)
+    for address in ("127.0.0.1", MX_ADDRESS):
+        await loop.create_server(lambda: SinkSession(book, options.refuse, rng), address, options.port, backlog=512)
+    await loop.create_datagram_endpoint(NameServer, ("127.0.0.1", options.port))
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True, help="TCP of the sink and UDP of the name server")
+    parser.add_argument("--book", required=True)
+    parser.add_argument("--refuse", type=float, default=0.02, help="share of commands refused temporarily")
+    parser.add_argument("--seed", default="0")
+    asyncio.run(serve(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
