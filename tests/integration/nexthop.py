@@ -1,0 +1,241 @@
+"""A next hop of the tests' own: takes mail over SMTP, keeps every transaction, and refuses, holds or vanishes as it is told.
+
+It runs in a thread of this process with an event loop of its own. What it keeps is what stood between DATA and the final dot,
+without the dots that were stuffed, octet for octet. It goes down (`close`) and comes back (`open`) at the same port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
+
+from integration.peers.process import take_port, wait_until
+
+EXTENSIONS = ("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE")
+_STANDARD = {
+    "greeting": b"220 inside.example.test",
+    "mail": b"250 2.1.0 ok",
+    "rcpt": b"250 2.1.5 ok",
+    "data": b"354 go on",
+    "body": b"250 2.0.0 taken",
+}
+_PATH = re.compile(rb"<(.*?)>\s*(.*)\r\n\Z", re.DOTALL)
+_STUFFED = re.compile(rb"(?m)^\.")
+
+Answer = Callable[[str, str], "bytes | None"]
+
+
+class Taken(NamedTuple):
+    """A transaction that was answered 250."""
+
+    reverse_path: str
+    parameters: str  # of MAIL
+    recipients: list[str]
+    content: bytes
+
+
+class NextHop:
+    """`with NextHop() as hop:`; `hop.taken` is what came so far, in order.
+
+    `answer(stage, what)` may give another reply than the positive one for "greeting", "mail", "rcpt" (`what` is the path),
+    "data" and "body"; `refuse` sets one for a stage. While `held`, the replies to the final dot are not sent.
+    """
+
+    def __init__(self, *, address: str = "127.0.0.1", port: int = 0, extensions: Sequence[str] = EXTENSIONS) -> None:
+        self.address = address
+        self.port = port or take_port(address)
+        self.extensions = list(extensions)
+        self.answer: Answer = lambda stage, what: None
+        self.taken: list[Taken] = []
+        self.connections = 0
+        self.held = False
+        self.open_now: set[_Session] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="next hop", daemon=True)
+        self._server: asyncio.Server | None = None
+
+    @property
+    def name(self) -> str:
+        """As a next hop in a configuration."""
+        return f"smtp://{self.address}:{self.port}"
+
+    def refuse(self, stage: str, reply: bytes, only: str = "") -> None:
+        """From now on `reply` at this stage; with `only`, for this path."""
+        self.answer = lambda at, what: reply if at == stage and (not only or what == only) else None
+
+    def accept(self) -> None:
+        """From now on everything is taken."""
+        self.answer = lambda stage, what: None
+
+    def open(self) -> None:
+        """Listen."""
+        self._run(self._open())
+
+    def close(self) -> None:
+        """Listen no more, and drop whoever is connected."""
+        self._run(self._close())
+
+    def release(self) -> None:
+        """Send the replies that were held back."""
+        self.held = False
+        self._run(self._release())
+
+    def wait_for(self, count: int, timeout_s: float = 30.0) -> list[Taken]:
+        """At least `count` transactions."""
+        wait_until(lambda: len(self.taken) >= count, f"{count} messages at {self.name}", timeout_s)
+        return list(self.taken)
+
+    def find(self, recipient: str) -> Taken | None:
+        """The first transaction for a recipient."""
+        return next((taken for taken in list(self.taken) if recipient in taken.recipients), None)
+
+    def wait_to(self, recipient: str, timeout_s: float = 30.0) -> Taken:
+        """The first transaction for a recipient, once it has come."""
+        found = wait_until(lambda: self.find(recipient), f"a message to {recipient} at {self.name}", timeout_s)
+        assert found is not None
+        return found
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def _run(self, coroutine: Any) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+
+    async def _open(self) -> None:
+        self._server = await self._loop.create_server(
+            lambda: _Session(self), self.address, self.port, backlog=1000, reuse_address=True
+        )
+
+    async def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for session in list(self.open_now):
+            session.transport.abort()
+        await asyncio.sleep(0)
+
+    async def _release(self) -> None:
+        for session in list(self.open_now):
+            session.release()
+
+
+class _Session(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, hop: NextHop) -> None:
+        self.hop = hop
+        self.transport: Any = None
+        self._input = bytearray()
+        self._text: bytearray | None = None
+        self._mail = ("", "")
+        self._recipients: list[str] = []
+        self._waiting: Taken | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.hop.connections += 1
+        self.hop.open_now.add(self)
+        self._say("greeting", "")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.hop.open_now.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._input += data
+        self._go_on()
+
+    def _go_on(self) -> None:
+        while self._waiting is None and not self.transport.is_closing():
+            if self._text is not None:
+                if not self._read_text():
+                    return
+                continue
+            line, end, rest = self._input.partition(b"\r\n")
+            if not end:
+                return
+            self._input = rest
+            self._command(bytes(line) + b"\r\n")
+
+    def _command(self, line: bytes) -> None:
+        verb = line[:4].upper()
+        if verb == b"EHLO":
+            names = ["inside.example.test", *self.hop.extensions]
+            lines = [f"250{'-' if name is not names[-1] else ' '}{name}" for name in names]
+            self.transport.write("".join(f"{line}\r\n" for line in lines).encode())
+        elif verb == b"HELO":
+            self.transport.write(b"250 inside.example.test\r\n")
+        elif verb in (b"MAIL", b"RCPT"):
+            self._path(verb, line)
+        elif verb == b"DATA":
+            if not self._recipients:
+                self.transport.write(b"503 5.5.1 no recipients\r\n")
+            elif self._say("data", ""):
+                self._text = bytearray()
+        elif verb == b"QUIT":
+            self.transport.write(b"221 2.0.0 bye\r\n")
+            self.transport.close()
+        else:
+            if verb == b"RSET":
+                self._recipients = []
+            self.transport.write(b"250 2.0.0 ok\r\n")
+
+    def _path(self, verb: bytes, line: bytes) -> None:
+        match = _PATH.search(line)
+        assert match is not None, line
+        path = match[1].decode()
+        if verb == b"MAIL":
+            self._recipients = []
+            self._mail = (path, match[2].decode())
+            self._say("mail", path)
+        elif self._say("rcpt", path):
+            self._recipients.append(path)
+
+    def _read_text(self) -> bool:
+        """Whether the end of the text is there."""
+        assert self._text is not None
+        start = max(0, len(self._text) - 4)
+        self._text += self._input
+        self._input.clear()
+        end = 0 if self._text[:3] == b".\r\n" else self._text.find(b"\r\n.\r\n", start) + 2
+        if end < 2 and self._text[:3] != b".\r\n":
+            return False
+        self._input += self._text[end + 3 :]
+        content = _STUFFED.sub(b"", bytes(self._text[:end]))
+        self._text = None
+        taken = Taken(*self._mail, self._recipients, content)
+        self._recipients = []
+        self._waiting = taken
+        if not self.hop.held:
+            self.release()
+        return True
+
+    def release(self) -> None:
+        """Answer the final dot."""
+        taken, self._waiting = self._waiting, None
+        if taken is None:
+            return
+        if self._say("body", taken.recipients[0]):
+            self.hop.taken.append(taken)
+        self._go_on()
+
+    def _say(self, stage: str, what: str) -> bool:
+        """The reply of this stage; whether it is a positive one. 421 closes, as does the empty reply, which is not sent."""
+        reply = self.hop.answer(stage, what)
+        if reply is None:
+            reply = _STANDARD[stage]
+        if reply:
+            self.transport.write(reply + b"\r\n")
+        if not reply or reply.startswith((b"421", b"521", b"554 5.3.2")):
+            self.transport.close()
+        return reply[:1] in (b"2", b"3")
