@@ -191,6 +191,7 @@ class Bed:
     ) -> None:
         self.contents: dict[int, bytes] = {}
         self.events: list[tuple[str, dict[str, Any]]] = []
+        self.changed = asyncio.Event()
         self.waiters: dict[int, asyncio.Future[AttemptDone]] = {}
         self.broken_sources: set[int] = set()
         self.jobs = 0
@@ -201,7 +202,7 @@ class Bed:
             lookup=lookup or self.no_lookup,
             read=self.read,
             done=self.done,
-            event=lambda name, **fields: self.events.append((name, fields)),
+            event=self.note_event,
         )
 
     async def __aenter__(self) -> Self:
@@ -219,6 +220,16 @@ class Bed:
         if source in self.broken_sources:
             raise OSError(5, "Input/output error")
         return self.contents[source][offset : offset + count]
+
+    def note_event(self, name: str, **fields: Any) -> None:
+        self.events.append((name, fields))
+        self.changed.set()
+
+    async def until_event(self, name: str) -> None:
+        """Wait until the engine told of such an event."""
+        while name not in [known for known, _ in self.events]:
+            self.changed.clear()
+            await self.changed.wait()
 
     def done(self, done: AttemptDone) -> None:
         self.waiters.pop(done.job).set_result(done)

@@ -252,6 +252,17 @@ def test_replies_before_rubbish_in_the_same_chunk_count():
     assert line.finished[0].problem is None and line.finished[0].ends[0].code == 250
 
 
+def test_a_reply_to_a_command_that_was_not_sent_is_not_counted():
+    line, _ = open_line(Message(b"a\r\n"), ehlo=PLAIN)
+    for reply in (b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+        line.say(reply)
+    line.waiting.append(Message(b"b\r\n"))
+    assert line.say(b"250 queued\r\n250 one too many\r\n") == b""
+    first, second = line.finished
+    assert first.problem is None and first.ends[0].code == 250
+    assert second.mail is None and second.problem is not None and second.problem.kind == "protocol"
+
+
 def test_unasked_reply_to_a_free_session_closes_it():
     line, _ = open_line()
     line.say(b"421 timeout\r\n")

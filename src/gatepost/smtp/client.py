@@ -147,6 +147,8 @@ class ClientSession:
         except ReplyError as error:
             replies, broken = error.replies, error
         for reply in replies:
+            if self._out:  # what it answers is not even sent: a server that counts differently from us
+                self.close("protocol", f"reply to a command that was not sent: {reply.text}")
             _HANDLERS[self.state](self, reply)
         if broken is not None:
             self.close("protocol", str(broken))
