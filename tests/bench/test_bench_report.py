@@ -77,14 +77,14 @@ def test_accounting_finds_grandchildren_and_their_time(kind: str) -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "BURN": burn},
-        preexec_fn=accounting.enter,
+        preexec_fn=accounting.enter,  # noqa: PLW1509 - only writes a file
     )
     accounting.watch(process.pid)
     with process:
         assert process.stdout is not None and process.stdin is not None
         assert process.stdout.readline() == b"done\n"
         assert len(accounting.pids()) == 2
-        assert 0.19 < accounting.cpu_s() < 5
+        assert 0.15 < accounting.cpu_s() < 5
         assert accounting.pss_bytes() > 1_000_000
         process.stdin.write(b"\n")
     accounting.close()
