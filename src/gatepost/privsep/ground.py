@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Sequence
 
 from gatepost.config.encoded import encode_config
 from gatepost.config.schema import Config
@@ -12,6 +13,7 @@ from gatepost.config.users import role_ids
 from gatepost.events import open_output
 from gatepost.ipc.messages import Start
 from gatepost.net.dnsnames import read_resolv_conf
+from gatepost.privsep.activation import Inherited
 from gatepost.privsep.control_path import control_path
 from gatepost.privsep.listeners import Listeners, bind_control
 from gatepost.privsep.plan import Placement, maildir_roots
@@ -24,11 +26,11 @@ FALLBACK_SERVER = "127.0.0.1:53"  # what a C library asks when resolv.conf names
 class Ground:
     """Holds every descriptor that roles inherit. `prepare` raises SpoolRefused, ListenError or OSError."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, inherited: Sequence[Inherited] = ()) -> None:
         self._config = config
         self._ids = role_ids(config)
         self._as_root = os.geteuid() == 0
-        self.listeners = Listeners()
+        self.listeners = Listeners(inherited)
         self.event_descriptor = 2
         self._control: socket.socket | None = None
 
@@ -49,7 +51,8 @@ class Ground:
         for root in maildir_roots(config):
             if not os.path.isdir(root):
                 os.makedirs(root, 0o700)
-                os.chown(root, box_uid, box_gid)
+                if self._as_root:
+                    os.chown(root, box_uid, box_gid)
         self.reopen_events(config)
         self.listeners.bind_all(config.listen)
         self._control = bind_control(self.control_path)

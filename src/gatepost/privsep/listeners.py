@@ -1,7 +1,8 @@
 """Sockets that the supervisor binds before any role is locked in, and keeps over reloads.
 
 A listening socket is shared by all receivers of all generations: a reload never closes it while its address stays configured, so
-no connection is refused in between.
+no connection is refused in between. A socket that a service manager handed over (`activation.py`) is used in place of one of our
+own; it stays the service manager's, so no reload can drop its address.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import ipaddress
 import os
 import socket
 import stat
+from collections.abc import Sequence
+
+from gatepost.privsep.activation import ActivationError, Inherited, match
 
 BACKLOG = 4096  # the kernel cuts it to net.core.somaxconn; a smaller one drops connections in a burst
 
@@ -25,18 +29,23 @@ def split_address(text: str) -> tuple[str, int]:
 
 
 class Listeners:
-    """The set of bound listening sockets by their configured address."""
+    """The set of bound listening sockets by their configured address; `inherited` ones are bound already."""
 
-    def __init__(self) -> None:
+    def __init__(self, inherited: Sequence[Inherited] = ()) -> None:
         self._sockets: dict[str, socket.socket] = {}
+        self._inherited = inherited
 
     def bind_all(self, addresses: list[str]) -> list[str]:
         """Bind what is not bound yet; on a failure nothing new stays bound. Returns the newly bound addresses."""
         new: list[str] = []
         try:
+            given = match(self._inherited, addresses)
+        except ActivationError as error:
+            raise ListenError(str(error)) from error
+        try:
             for address in addresses:
                 if address not in self._sockets:
-                    self._sockets[address] = _bind(address)
+                    self._sockets[address] = _take(given[address]) if address in given else _bind(address)
                     new.append(address)
         except ListenError:
             self.close_only(new)
@@ -60,6 +69,12 @@ class Listeners:
             host, port = sock.getsockname()[:2]
             result.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         return result
+
+
+def _take(inherited: Inherited) -> socket.socket:
+    """A socket that was handed over; it may have been given a short queue."""
+    inherited.sock.listen(BACKLOG)
+    return inherited.sock.dup()
 
 
 def _bind(address: str) -> socket.socket:

@@ -28,9 +28,11 @@ from gatepost.events import EventLog
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import LinkClosed, WireError
 from gatepost.privsep import restart
+from gatepost.privsep.activation import ActivationError, take_inherited
 from gatepost.privsep.child import Child, State
 from gatepost.privsep.ground import Ground
 from gatepost.privsep.listeners import ListenError
+from gatepost.privsep.notify import Notifier
 from gatepost.privsep.plan import Placement, are_wired, changes_needing_restart, placements
 from gatepost.privsep.wiring import make_link
 
@@ -41,6 +43,7 @@ SESSIONS_END_S = 20.0  # SIGTERM: sessions in the middle of a message get this l
 ROLES_END_S = 20.0
 GENERATION_END_S = 600.0  # reload: the old generation's sessions may go on for this long
 RELINK_DELAY_S = 0.05
+WATCHDOG_RETRY_S = 0.5  # how soon it is looked again whether a role that died is back
 KILL_AFTER_S = 2.0  # behind the limit that a draining role was given
 
 
@@ -66,7 +69,11 @@ class Supervisor:
         self._stopping = False
         self._exit_status = 0
         self._pending_reload: _Reload | None = None
-        self._ground = Ground(config)
+        self._notifier = Notifier.from_environment()
+        try:
+            self._ground = Ground(config, take_inherited())
+        except ActivationError as error:
+            raise ListenError(str(error)) from error
         self._log = EventLog(2, "supervisor", 0)
 
     # --- start ------------------------------------------------------------------------------------------------------
@@ -79,12 +86,14 @@ class Supervisor:
             self._log = EventLog(self._ground.event_descriptor, "supervisor", 0)
             for placement in placements(self._config, self._generation):
                 self._start(placement)
+            self._tell_alive()
             while self._children or not self._stopping:
                 self._step(signals)
         finally:
             for child in self._children.values():
                 child.signal(signal.SIGKILL)
             self._ground.release()
+            self._notifier.close()
         return self._exit_status
 
     def _catch_signals(self) -> int:
@@ -233,6 +242,27 @@ class Supervisor:
             self._announced = True
             self._log.flush()
             self._on_ready(self._ground.listeners.bound())
+            self._notify_ready()
+
+    # --- the service manager ----------------------------------------------------------------------------------------
+
+    def _notify_ready(self) -> None:
+        self._notifier.ready(
+            f"Listens on {', '.join(self._ground.listeners.bound())}; configuration {self._generation}, "
+            f"{len(self._children)} roles"
+        )
+
+    def _tell_alive(self) -> None:
+        """Ping the watchdog if every role has a process; while one has none look again soon, and do not ping."""
+        period_s = self._notifier.watchdog_period_s
+        if period_s is None:
+            return
+        wanted = {(p.role, p.instance, p.generation) for p in placements(self._config, self._generation)}
+        # The start of a new generation and the end of all have limits of their own.
+        is_well = self._stopping or self._pending_reload is not None or wanted <= self._children.keys()
+        if is_well:
+            self._notifier.alive()
+        self._after(period_s if is_well else min(period_s, WATCHDOG_RETRY_S), self._tell_alive)
 
     # --- the end of a role ------------------------------------------------------------------------------------------
 
@@ -317,6 +347,7 @@ class Supervisor:
             return
         self._stopping = True
         self._exit_status = status
+        self._notifier.stopping()
         self._log.event("stopping", status=status)
         if not self._announced:
             for child in self._children.values():
@@ -351,6 +382,8 @@ class Supervisor:
         """Start a new generation with the new configuration; nothing of the old one changes before all of it is ready."""
         errors: list[str] = []
         config = self._config
+        if self._announced and not self._stopping:
+            self._notifier.reloading()
         try:
             config = load_config(self._config_path)
             errors = changes_needing_restart(self._config, config)
@@ -400,6 +433,7 @@ class Supervisor:
                 self._drain(child, GENERATION_END_S, end_sessions=False)
         self._ground.listeners.close_except(self._config.listen)
         self._log.event("reloaded", generation=self._generation)
+        self._notify_ready()
         pending.answer([])
 
     def _abandon_reload(self, errors: list[str]) -> None:
@@ -417,6 +451,8 @@ class Supervisor:
 
     def _refuse_reload(self, errors: list[str]) -> None:
         self._log.event("reload_refused", errors=errors)
+        if self._announced and self._pending_reload is None and not self._stopping:
+            self._notify_ready()  # it goes on as before
 
 
 class _Reload:
