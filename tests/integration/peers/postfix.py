@@ -128,7 +128,7 @@ class PostfixServer(PeerProcess):
         (self.home / "main.cf").write_text("".join(f"{key} = {value}\n" for key, value in main.items()))
         (self.home / "master.cf").write_text(MASTER_CF.format(port=self.port))
         self.make_queue()
-        command = [require("postconf"), "-c", str(self.home), "-h", "daemon_directory"]
+        command = [require("postconf"), "-d", "-h", "daemon_directory"]
         daemons = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
         return [f"{daemons}/master", "-c", str(self.home), "-s"]
 
