@@ -260,6 +260,18 @@ def test_a_line_without_an_end_takes_no_memory() -> None:
     assert peak < 1024 * 1024
 
 
+def test_a_long_line_may_be_cut_anywhere() -> None:
+    line = b"x" * 3000 + b"\r\n"
+    for cut in (1, 2047, 2048, 2049, 2999, 3000, 3001):
+        session = start(SETTINGS, EHLO)
+        kinds = []
+        for block in (line[:cut], line[cut:] + b"NOOP\r\n"):
+            session.feed(block)
+            kinds += [event.kind for event in events(session) if isinstance(event, Violation)]
+        assert kinds == ["line-too-long"]
+        assert session.take_output().endswith(b"\r\n250 2.0.0 Ok\r\n")
+
+
 def test_an_idle_session_is_small() -> None:
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
