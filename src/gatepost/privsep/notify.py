@@ -1,8 +1,8 @@
 """Tells the service manager how the gateway is: ready, reloading, stopping, alive (sd_notify(3), in Python alone).
 
 One datagram for each state to the socket that NOTIFY_SOCKET names, a path or (first character "@") an abstract name. Without
-NOTIFY_SOCKET every method does nothing. The service manager is never waited for and its absence is no error: mail goes on. The
-variables are taken out of the environment, so that no role inherits them.
+NOTIFY_SOCKET every method does nothing. A service manager that does not read is waited for a second at most, and not at all for a
+ping; that it is not there is no error: mail goes on. The variables are taken out of the environment, so that no role inherits them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections.abc import MutableMapping
 
 _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+_WAIT_S = 1.0
 _PINGS_PER_PERIOD = 3  # sd_watchdog_enabled(3) advises two; a third leaves room for a late one
 
 
@@ -28,7 +29,7 @@ class Notifier:
             return
         self._address = "\0" + address[1:] if address[0] == "@" else address
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        self._sock.setblocking(False)
+        self._sock.settimeout(_WAIT_S)
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Notifier:
@@ -60,7 +61,10 @@ class Notifier:
 
     def alive(self) -> None:
         """To be called every `watchdog_period_s`, and only if all is well."""
-        self._tell("WATCHDOG=1")
+        if self._sock is not None:
+            self._sock.settimeout(0)
+            self._tell("WATCHDOG=1")
+            self._sock.settimeout(_WAIT_S)
 
     def close(self) -> None:
         """Nothing is told any more."""

@@ -86,7 +86,6 @@ class Supervisor:
             self._log = EventLog(self._ground.event_descriptor, "supervisor", 0)
             for placement in placements(self._config, self._generation):
                 self._start(placement)
-            self._tell_alive()
             while self._children or not self._stopping:
                 self._step(signals)
         finally:
@@ -243,6 +242,7 @@ class Supervisor:
             self._log.flush()
             self._on_ready(self._ground.listeners.bound())
             self._notify_ready()
+            self._tell_alive()
 
     # --- the service manager ----------------------------------------------------------------------------------------
 
