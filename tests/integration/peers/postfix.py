@@ -7,6 +7,7 @@ root and then runs as the user postfix.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -127,6 +128,8 @@ class PostfixServer(PeerProcess):
         main.update(self.settings)
         (self.home / "main.cf").write_text("".join(f"{key} = {value}\n" for key, value in main.items()))
         (self.home / "master.cf").write_text(MASTER_CF.format(port=self.port))
+        for name in ("main.cf", "master.cf", "mailboxes"):
+            os.utime(self.home / name, (0, 0))  # Postfix waits until a file is a second old
         self.make_queue()
         command = [require("postconf"), "-d", "-h", "daemon_directory"]
         daemons = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
