@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from gatepost.model import Address, Envelope, Recipient
-from gatepost.smtp.reply import Reply
 from gatepost.smtp.events import Body, Data, Hello, Mail, Quit, Rcpt, Reset, Violation
+from gatepost.smtp.reply import Reply
 from gatepost.smtp.server import ServerSession
 
 if TYPE_CHECKING:
@@ -253,7 +253,8 @@ class SmtpIn(asyncio.Protocol):
         if size:
             transaction.body_bytes += size
             self.host.held_bytes += size
-            transaction.chunks.append(content)
+            if transaction.failure is None or transaction.body_descriptor >= 0:
+                transaction.chunks.append(content)
             if transaction.body_descriptor >= 0:
                 self._write_out(transaction)
             elif transaction.body_bytes > self.host.spill_bytes():
@@ -300,6 +301,19 @@ class SmtpIn(asyncio.Protocol):
                 self._commit(transaction)
             else:
                 self._resume()
+
+    def deny_body_file(self, reply: Reply) -> None:
+        """None comes: what is left of the message is read and forgotten, and `reply` answers its end."""
+        transaction = self.transaction
+        if transaction is None or transaction.body_file >= 0:
+            return
+        transaction.body_file = 0
+        transaction.failure = reply
+        transaction.chunks = []
+        if transaction.is_committing:
+            self._commit(transaction)
+        else:
+            self._resume()
 
     def _write_out(self, transaction: Transaction) -> None:
         chunks, transaction.chunks = transaction.chunks, []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 from gatepost.config.encoded import decode_config
@@ -33,6 +34,7 @@ COMMIT_DELAY_S = 0.5  # outcomes may be this old before a power cut cannot undo 
 MAX_OUTSTANDING = 2000  # attempts with all deliverers
 DEFER_BATCH = 500
 RETRY_WITHOUT_DELIVERER_S = 0.2
+RETRY_FILES_S = 0.25
 NOT_THE_MESSAGES_FAULT = frozenset(
     {"connect", "greeting", "helo", "mx"}
 )  # stages at which the next hop had not seen it
@@ -59,6 +61,7 @@ class Queue(Role):
         self._wake_at_s = float("inf")
         self._deferring = False
         self._health: tuple[bool, str] = (True, "")
+        self._files_trouble = ""  # why the last files for a receiver could not be made
         self._is_draining = False
         self.counts = {"attempts": 0, "delivered": 0, "deferred": 0, "failed": 0}
 
@@ -110,6 +113,7 @@ class Queue(Role):
     def on_link(self, channel: Channel) -> None:
         role = channel.peer[0]
         if role == "receiver":
+            self.owners.pop(channel.peer, None)  # until it says what it holds: files of now would be taken for old ones
             channel.post(m.SpoolHealth(*self._health))
         elif role in ("deliverer", "maildir"):
             self.hands.joined(channel)
@@ -136,19 +140,29 @@ class Queue(Role):
 
     def _on_holding(self, channel: Channel, message: m.Holding) -> None:
         self.owners[channel.peer] = message.owner
-        self.owner_gone(message.owner)  # what it had from before it has given up
+
+        def failed(error: Exception) -> None:
+            self._on_trouble(error)
+            channel.lost()  # it comes again, and with it the next try: until then it must not get new files
+
+        # What it had from before it has given up.
+        self.worker.call(lambda: self.spool.owner_gone(message.owner), self._take_over, failed)
 
     def _on_need_segment(self, channel: Channel, message: m.NeedSegment) -> None:
-        owner = self.owners[channel.peer]
+        owner = self.owners.get(channel.peer)
+        if owner is None:
+            return  # it asks again behind its Holding
 
         def opened(result: tuple[int, int]) -> None:
             channel.post(m.SegmentOpened(result[0]), [result[1]])
             os.close(result[1])
 
-        self.worker.call(lambda: self.spool.new_segment(owner), opened, self._on_trouble)
+        self._make_files(channel, lambda: self.spool.new_segment(owner), opened)
 
     def _on_need_body_files(self, channel: Channel, message: m.NeedBodyFiles) -> None:
-        owner = self.owners[channel.peer]
+        owner = self.owners.get(channel.peer)
+        if owner is None:
+            return
 
         def opened(result: list[tuple[int, int]]) -> None:
             channel.post(m.BodyFilesOpened([number for number, _ in result]), [descriptor for _, descriptor in result])
@@ -156,7 +170,25 @@ class Queue(Role):
                 os.close(descriptor)
 
         count = max(1, min(message.count, 100))
-        self.worker.call(lambda: self.spool.new_body_files(count, owner), opened, self._on_trouble)
+        self._make_files(channel, lambda: self.spool.new_body_files(count, owner), opened)
+
+    def _make_files(self, channel: Channel, make: Callable[[], Any], give: Callable[[Any], None]) -> None:
+        """Have files made for a receiver. While the disk refuses no mail is accepted, and it is tried again and again."""
+
+        def made(result: Any) -> None:
+            give(result)
+            if self._files_trouble:
+                self._files_trouble = ""
+                self._check_health()
+
+        def refused(error: Exception) -> None:
+            if channel.is_open:
+                self._files_trouble = str(error)
+                self.loop.call_later(RETRY_FILES_S, self._make_files, channel, make, give)
+            self._on_trouble(error)
+
+        if channel.is_open:
+            self.worker.call(make, made, refused)
 
     def _on_sealed(self, channel: Channel, message: m.SegmentSealed) -> None:
         self._take_over(self.spool.seal(message.segment, message.length_bytes))
@@ -174,8 +206,13 @@ class Queue(Role):
         self._take_over(entries)
 
     def owner_gone(self, owner: str) -> None:
-        """Read what a receiver acknowledged and could not tell any more."""
-        self.worker.call(lambda: self.spool.owner_gone(owner), self._take_over, self._on_trouble)
+        """Read what a receiver acknowledged and could not tell any more; it is dead. Tried until the disk lets it."""
+
+        def failed(error: Exception) -> None:
+            self._on_trouble(error)
+            self.loop.call_later(TICK_S, self.owner_gone, owner)
+
+        self.worker.call(lambda: self.spool.owner_gone(owner), self._take_over, failed)
 
     def _take_over(self, entries: list[Entry]) -> None:
         for entry in entries:
@@ -331,10 +368,10 @@ class Queue(Role):
         self.dispatch_soon()
 
     def _check_health(self) -> None:
-        health = self.spool.health()
-        if (health.accepting, health.reason) != self._health:
-            self._health = (health.accepting, health.reason)
-            self.event("queue_health", accepting=health.accepting, reason=health.reason)
+        reason = self.spool.health().reason or self._files_trouble
+        if (not reason, reason) != self._health:
+            self._health = (not reason, reason)
+            self.event("queue_health", accepting=not reason, reason=reason)
             for channel in self.peers("receiver"):
                 channel.post(m.SpoolHealth(*self._health))
 

@@ -132,6 +132,8 @@ class Receiver(Role):
         elif type(message) is m.SpoolHealth:
             self._health = None if message.accepting else _FULL
             self.event("queue_health", accepting=message.accepting, reason=message.reason)
+            if not message.accepting:
+                self._refuse_waiting()
 
     def _ask_segment(self) -> None:
         if self._queue is not None:
@@ -145,6 +147,14 @@ class Receiver(Role):
         if self._queue is not None:
             self._queue.post(m.SegmentSealed(number, length))
 
+    def _refuse_waiting(self) -> None:
+        """No files come now for what waits for one: say so at once."""
+        if not self._commit.is_ready:
+            self._commit.fail_waiting(FULL)
+        waiters, self._body_waiters = self._body_waiters, deque()
+        for connection in waiters:
+            connection.deny_body_file(FULL)
+
     # --- body files -------------------------------------------------------------------------------------------------
 
     def spill_bytes(self) -> int:
@@ -154,6 +164,9 @@ class Receiver(Role):
     def take_body_file(self, connection: SmtpIn) -> tuple[int, int] | None:
         """A body file, or None: it comes later by `give_body_file`."""
         if not self._body_files:
+            if self._health is not None:
+                self.loop.call_soon(connection.deny_body_file, self._health)
+                return None
             self._body_waiters.append(connection)
             self._ask_body_files()
             return None
@@ -327,6 +340,9 @@ class Receiver(Role):
     # --- the end of a message ---------------------------------------------------------------------------------------
 
     def commit(self, transaction: Transaction, envelope: Envelope, done: Any) -> None:
+        if self._health is not None and not self._commit.is_ready:
+            self.loop.call_soon(done, self._health)
+            return
         size = len(transaction.trace) + transaction.body_bytes
         if transaction.body_descriptor >= 0:
             record = build_body_record(envelope, transaction.body_file, size, transaction.body_crc)
