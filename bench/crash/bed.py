@@ -209,6 +209,9 @@ class Bed:
             result.problems.append(f"queue fsck: {str(report)[:1000]}")
         elif leftovers := report.get("findings"):
             result.figures["fsck_notes"] = len(leftovers)
+        for name in ("bug", "internal_error"):
+            if count := self.gateway.count_events(name):
+                result.problems.append(f"{count} events {name!r} in the log")
         result.figures |= self._figures(proof, ledger) | {"drained_s": round(drained_s, 1)}
         self._is_done = result.is_good
         return result

@@ -92,5 +92,6 @@ def _kill_role(bed: Bed, role: str, rng: random.Random | None = None) -> int:
         time.sleep(rng.uniform(0.0, 0.4))
     began_s = time.monotonic()
     pid = bed.gateway.kill_role(role)
+    processes.wait_until(lambda: pid not in bed.gateway.living(), f"killed {role} is gone", 10.0)
     bed.disturbances.append(Disturbance(role, began_s, time.monotonic()))
     return 1 if pid else 0
