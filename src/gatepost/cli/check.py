@@ -18,7 +18,7 @@ from gatepost.config.errors import ConfigError, ConfigErrors
 from gatepost.config.load import load_config
 from gatepost.config.paths import PathProblem, inspect_paths
 from gatepost.config.schema import Config, Domain
-from gatepost.config.users import NOT_YET, missing_users, role_ids
+from gatepost.config.users import NOT_YET, missing_users, name_of_uid, role_ids, starter_of
 from gatepost.config.warnings import Warning, warnings_of
 
 
@@ -59,15 +59,16 @@ def build_report(config_path: str) -> Report:
         config = load_config(path)
     except ConfigErrors as errors:
         return Report(file=path, ok=False, errors=errors.errors)
-    problems = inspect_paths(config, path)
-    warnings = [*warnings_of(config), *_of_users(config)]
+    starter = starter_of(config)
+    problems = inspect_paths(config, path, starter)
+    warnings = [*warnings_of(config), *_of_users(config, starter)]
     return Report(
         file=path,
         ok=not problems,
         paths=problems,
         warnings=warnings,
         relay=relay_statement(config),
-        users={role: name for role, (_, _, name) in role_ids(config).items() if role not in NOT_YET},
+        users={role: name for role, (_, _, name) in role_ids(config, starter).items() if role not in NOT_YET},
     )
 
 
@@ -96,9 +97,9 @@ def _recipients_text(domain: Domain) -> str:
     return f"{count} listed recipient{'' if count == 1 else 's'} and postmaster"
 
 
-def _of_users(config: Config) -> list[Warning]:
-    if os.geteuid() != 0:
-        problem = f"all roles will run as {role_ids(config)['receiver'][2]}, without a root directory of their own"
+def _of_users(config: Config, starter: int) -> list[Warning]:
+    if starter != 0:
+        problem = f"all roles will run as {name_of_uid(starter)}, without a root directory of their own"
         return [Warning("processes.users", problem, "start as root, so that each role gets its own user and chroot")]
     missing = missing_users(config)
     if not missing:

@@ -39,9 +39,13 @@ class PathProblem(msgspec.Struct, frozen=True, order=True):
         return f"{self.path} ({self.mode}, owner {self.owner}): {self.problem}; mend it with: {self.command}"
 
 
-def inspect_paths(config: Config, config_path: str) -> list[PathProblem]:
-    """Everything wrong with the paths of a configuration; empty: safe to start. What does not exist yet is no problem."""
-    inspector = _Inspector(role_ids(config))
+def inspect_paths(config: Config, config_path: str, starter: int | None = None) -> list[PathProblem]:
+    """Everything wrong with the paths of a configuration; empty: safe to start. What does not exist yet is no problem.
+
+    `starter` is the uid that the gateway is started with, None: of this process.
+    """
+    uid = os.geteuid() if starter is None else starter
+    inspector = _Inspector(role_ids(config, uid), uid)
     inspector.file(os.path.abspath(config_path))
     for domain in config.domains.values():
         if domain.recipients_file is not None:
@@ -57,10 +61,11 @@ def inspect_paths(config: Config, config_path: str) -> list[PathProblem]:
 
 
 class _Inspector:
-    def __init__(self, ids: dict[str, tuple[int, int, str]]) -> None:
+    def __init__(self, ids: dict[str, tuple[int, int, str]], starter: int) -> None:
         self.problems: list[PathProblem] = []
         self._ids = ids
-        self._trusted = {0, os.geteuid()}
+        self._starter = starter
+        self._trusted = {0, starter}
         self._seen: set[str] = set()
 
     def file(self, path: str) -> None:
@@ -126,7 +131,7 @@ class _Inspector:
         if status.st_uid in allowed:
             return
         if wanted is None:
-            wanted = os.geteuid()
+            wanted = self._starter
         problem = f"it belongs to {name_of_uid(status.st_uid)}, who could change what is there"
         self._add(path, status, problem, f"chown {_chown_name(wanted)} {shlex.quote(path)}")
 

@@ -24,15 +24,20 @@ ROLE_USERS: dict[str, str] = {
     "signer": "gatepost-key",
     "scanner": "gatepost-scan",
 }
+SERVICE_USER = "gatepost"  # whom gatepost.service runs as: one user for all roles
 FIRST_SPARE_UID = 64300
 NOT_YET = ("signer", "scanner")  # roles that nothing starts so far
 
 
-def role_ids(config: Config) -> dict[str, tuple[int, int, str]]:
-    """Role name to (uid, gid, user name or "uid N"); raises KeyError if a configured user does not exist."""
-    if os.geteuid() != 0:
-        own = (os.geteuid(), os.getegid(), name_of_uid(os.geteuid()))
-        return dict.fromkeys(ROLE_USERS, own)
+def role_ids(config: Config, starter: int | None = None) -> dict[str, tuple[int, int, str]]:
+    """Role name to (uid, gid, user name or "uid N"); raises KeyError if a configured user does not exist.
+
+    `starter` is the uid that the gateway is started with, None: of this process.
+    """
+    uid = os.geteuid() if starter is None else starter
+    if uid != 0:
+        gid = os.getegid() if uid == os.geteuid() else pwd.getpwuid(uid).pw_gid
+        return dict.fromkeys(ROLE_USERS, (uid, gid, name_of_uid(uid)))
     return {role: _ids_of_role(config, role, number) for number, role in enumerate(ROLE_USERS)}
 
 
@@ -62,6 +67,18 @@ def missing_users(config: Config) -> dict[str, str]:
         except KeyError:
             missing[role] = name
     return missing
+
+
+def starter_of(config: Config) -> int:
+    """The uid that the gateway will be started with, for root to look at it: SERVICE_USER if the spool belongs to that user."""
+    if os.geteuid() == 0:
+        try:
+            service_uid = pwd.getpwnam(SERVICE_USER).pw_uid
+            if os.lstat(config.spool).st_uid == service_uid:
+                return service_uid
+        except (KeyError, OSError):
+            pass
+    return os.geteuid()
 
 
 def name_of_uid(uid: int) -> str:
