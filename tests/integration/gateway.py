@@ -13,6 +13,9 @@ from typing import Any
 
 from integration.peers.process import PeerProcess, take_port, wait_until
 
+from gatepost.cli.ask import ask
+from gatepost.config.load import load_config
+
 COMMAND = [sys.executable, "-I", "-m", "gatepost"]
 PARTS = ("delivered", "bounced", "expired", "discarded", "queued")
 
@@ -51,6 +54,7 @@ class Gateway(PeerProcess):
         self.relay_next_hop = relay_next_hop
         self.top = top
         self.extra = extra
+        self._printed_before = 0
 
     def write_config(self) -> None:
         """The configuration file; called again before each start."""
@@ -73,10 +77,11 @@ class Gateway(PeerProcess):
 
     def configure(self) -> list[str]:
         self.write_config()
+        self._printed_before = len(self.read_log())
         return [*COMMAND, "run", "--config", str(self.config)]
 
     def is_ready(self) -> bool:
-        return "ready on" in self.read_log()
+        return "ready on" in self.read_log()[self._printed_before :]
 
     # --- asking it --------------------------------------------------------------------------------------------------
 
@@ -89,6 +94,10 @@ class Gateway(PeerProcess):
         done = self.run(*arguments, "--json")
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)
+
+    def stats(self) -> dict[str, dict[str, int]]:
+        """The counters of each role, by "role/instance"."""
+        return ask(load_config(str(self.config)), "stats")
 
     def ledger(self) -> dict[str, int]:
         """The ledger, which must balance."""

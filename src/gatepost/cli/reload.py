@@ -7,6 +7,7 @@ import click
 from gatepost.cli.ask import ask_or_exit
 from gatepost.cli.options import config_option, json_option
 from gatepost.cli.output import complain, emit
+from gatepost.config.errors import ConfigErrors
 
 
 @click.command()
@@ -15,10 +16,14 @@ from gatepost.cli.output import complain, emit
 def reload(config_path: str, as_json: bool) -> None:
     """Take the configuration anew, without losing a connection.
 
-    A new generation of processes starts with it; the old one finishes its sessions. A bad configuration changes nothing: its errors
-    are printed and the exit status is 1.
+    A new generation of processes starts with it; the old one finishes its sessions. A bad configuration changes nothing: all its
+    errors are printed and the exit status is 2. It is 1 if the gateway refuses it for another reason, or does not run.
     """
-    answer = ask_or_exit(config_path, "reload")
+    try:
+        answer = ask_or_exit(config_path, "reload")
+    except ConfigErrors:
+        complain("gatepost: not reloaded, everything goes on as before:")
+        raise
     errors = answer["errors"]
     if as_json:
         emit(answer, True, "")

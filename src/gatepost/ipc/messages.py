@@ -59,6 +59,7 @@ class Link(Message):
     role: str
     instance: int
     generation: int
+    serial: int = 0  # of all links ever made
 
 
 class LinkLost(Message):
@@ -67,6 +68,7 @@ class LinkLost(Message):
     role: str
     instance: int
     generation: int
+    serial: int = 0  # of the link that was lost
 
 
 class Drain(Message):

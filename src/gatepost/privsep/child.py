@@ -103,7 +103,12 @@ class Child:
                 os.kill(self.pid, number)
 
     def close(self) -> None:
+        """Close its control channel; it may live on for a moment."""
         if self._sock is not None:
             self._sock.close()
             self._sock = None
+
+    def reaped(self) -> None:
+        """It has ended: its process id may be another's from now on."""
+        self.close()
         self.state = State.GONE

@@ -47,21 +47,24 @@ class Ground:
         run = os.path.join(config.spool, "run")
         _make_directory(run, 0o755)
         _make_directory(os.path.join(run, "empty"), 0o555)
-        box_uid, box_gid, _ = self._ids["maildir"]
-        for root in maildir_roots(config):
-            if not os.path.isdir(root):
-                os.makedirs(root, 0o700)
-                if self._as_root:
-                    os.chown(root, box_uid, box_gid)
+        self.make_maildir_roots(config)
         self.reopen_events(config)
         self.listeners.bind_all(config.listen)
         self._control = bind_control(self.control_path)
 
-    def reopen_events(self, config: Config) -> None:
-        """Open the event log anew (start, SIGHUP); the old descriptor stays open in the roles that have it."""
+    def make_maildir_roots(self, config: Config) -> None:
+        """Make the roots of Maildirs that are not there yet; raises OSError."""
+        uid, gid, _ = self._ids["maildir"]
+        for root in maildir_roots(config):
+            if not os.path.isdir(root):
+                os.makedirs(root, 0o700)
+                if self._as_root:
+                    os.chown(root, uid, gid)
+
+    def reopen_events(self, config: Config) -> int:
+        """Open the event log anew (start, reload); returns the old descriptor, for the caller to close if it is not 2."""
         old, self.event_descriptor = self.event_descriptor, open_output(config.events.output)
-        if old != 2:
-            os.close(old)
+        return old
 
     def start_message(self, placement: Placement, config: Config) -> tuple[Start, list[int]]:
         """The Start of a role and the descriptors that go with it: event log first, then what its row names."""

@@ -23,6 +23,7 @@ import msgspec
 from gatepost.config.encoded import encode_config
 from gatepost.config.errors import ConfigErrors
 from gatepost.config.load import load_config
+from gatepost.config.paths import inspect_paths
 from gatepost.config.schema import Config
 from gatepost.events import EventLog
 from gatepost.ipc import messages as m
@@ -33,8 +34,8 @@ from gatepost.privsep.child import Child, State
 from gatepost.privsep.ground import Ground
 from gatepost.privsep.listeners import ListenError
 from gatepost.privsep.notify import Notifier
-from gatepost.privsep.plan import Placement, are_wired, changes_needing_restart, placements
-from gatepost.privsep.wiring import make_link
+from gatepost.privsep.plan import Placement, changes_needing_restart, placements
+from gatepost.privsep.wiring import Wiring
 
 START_LIMIT_S = (
     60.0  # a role that is not ready by then is killed and counted as dead; recovery of a spool is part of it
@@ -42,7 +43,7 @@ START_LIMIT_S = (
 SESSIONS_END_S = 20.0  # SIGTERM: sessions in the middle of a message get this long
 ROLES_END_S = 20.0
 GENERATION_END_S = 600.0  # reload: the old generation's sessions may go on for this long
-RELINK_DELAY_S = 0.05
+LAST_BREATH_S = 1.0  # a role that closed its control channel should have ended by itself by then
 WATCHDOG_RETRY_S = 0.5  # how soon it is looked again whether a role that died is back
 KILL_AFTER_S = 2.0  # behind the limit that a draining role was given
 
@@ -60,11 +61,11 @@ class Supervisor:
         self._on_ready = on_ready
         self._selector = selectors.DefaultSelector()
         self._children: dict[tuple[str, int, int], Child] = {}
-        self._generation = 1
+        self._generation = self._last_generation = 1
         self._restarts = restart.Restarts()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = count()
-        self._relinking: set[frozenset[tuple[str, int, int]]] = set()
+        self._wiring = Wiring(self._children, self._after)
         self._announced = False
         self._stopping = False
         self._exit_status = 0
@@ -108,12 +109,13 @@ class Supervisor:
         try:
             child.spawn(time.monotonic())
         except OSError as error:
-            self._log.event("role_died", **child.fields, why=f"cannot start: {error}")
-            self._after(restart.FIRST_DELAY_S * 10, lambda: self._restart(child.key))
+            self._cannot_start(child, error)
             return
         self._children[child.key] = child
         self._selector.register(child.fileno(), selectors.EVENT_READ, child)
-        start, descriptors = self._ground.start_message(placement, self._config)
+        pending = self._pending_reload
+        config = self._config if pending is None or self._is_pending(child) else pending.old_config
+        start, descriptors = self._ground.start_message(placement, config)
         if placement.role == "queue":
             start.extra["receivers"] = " ".join(
                 f"receiver/{c.instance}/{c.generation}/{c.pid}" for c in self._children.values() if c.role == "receiver"
@@ -121,6 +123,17 @@ class Supervisor:
         child.send(start, descriptors)
         self._after(START_LIMIT_S, lambda: self._check_started(child))
         self._log.event("role_started", **child.fields)
+
+    def _cannot_start(self, child: Child, error: OSError) -> None:
+        why = f"cannot execute {sys.executable}: {error.strerror}"
+        self._log.event("role_died", **child.fields, why=why)
+        delay_s = self._restarts.delay_s(child.name, time.monotonic())
+        if self._is_pending(child):
+            self._after(0.0, lambda: self._give_up_generation(child, why))
+        elif not self._announced and self._restarts.is_hopeless(child.name):
+            self._fail_start(f"{child.name} cannot be started: {why}")
+        else:
+            self._after(delay_s, lambda: self._restart(child.key))
 
     def _check_started(self, child: Child) -> None:
         if child.state is State.STARTING:
@@ -159,8 +172,10 @@ class Supervisor:
             batch, descriptors = child.reader.read()
         except LinkClosed:
             self._selector.unregister(child.fileno())
-            child.signal(signal.SIGKILL)  # a role without its control channel is of no use; its end is reaped
             child.close()
+            self._after(
+                LAST_BREATH_S, lambda: child.signal(signal.SIGKILL)
+            )  # without its control channel it is of no use
             return
         except (WireError, OSError) as error:
             self._log.event("role_died", **child.fields, why=f"broke the control protocol: {error}")
@@ -182,7 +197,7 @@ class Supervisor:
             case m.Fatal():
                 self._on_fatal(child, message)
             case m.LinkLost():
-                self._relink(child.key, (message.role, message.instance, message.generation))
+                self._wiring.lost(child, message)
             case m.Reload() if child.role == "control":
                 self._reload(child, message.request)
             case m.Ask() if child.role == "control":
@@ -205,35 +220,21 @@ class Supervisor:
             for c in self._children.values()
         ]  # fmt: skip
 
-    # --- links ------------------------------------------------------------------------------------------------------
+    # --- a role is up -----------------------------------------------------------------------------------------------
 
     def _became_ready(self, child: Child) -> None:
         if child.state is not State.STARTING:
             return
         child.state = State.READY
         self._log.event("role_ready", **child.fields, rights=child.rights)
-        if self._pending_reload is not None and child.generation == self._pending_reload.generation:
-            self._check_reload()
-            return  # the new generation is linked when all of it is ready
-        self._link_all(child)
+        if self._is_pending(child):
+            self._check_reload()  # the new generation is linked when all of it is ready
+        else:
+            self._wiring.link_all(child, self._generation)
 
-    def _link_all(self, child: Child) -> None:
-        for other in list(self._children.values()):
-            if other is not child and other.state is State.READY and are_wired(child.key, other.key):
-                make_link(child, other)
-
-    def _relink(self, one: tuple[str, int, int], other: tuple[str, int, int]) -> None:
-        pair = frozenset((one, other))
-        if pair in self._relinking:
-            return
-        self._relinking.add(pair)
-        self._after(RELINK_DELAY_S, lambda: self._make_again(pair))
-
-    def _make_again(self, pair: frozenset[tuple[str, int, int]]) -> None:
-        self._relinking.discard(pair)
-        ends = [self._children.get(key) for key in pair]
-        if len(ends) == 2 and all(end is not None and end.state in (State.READY, State.DRAINING) for end in ends):
-            make_link(*ends)  # type: ignore[arg-type]
+    def _is_pending(self, child: Child) -> bool:
+        """Whether it is of a generation that has not taken over yet."""
+        return self._pending_reload is not None and child.generation == self._pending_reload.generation
 
     def _check_serving(self) -> None:
         receivers = [c for c in self._children.values() if c.role == "receiver" and c.generation == self._generation]
@@ -285,7 +286,8 @@ class Supervisor:
             self._read_last_words(child)
         if child.fileno() >= 0:
             self._selector.unregister(child.fileno())
-        child.close()
+        child.reaped()
+        self._wiring.forget(child)
         del self._children[child.key]
         for other in self._children.values():
             if other.role == "queue":
@@ -296,10 +298,10 @@ class Supervisor:
             self._log.event("role_died", **child.fields, why=restart.explain_status(status))
         if self._stopping:
             self._continue_stopping()
-        elif self._pending_reload is not None and child.generation == self._pending_reload.generation:
-            self._abandon_reload(
-                [f"{child.name} of the new generation did not start: {restart.explain_status(status)}"]
-            )
+        elif self._is_pending(child):
+            self._give_up_generation(child, restart.explain_status(status))
+        elif child.generation < self._generation and child.role != "queue":
+            self._drain_old()  # a resolver may have waited for it
         elif child.generation == self._generation or child.role == "queue":
             if was_starting and not self._announced and self._restarts.is_hopeless(child.name):
                 self._fail_start(f"{child.name} cannot be started: {restart.explain_status(status)}")
@@ -330,6 +332,8 @@ class Supervisor:
         self._log.event("role_fatal", name=child.role, number=child.instance, why=message.reason, advice=message.advice)
         if not self._announced:
             self._fail_start(f"{child.name}: {message.reason}" + (f"\n  {message.advice}" if message.advice else ""))
+        elif self._is_pending(child):
+            self._give_up_generation(child, "; ".join(filter(None, (message.reason, message.advice))))
 
     def _fail_start(self, why: str) -> None:
         if self._stopping:
@@ -349,6 +353,7 @@ class Supervisor:
         self._exit_status = status
         self._notifier.stopping()
         self._log.event("stopping", status=status)
+        self._ground.listeners.close_except([])  # who connects now is refused at once, not left to wait for a greeting
         if not self._announced:
             for child in self._children.values():
                 child.signal(signal.SIGKILL)
@@ -387,6 +392,7 @@ class Supervisor:
         try:
             config = load_config(self._config_path)
             errors = changes_needing_restart(self._config, config)
+            errors += [str(problem) for problem in inspect_paths(config, self._config_path)]
         except ConfigErrors as error:
             errors = str(error).splitlines()
         if self._stopping or self._pending_reload is not None or not self._announced:
@@ -395,9 +401,11 @@ class Supervisor:
         if not errors:
             try:
                 newly_bound = self._ground.listeners.bind_all(config.listen)
-                self._ground.reopen_events(config)
+                self._ground.make_maildir_roots(config)
+                self._reopen_events(config)
             except (ListenError, OSError) as error:
                 errors = [str(error)]
+                self._ground.listeners.close_only(newly_bound)
         if errors:
             self._refuse_reload(errors)
             if asked_by is not None:
@@ -405,10 +413,18 @@ class Supervisor:
             return
         old = self._config
         self._config = config
-        self._pending_reload = _Reload(self._generation + 1, old, asked_by, request, newly_bound)
-        for placement in placements(config, self._generation + 1):
+        self._last_generation += 1
+        self._pending_reload = _Reload(self._last_generation, old, asked_by, request, newly_bound)
+        for placement in placements(config, self._last_generation):
             if placement.role != "queue":
                 self._start(placement)
+
+    def _reopen_events(self, config: Config) -> None:
+        self._log.flush()
+        old = self._ground.reopen_events(config)
+        self._log.replace(self._ground.event_descriptor)
+        if old != 2:
+            os.close(old)
 
     def _check_reload(self) -> None:
         """When all of the new generation is ready, it takes over."""
@@ -425,16 +441,23 @@ class Supervisor:
                 child.send(
                     m.Reconfigure(encode_config(self._config, with_recipients=False)), [self._ground.event_descriptor]
                 )
-        self._log = EventLog(self._ground.event_descriptor, "supervisor", 0)
-        for child in new:
-            self._link_all(child)
-        for child in list(self._children.values()):
-            if child.role != "queue" and child.generation < self._generation:
-                self._drain(child, GENERATION_END_S, end_sessions=False)
+        self._wiring.link_generation(self._generation)
+        pending.answer([])  # before the control role that asked drains
+        self._drain_old()
         self._ground.listeners.close_except(self._config.listen)
         self._log.event("reloaded", generation=self._generation)
         self._notify_ready()
-        pending.answer([])
+
+    def _drain_old(self) -> None:
+        """Let the generations before end; a resolver only behind the deliverers that ask it."""
+        asking = {c.generation for c in self._children.values() if c.role == "deliverer"}
+        for child in list(self._children.values()):
+            is_old = child.role != "queue" and child.generation < self._generation
+            if is_old and (child.role != "resolver" or child.generation not in asking):
+                self._drain(child, GENERATION_END_S, end_sessions=False)
+
+    def _give_up_generation(self, child: Child, why: str) -> None:
+        self._abandon_reload([f"{child.name} of the new generation did not start: {why}"])
 
     def _abandon_reload(self, errors: list[str]) -> None:
         pending, self._pending_reload = self._pending_reload, None

@@ -39,8 +39,36 @@ class Control(Role):
         self._numbers = count(1)
         self._waiting: dict[int, Callable[[bytes], None]] = {}
         self._parts: dict[int, bytes] = {}
-        sock = socket.socket(fileno=self.descriptors[0])
-        self.loop.create_task(self.loop.create_unix_server(lambda: _Connection(self), sock=sock))
+        self._connections: set[_Connection] = set()
+        self._server: Any = None
+        self._is_draining = False
+        self.loop.create_task(self._listen(socket.socket(fileno=self.descriptors[0])))
+
+    async def _listen(self, sock: socket.socket) -> None:
+        self._server = await self.loop.create_unix_server(lambda: _Connection(self), sock=sock)
+        if self._is_draining:
+            self._server.close()
+
+    def drain(self, limit_s: float, end_sessions: bool) -> None:
+        """Take no new request, and go when those that were made are answered: one of them may be the reload itself."""
+        self._is_draining = True
+        if self._server is not None:
+            self._server.close()
+        self.loop.call_later(limit_s, self.exit)
+        for connection in list(self._connections):
+            connection.end_if_idle()
+        self._exit_if_idle()
+
+    def opened(self, connection: _Connection) -> None:
+        self._connections.add(connection)
+
+    def closed(self, connection: _Connection) -> None:
+        self._connections.discard(connection)
+        self._exit_if_idle()
+
+    def _exit_if_idle(self) -> None:
+        if self._is_draining and not self._connections:
+            self.exit()
 
     def handle(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
         self._on_answer(message)
@@ -121,6 +149,15 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        self._control.opened(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._control.closed(self)
+
+    def end_if_idle(self) -> None:
+        """End a connection that has asked nothing."""
+        if not self._is_asked:
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._is_asked:

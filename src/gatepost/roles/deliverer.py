@@ -12,8 +12,7 @@ from gatepost.ipc.wire import Channel
 from gatepost.roles.delivering import Delivering
 from gatepost.roles.skeleton import Peer
 
-LOOKUP_WAIT_S = 60.0  # behind all of the resolver's own retries
-NO_RESOLVER = m.LookupDone(0, "tempfail", [], 0, False, "the resolver does not answer")
+LOOKUP_WAIT_S = 60.0  # behind all of the resolver's own retries, and of its restart if it dies
 
 
 class Deliverer(Delivering):
@@ -21,7 +20,7 @@ class Deliverer(Delivering):
 
     def before_lock_in(self) -> None:
         self._resolver: Channel | None = None
-        self._lookups: dict[int, Any] = {}
+        self._lookups: dict[int, tuple[m.Lookup, Any]] = {}
         self._numbers = count(1)
         socket.getaddrinfo("127.0.0.1", 25, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)  # loads what it loads
 
@@ -38,31 +37,30 @@ class Deliverer(Delivering):
     def on_link(self, channel: Channel) -> None:
         if channel.peer[0] == "resolver":
             self._resolver = channel
+            for question, _ in self._lookups.values():  # those that its predecessor did not answer
+                channel.post(question)
         super().on_link(channel)
 
     def on_link_lost(self, peer: Peer) -> None:
         if peer[0] == "resolver":
             self._resolver = None
-            for future in self._lookups.values():
-                if not future.done():
-                    future.set_result(NO_RESOLVER)
-            self._lookups.clear()
         super().on_link_lost(peer)
 
     async def lookup(self, kind: str, name: str) -> m.LookupDone:
-        """Ask the resolver role; a resolver that is gone is a temporary failure."""
-        if self._resolver is None:
-            return NO_RESOLVER
-        number = next(self._numbers)
-        future = self._lookups[number] = self.loop.create_future()
-        self._resolver.post(m.Lookup(number, kind, name))
-        timer = self.loop.call_later(LOOKUP_WAIT_S, self.looked_up, m.LookupDone(number, "tempfail", [], 0))
+        """Ask the resolver role; one that does not answer is a temporary failure."""
+        question = m.Lookup(next(self._numbers), kind, name)
+        future = self.loop.create_future()
+        self._lookups[question.query] = question, future
+        if self._resolver is not None:
+            self._resolver.post(question)
+        silence = m.LookupDone(question.query, "tempfail", [], 0, False, "the resolver does not answer")
+        timer = self.loop.call_later(LOOKUP_WAIT_S, self.looked_up, silence)
         try:
             return await future
         finally:
             timer.cancel()
 
     def looked_up(self, message: m.LookupDone) -> None:
-        future = self._lookups.pop(message.query, None)
+        _, future = self._lookups.pop(message.query, (None, None))
         if future is not None and not future.done():
             future.set_result(message)

@@ -25,7 +25,7 @@ from gatepost.roles.groupcommit import FULL, UNHEALTHY, GroupCommit, Pending
 from gatepost.roles.ids import IdMaker
 from gatepost.roles.skeleton import Peer, Role
 from gatepost.smtp.events import Violation
-from gatepost.smtp.reply import Reply
+from gatepost.smtp.reply import SHUTTING_DOWN, Reply
 from gatepost.smtp.server import ServerSession, Waiting
 from gatepost.smtp.settings import ServerSettings
 from gatepost.spool.segment import build_body_record, build_record
@@ -56,7 +56,7 @@ class Receiver(Role):
             Waiting.DATA: config.smtp.data_timeout_s,
         }
         self._engine = Engine(config)
-        self._repaired = AddressSet(config.smtp.repair_networks)
+        self._repaired = AddressSet(config.smtp.repair_networks) if config.smtp.repair_networks else None
         self._settings = ServerSettings.from_config(config)
         self._repair_settings = ServerSettings.from_config(config, repair=True)
         self._clients = ClientCounts()
@@ -69,6 +69,7 @@ class Receiver(Role):
         self._body_waiters: deque[SmtpIn] = deque()
         self._body_asked = 0
         self._is_draining = False
+        self._is_ending = False
         self._commit = GroupCommit(
             loop,
             segment_bytes=config.queue.segment_bytes,
@@ -225,7 +226,8 @@ class Receiver(Role):
         connection.session_id = self.new_id()
         facts = self._engine.facts_of(address, connection.local_address, connection.session_id)
         connection.facts = facts
-        settings = self._settings if self._repaired.match(address) is None else self._repair_settings
+        repaired = self._repaired
+        settings = self._settings if repaired is None or repaired.match(address) is None else self._repair_settings
         connection.session = ServerSession(settings, connection.session_id)
         yours = self._clients.enter(address)
         self._connections.add(connection)
@@ -236,8 +238,8 @@ class Receiver(Role):
             refusal = _TOO_MANY
         elif yours > self.limits.max_connections_per_client:
             refusal = _TOO_MANY_YOURS
-        elif self._is_draining:
-            refusal = UNHEALTHY
+        elif self._is_ending:
+            refusal = SHUTTING_DOWN
         if refusal is not None:
             self.event(
                 "connection_refused", address=address, cause=refusal.text, code=refusal.code, status=refusal.status, text=refusal.text
@@ -376,6 +378,7 @@ class Receiver(Role):
 
     def drain(self, limit_s: float, end_sessions: bool) -> None:
         self._is_draining = True
+        self._is_ending = self._is_ending or end_sessions
         self._close_servers()
         self.loop.call_later(limit_s, self.exit)
         if end_sessions:
@@ -386,11 +389,17 @@ class Receiver(Role):
 
     def _finish_drain(self) -> None:
         """All sessions have ended: seal the segments, tell the queue, go."""
+        if self._connections:
+            return  # one that was accepted before the listening sockets were closed
         if self._commit.waiting:
             self.loop.call_later(0.01, self._finish_drain)
             return
         self._commit.renew()
-        self.loop.call_later(0.05, self.exit)
+        self.loop.call_later(0.05, self._exit_if_idle)
+
+    def _exit_if_idle(self) -> None:
+        if not self._connections:
+            self.exit()
 
     def answer(self, what: str, arguments: dict[str, Any]) -> Any:
         if what == "stats":

@@ -164,7 +164,7 @@ class Role:
             peer=peer,
             accepts=accepted_from(self.start.role, link.role),
             on_message=self._from_peer,
-            on_lost=self._lost,
+            on_lost=lambda channel: self._lost(channel, link.serial),
         )
         self.links[peer] = channel
         self.on_link(channel)
@@ -177,11 +177,11 @@ class Role:
         else:
             self.handle(channel, message, descriptors)
 
-    def _lost(self, channel: Channel) -> None:
+    def _lost(self, channel: Channel, serial: int) -> None:
         if self.links.get(channel.peer) is channel:
             del self.links[channel.peer]
             self.on_link_lost(channel.peer)
-            self.tell_supervisor(m.LinkLost(*channel.peer))
+            self.tell_supervisor(m.LinkLost(*channel.peer, serial))
 
 
 def main(arguments: list[str]) -> int:
