@@ -60,7 +60,7 @@ class SmtpIn(asyncio.Protocol):
 
     __slots__ = (
         "address", "bytes_in", "deadline_s", "facts", "helo", "host", "is_ending", "is_paused", "local_address", "messages",
-        "opened_s", "session", "session_id", "transaction", "transport",
+        "opened_s", "seen_progress", "session", "session_id", "transaction", "transport",
     )  # fmt: skip
 
     def __init__(self, host: Receiver) -> None:
@@ -75,6 +75,7 @@ class SmtpIn(asyncio.Protocol):
         self.transaction: Transaction | None = None
         self.deadline_s = 0.0
         self.opened_s = 0.0
+        self.seen_progress = 0
         self.bytes_in = 0
         self.messages = 0
         self.is_paused = False
@@ -136,10 +137,11 @@ class SmtpIn(asyncio.Protocol):
             self.deadline_s = self.host.loop.time() + LINGER_S
             self.transport.close()
             return
-        self.deadline_s = self.host.loop.time() + self.host.timeouts[session.waiting]
-        if session.buffered_bytes > PAUSE_BUFFERED_BYTES:
-            self._pause()
-        elif self.is_paused and (self.transaction is None or self.transaction.body_file >= 0):
+        transaction = self.transaction
+        if transaction is not None and transaction.is_committing:
+            if session.buffered_bytes > PAUSE_BUFFERED_BYTES:
+                self._pause()
+        elif self.is_paused and (transaction is None or transaction.body_file >= 0):
             self._resume()
 
     def _pause(self) -> None:
@@ -165,14 +167,25 @@ class SmtpIn(asyncio.Protocol):
             self.advance()
 
     def check_deadline(self, now_s: float) -> None:
-        """Called by the host's sweep: time-outs and the minimum rate."""
+        """Called by the host's sweep: time-outs and the minimum rate.
+
+        Time runs from the sweep that saw the last progress, so that a command costs no look at the clock.
+        """
         transaction = self.transaction
-        if now_s > self.deadline_s:
-            if self.is_ending or self.transport.is_closing():
+        if self.is_ending or self.transport.is_closing():
+            if now_s > self.deadline_s and (transaction is None or not transaction.is_committing):
                 self.transport.abort()
-            elif transaction is None or not transaction.is_committing:
-                self._time_out("no command in time" if transaction is None else "no data in time")
-        elif transaction is not None and transaction.begun_s and not transaction.is_committing:
+            return
+        if transaction is not None and transaction.is_committing:
+            return
+        progress = self.session.progress + (transaction.body_bytes if transaction is not None else 0)
+        if progress != self.seen_progress:
+            self.seen_progress = progress
+            self.deadline_s = now_s + self.host.timeouts[self.session.waiting]
+        elif now_s > self.deadline_s:
+            self._time_out("no command in time" if transaction is None else "no data in time")
+            return
+        if transaction is not None and transaction.begun_s:
             limits = self.host.limits
             elapsed_s = now_s - transaction.begun_s
             if elapsed_s > limits.message_timeout_s:

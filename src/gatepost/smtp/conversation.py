@@ -126,6 +126,11 @@ class Conversation:
         return self._pending is not None
 
     @property
+    def progress(self) -> int:
+        """Grows with every command that is whole: while it stands still, the client's time runs."""
+        return self._commands
+
+    @property
     def buffered_bytes(self) -> int:
         """Octets that were fed and not looked at yet: the owner stops reading above `settings.max_buffered_bytes`."""
         return len(self._input) - self._at
