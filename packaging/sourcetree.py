@@ -14,7 +14,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "packaging" / ".cache"
-_NOT_SOURCE = {".git", ".venv", "var", "dist", "build", ".cache", "__pycache__", ".hypothesis", ".pytest_cache", ".ruff_cache", ".mypy_cache"}
+_NOT_SOURCE = {
+    ".git",
+    ".venv",
+    "var",
+    "dist",
+    "build",
+    ".cache",
+    "__pycache__",
+    ".hypothesis",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".mypy_cache",
+}
 
 
 def read_version() -> str:
