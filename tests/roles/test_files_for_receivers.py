@@ -56,7 +56,7 @@ def run(tmp_path: Path, monkeypatch):
     def run(body: Any) -> None:
         prepare_spool(str(tmp_path / "spool"), queue_uid=-1, queue_gid=-1, allow_volatile=True)
         monkeypatch.chdir(tmp_path / "spool")
-        monkeypatch.setattr(role_module, "RETRY_FILES_S", 0.01)
+        monkeypatch.setattr(role_module, "RETRY_S", 0.01)
         log = os.open(tmp_path / "events", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         config = Config(
             hostname="gate.test",
@@ -75,6 +75,10 @@ def run(tmp_path: Path, monkeypatch):
             queue.links[RECEIVER] = link
             queue.on_link(link)
             await asyncio.wait_for(body(queue, link), 20)
+            idle = asyncio.Event()
+            queue.worker.call(lambda: None, lambda _: idle.set(), lambda _: None)
+            monkeypatch.setattr(queue.worker, "call", lambda *_: None)  # nothing more: the loop ends
+            await asyncio.wait_for(idle.wait(), 20)
             queue.spool.close()
 
         asyncio.run(bounded())
@@ -164,5 +168,30 @@ def test_link_is_given_up_if_old_segments_cannot_be_read(run, monkeypatch):
         monkeypatch.setattr(queue.spool, "owner_gone", fail)
         queue.handle(link, m.Holding(OWNER), [])
         await link.until(lambda: not link.is_open)
+
+    run(body)
+
+
+def test_refused_journal_is_tried_again_although_nothing_happens(run, monkeypatch):
+    """While the journal is refused no mail is accepted: nobody else would ever commit again."""
+
+    async def body(queue: Queue, link: Link) -> None:
+        commit = queue.spool.commit
+        failures = 3
+
+        def refuse() -> None:
+            nonlocal failures
+            if failures:
+                failures -= 1
+                queue.spool.log.trouble = "no space left"
+                raise SpoolFull("no space left")
+            commit()
+
+        monkeypatch.setattr(queue.spool, "commit", refuse)
+        told = []
+        queue.commit_soon(lambda: told.append(len(link.posted)))
+        await link.until(lambda: any(isinstance(x, m.SpoolHealth) and not x.accepting for x in link.posted))
+        await link.until(lambda: link.posted[-1] == m.SpoolHealth(True, "") and told)
+        assert not failures
 
     run(body)

@@ -34,7 +34,7 @@ COMMIT_DELAY_S = 0.5  # outcomes may be this old before a power cut cannot undo 
 MAX_OUTSTANDING = 2000  # attempts with all deliverers
 DEFER_BATCH = 500
 RETRY_WITHOUT_DELIVERER_S = 0.2
-RETRY_FILES_S = 0.25
+RETRY_S = 0.25
 NOT_THE_MESSAGES_FAULT = frozenset(
     {"connect", "greeting", "helo", "mx"}
 )  # stages at which the next hop had not seen it
@@ -184,7 +184,7 @@ class Queue(Role):
         def refused(error: Exception) -> None:
             if channel.is_open:
                 self._files_trouble = str(error)
-                self.loop.call_later(RETRY_FILES_S, self._make_files, channel, make, give)
+                self.loop.call_later(RETRY_S, self._make_files, channel, make, give)
             self._on_trouble(error)
 
         if channel.is_open:
@@ -343,14 +343,17 @@ class Queue(Role):
 
         def done(_: None) -> None:
             self._committing = False
+            if self._health[1]:
+                self._check_health()
             for call in waiting:
                 call()
 
         def failed(error: Exception) -> None:
             self._committing = False
             self._on_trouble(error)
-            for call in waiting:
-                self.commit_soon(call)
+            # Nothing else may happen that would commit: while there is trouble no mail comes.
+            self.loop.call_later(RETRY_S, self.commit_soon)
+            self._after_commit[:0] = waiting
 
         self.worker.call(self.spool.commit, done, failed)
 
@@ -359,6 +362,8 @@ class Queue(Role):
     def _tick(self) -> None:
         self.loop.call_later(TICK_S, self._tick)
         self._check_health()
+        if self._health[1]:
+            self.commit_soon()  # also a line that was refused outside of a commit is tried again
         now_s = time.time()
         for key in self.deadlines.pop_due(now_s):
             if entry := self.spool.entries.get(key):
