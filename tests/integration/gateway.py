@@ -78,6 +78,10 @@ class Gateway(PeerProcess):
     def configure(self) -> list[str]:
         self.write_config()
         self._printed_before = len(self.read_log())
+        return self.command()
+
+    def command(self) -> list[str]:
+        """`gatepost run` about this one, without writing its configuration anew."""
         return [*COMMAND, "run", "--config", str(self.config)]
 
     def is_ready(self) -> bool:

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -17,13 +16,11 @@ import pytest
 from integration.gateway import Gateway, is_root
 from integration.load import Load
 from integration.nexthop import NextHop
+from integration.nobody import NOBODY, as_nobody, find_python
 from integration.peers.process import Family
 from integration.talk import Talk, message, send
 from peers import wait_until
 
-import gatepost
-
-NOBODY = 65534
 BACK_WITHIN_S = 2.0
 ROLES = ("receiver", "queue", "deliverer", "resolver", "control", "maildir")
 
@@ -219,46 +216,14 @@ def test_privs_says_as_declared(gateway):
 
 
 @pytest.fixture
-def nobodys_python():
-    """An interpreter that any user may execute, with this one's packages."""
-    if not is_root():
-        pytest.skip("needs root; all other tests run without it then")
-    found = [os.path.realpath(sys.executable), f"/usr/bin/python3.{sys.version_info.minor}"]
-    executable = next((path for path in found if is_executable_for_nobody(path)), None)
-    if executable is None:
-        pytest.skip(f"another user can execute none of {found}")
-    directory = Path(tempfile.mkdtemp(prefix="gatepost-python-"))
-    directory.chmod(0o755)
-    packages = directory / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
-    packages.mkdir(parents=True)
-    paths = [str(Path(gatepost.__file__).parents[1]), sysconfig.get_path("platlib")]
-    (packages / "other.pth").write_text("".join(f"{path}\n" for path in paths))
-    (directory / "pyvenv.cfg").write_text(f"home = {os.path.dirname(executable)}\n")
-    (directory / "bin").mkdir()
-    (directory / "bin" / "python").symlink_to(executable)
-    yield str(directory / "bin" / "python")
-    shutil.rmtree(directory)
-
-
-def as_nobody(*command: str) -> list[str]:
-    return [
-        "setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--inh-caps=-all", "--bounding-set=-all", *command,
-    ]  # fmt: skip
-
-
-def is_executable_for_nobody(path: str) -> bool:
-    """`env` executes it with the rights of nobody; setpriv itself still had those of root."""
-    return not subprocess.run(as_nobody("env", path, "-c", ""), capture_output=True, check=False).returncode
-
-
-@pytest.fixture
-def nobodys_gateway(hop, nobodys_python):
+def nobodys_gateway(hop, tmp_path_factory):
     """A gateway that another user than root starts, below a directory of that user."""
     directory = Path(tempfile.mkdtemp(prefix="gatepost-nobody-"))
     directory.chmod(0o755)
+    python = find_python(directory)
     os.chown(directory, NOBODY, NOBODY)
     gateway = NobodysGateway(directory, next_hop=hop.name)
-    gateway.python = nobodys_python
+    gateway.python = python
     gateway.boxes = directory / "boxes"
     gateway.extra = f'[domains."box.test"]\nnext_hop = "maildir:{gateway.boxes}/{{local}}"\n'
     try:

@@ -141,7 +141,7 @@ class _Inspector:
         if not world and not group:
             return
         who = "every user" if world else f"the group {_group_name(status.st_gid)}"
-        bits = ("g" if group else "") + ("o" if world else "")
+        bits = ("g" if status.st_mode & _GROUP_WRITE else "") + ("o" if world else "")
         self._add(path, status, f"{who} may change it", f"chmod {bits}-w {shlex.quote(path)}")
 
     def _is_link(self, path: str, status: os.stat_result) -> bool:

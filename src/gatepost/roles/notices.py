@@ -126,7 +126,7 @@ class Notices:
         ]
         queue.spool.record(entry, outcomes, 0.0)
         queue.unschedule(entry)
-        queue.event("damaged", id=entry.id, reason=reason)
+        queue.report_damage()
         self.bounce_unreported(entry)
 
     def bounce_unreported(self, entry: Entry) -> None:

@@ -6,6 +6,7 @@ durability is the spool's; here they are joined to the links. Slow calls of the 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
@@ -79,8 +80,8 @@ class Queue(Role):
             damaged=len(recovery.damage),
             seconds=round(recovery.seconds, 3),
         )
-        for report in recovery.damage:
-            self.event("damaged", file=report.where, reason=report.reason, kept_as=report.kept_as, id=report.message_id)
+        self.spool.damage[:0] = recovery.damage
+        self.report_damage()
         for entry in self.spool.entries.values():
             self.enter(entry)
         for key in recovery.unreported:
@@ -91,6 +92,13 @@ class Queue(Role):
             if owner not in living:
                 self.owner_gone(owner)
         self.loop.call_later(TICK_S, self._tick)
+
+    def report_damage(self) -> None:
+        """Tell what the spool found damaged since the last call, and where it keeps the octets."""
+        with self.spool.lock:
+            reports, self.spool.damage = self.spool.damage, []
+        for report in reports:
+            self.event("damaged", file=report.where, reason=report.reason, kept_as=report.kept_as, id=report.message_id)
 
     def enter(self, entry: Entry) -> None:
         """Put an entry's waiting recipients into the scheduler, one item for each next hop."""
@@ -364,6 +372,7 @@ class Queue(Role):
         self._check_health()
         if self._health[1]:
             self.commit_soon()  # also a line that was refused outside of a commit is tried again
+        self.report_damage()
         now_s = time.time()
         for key in self.deadlines.pop_due(now_s):
             if entry := self.spool.entries.get(key):
@@ -389,6 +398,9 @@ class Queue(Role):
         def moved(damaged: list[Entry]) -> None:
             self._deferring = False
             for entry in damaged:
+                entry.verified = False
+                with contextlib.suppress(SpoolError):
+                    self.spool.source(entry)  # looks at it again, and puts its octets aside
                 self.notices.fail_damaged(entry, "the stored content has not its checksum any more")
             self.commit_soon()
             if len(batch) == DEFER_BATCH:
