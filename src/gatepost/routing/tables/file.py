@@ -1,28 +1,49 @@
 """A table in a file: a key and its value on each line, `#` begins a comment.
 
-The file is read once, by `read`, in a process that may still open files. A file that cannot be read, or that holds a key
-twice, gives no table: half a table would say "unknown" of recipients that exist. A table whose file vanished is thus noticed
-at load; `unavailable` is for a holder that has to go on without it.
+The file is read once, by `load` when the configuration is loaded, or by `read` where a table is wanted at once, in a process
+that may still open files. A file that cannot be read, or that holds a key twice, gives no table: half a table would say
+"unknown" of recipients that exist. `unavailable` is for a holder that has to go on without it.
 """
 
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
+from gatepost.config.tables import TableData
 from gatepost.routing.table import TableUnavailable
+from gatepost.routing.tables.inline import InlineTable
+from gatepost.routing.tables.source import Collector, read_lines
 
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 
 
-class FileTable:
+class FileTable(InlineTable):
     """What a file said when it was read."""
 
-    __slots__ = ("_cause", "_values", "name")
+    kind: ClassVar[str] = "file"
+    is_path = True
+    __slots__ = ("_cause",)
 
     def __init__(self, name: str, values: dict[str, str], cause: str = "") -> None:
-        self.name = name
-        self._values = values
+        super().__init__(name, values)
         self._cause = cause
+
+    @classmethod
+    def of_data(cls, data: TableData) -> FileTable:
+        """The table out of what was read."""
+        return cls(data.name, data.entries)
+
+    @classmethod
+    def load(cls, argument: str) -> TableData:
+        """Read the file at `argument`; raises ConfigErrors with every bad line."""
+        collector = Collector(argument)
+        for number, line in enumerate(read_lines(argument), 1):
+            entry = _COMMENT.sub("", line).split(None, 1)
+            if entry:
+                collector.add(entry[0], entry[1].strip() if len(entry) > 1 else "", number)
+        collector.finish()
+        return TableData("file", argument, collector.entries, files=[argument], lines=collector.lines)
 
     @classmethod
     def read(cls, path: str) -> FileTable:
@@ -57,3 +78,9 @@ class FileTable:
         if self._cause:
             raise TableUnavailable(f"{self.name}: {self._cause}")
         return self._values.get(key)
+
+    def find_address(self, local: str, domain: str) -> str | None:
+        """As InlineTable; raises TableUnavailable."""
+        if self._cause:
+            raise TableUnavailable(f"{self.name}: {self._cause}")
+        return super().find_address(local, domain)

@@ -1,0 +1,45 @@
+"""Reading sendmail's tables: the text that makemap compiles, or the compiled hash or btree file.
+
+`PATH` is the text if it is there, else `PATH.db`; a path that ends in `.db` is the compiled file. The rules are makemap's: a
+`#` begins a comment only as the first character of a line, a line may not begin with white space, a key has a value, keys do
+not count case. Stricter in one thing: a key given twice is an error, where makemap warns and keeps the first.
+"""
+
+from __future__ import annotations
+
+import os
+
+from gatepost.routing.tables.berkeley import parse_berkeley
+from gatepost.routing.tables.postfix_maps import read_compiled
+from gatepost.routing.tables.source import MAX_LINE_CHARACTERS, Collector, read_lines
+
+
+def read_makemap(path: str) -> Collector:
+    """The entries of a table; the collector may hold errors already, its user adds its own and calls `finish`."""
+    if not path.endswith(".db") and not os.path.exists(path) and os.path.exists(path + ".db"):
+        path += ".db"
+    collector = Collector(path)
+    if path.endswith(".db"):
+        collector.entries = read_compiled(path, parse_berkeley)
+        collector.lines = dict.fromkeys(collector.entries, 0)
+        return collector
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip() or line[0] == "#":
+            continue
+        if line[0] in " \t":
+            collector.error(number, "the line begins with white space", "begin it with the key; # begins a comment")
+            continue
+        if len(line) > MAX_LINE_CHARACTERS:
+            collector.error(number, f"the line has more than {MAX_LINE_CHARACTERS} characters", "shorten it")
+            continue
+        parts = line.split(None, 1)
+        if len(parts) == 1:
+            collector.error(number, f'"{parts[0]}" has no value', "write: key, white space, value")
+            continue
+        collector.add(parts[0], parts[1].strip(), number)
+    return collector
+
+
+def lines_of(collector: Collector, key: str) -> int:
+    """The line of a key; 0 in a compiled file."""
+    return collector.lines.get(key, 0)

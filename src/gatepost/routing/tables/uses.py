@@ -1,0 +1,194 @@
+"""What a table is used for, and what its values must be for that: routes lead to next hops, virtual addresses to addresses.
+
+`fit_*` run when the configuration is loaded: they check every value and put it into canonical form, so that a role finds
+only what it can use. `RouteTables`, `VirtualTables` are what the router asks. sendmail's own tables check themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from gatepost.config.errors import ConfigError, ConfigErrors
+from gatepost.config.recipients import fold_local
+from gatepost.config.tables import TableData, TableNote
+from gatepost.config.values import InvalidValue, parse_domain
+from gatepost.routing.tables.postfix_transport import BadTransport, parse_transport
+
+MAX_VIRTUAL_STEPS = 10
+
+
+def fit_routes(data: TableData) -> TableData:
+    """Values as next hops; raises ConfigErrors with every bad line."""
+    if data.kind == "sendmail-mailertable":
+        return data
+    if data.kind.startswith("sendmail-") or data.kind == "cidr":
+        raise _misused(data, "routes", "sendmail-mailertable, hash, texthash, file, regexp and others")
+    return _fitted(data, _route_value, _route_key)
+
+
+def fit_virtual(data: TableData) -> TableData:
+    """Values as one address each; raises ConfigErrors with every bad line."""
+    if data.kind == "sendmail-virtusertable":
+        return data
+    if data.kind.startswith("sendmail-") or data.kind == "cidr":
+        raise _misused(data, "virtual addresses", "sendmail-virtusertable, hash, texthash, file, regexp and others")
+    return _fitted(data, _virtual_value, _virtual_key)
+
+
+def fit_access(data: TableData) -> TableData:
+    """Only sendmail's access table."""
+    if data.kind != "sendmail-access":
+        raise _misused(data, "access", "sendmail-access")
+    return data
+
+
+def fit_recipients(data: TableData) -> TableData:
+    """Any table of addresses; an access table, a mailertable or networks are none."""
+    if data.kind in ("sendmail-access", "sendmail-mailertable", "sendmail-domaintable", "cidr"):
+        raise _misused(data, "recipients", "sendmail-virtusertable, hash, texthash, file, cdb, lmdb, sqlite, regexp")
+    return data
+
+
+def fit_domaintable(data: TableData) -> TableData:
+    """Domains to domains."""
+    if data.kind not in (
+        "sendmail-domaintable",
+        "file",
+        "texthash",
+        "hash",
+        "btree",
+        "cdb",
+        "lmdb",
+        "sqlite",
+        "inline",
+    ):
+        raise _misused(data, "domains to rewrite", "sendmail-domaintable")
+    return data
+
+
+def fit_genericstable(data: TableData) -> TableData:
+    """Addresses to addresses, for mail on its way out."""
+    if data.kind in ("sendmail-access", "sendmail-mailertable", "sendmail-domaintable", "cidr"):
+        raise _misused(data, "addresses to rewrite", "sendmail-genericstable")
+    return data
+
+
+USES: dict[str, Callable[[TableData], TableData]] = {
+    "routes": fit_routes,
+    "virtual": fit_virtual,
+    "access": fit_access,
+    "recipients": fit_recipients,
+    "domaintable": fit_domaintable,
+    "genericstable": fit_genericstable,
+}
+
+
+def route_of(table: Any, local: str, domain: str) -> str | None:
+    """Where a table sends an address: next hop, "error:CODE DETAIL TEXT", or None.
+
+    sendmail's mailertable is asked for the domain. Others are asked for the address, the domain, each `.rest` of it, and at
+    last `*` and `.`; patterns are asked for the address alone.
+    """
+    if hasattr(table, "route"):
+        found: str | None = table.route(domain)
+        return found
+    found = table.lookup(f"{local}@{domain}")
+    if found is not None or not hasattr(table, "has_bare_locals"):
+        return found
+    found = table.lookup(domain)
+    at = domain.find(".")
+    while found is None and at >= 0:
+        found = table.lookup(domain[at:])
+        at = domain.find(".", at + 1)
+    if found is None:
+        found = table.lookup("*")
+    return table.lookup(".") if found is None else found
+
+
+def virtual_of(tables: Iterable[Any], local: str, domain: str, written: str) -> str | None:
+    """The address that stands for another: the first table that has one; `written` keeps the case of the local part."""
+    for table in tables:
+        value: str | None
+        if hasattr(table, "rewrite"):
+            value = table.rewrite(local, domain, written)
+        else:
+            value = table.find_address(local, domain)
+            if value is not None and value.startswith("@"):
+                value = written + value
+        if value is not None:
+            return value
+    return None
+
+
+def _fitted(
+    data: TableData, fit: Callable[[str], tuple[str, TableNote | None]], key: Callable[[str], str]
+) -> TableData:
+    """Every value through `fit`, every key through `key`, with the place of each error."""
+    file = data.files[0] if data.files else data.name
+    errors: list[ConfigError] = []
+    notes = list(data.notes)
+    entries: dict[str, str] = {}
+    for name, value in data.entries.items():
+        line = data.lines.get(name, 0)
+        try:
+            fitted, note = fit(value)
+            entries[key(name)] = fitted
+        except (BadTransport, InvalidValue) as error:
+            problem, advice = error.args if isinstance(error, BadTransport) else (error.problem, error.advice)
+            errors.append(ConfigError(file, line, "", problem if line else f'"{name}": {problem}', advice))
+            continue
+        if note is not None:
+            notes.append(TableNote(file, line, note.problem, note.advice))
+    rules = []
+    for rule in data.rules:
+        try:
+            rules.append((*rule[:-1], fit(rule[-1])[0]) if rule[0] in ("rule", "value") else rule)
+        except (BadTransport, InvalidValue) as error:
+            problem, advice = error.args if isinstance(error, BadTransport) else (error.problem, error.advice)
+            errors.append(ConfigError(file, 0, "", f'"{rule[-1]}": {problem}', advice))
+    if errors:
+        raise ConfigErrors(errors)
+    return msgspec.structs.replace(data, entries=entries, rules=rules, notes=notes)
+
+
+def _route_value(value: str) -> tuple[str, TableNote | None]:
+    hop, note = parse_transport(value)
+    if hop is None:
+        raise BadTransport(f'"{value}" names no next hop', "remove the line, or write where the mail goes")
+    return hop, note
+
+
+def _route_key(key: str) -> str:
+    if key in ("*", "."):
+        return key
+    local, at, domain = key.rpartition("@")
+    if at and not local:
+        raise BadTransport(f'"{key}" begins with an @', f'write "{domain}"')
+    dot = "." if domain.startswith(".") else ""
+    name = dot + parse_domain(domain.removeprefix("."))
+    return f"{local}@{name}" if at else name
+
+
+def _virtual_value(value: str) -> tuple[str, TableNote | None]:
+    text = value.strip()
+    if "," in text or " " in text:
+        raise InvalidValue(f'"{text}" is more than one address', "list several in the aliases")
+    local, at, domain = text.rpartition("@")
+    if not at:
+        raise InvalidValue(f'"{text}" has no domain', f'write "{text}@" and the domain of the server that has it')
+    if any(character in domain for character in "$"):
+        return text, None
+    return f"{local}@{parse_domain(domain)}", None
+
+
+def _virtual_key(key: str) -> str:
+    local, at, domain = key.rpartition("@")
+    return f"{fold_local(local)}@{parse_domain(domain)}" if at else key
+
+
+def _misused(data: TableData, use: str, kinds: str) -> ConfigErrors:
+    problem = f'a table of the kind "{data.kind}" cannot be used for {use}'
+    return ConfigErrors([ConfigError(data.files[0] if data.files else data.name, 0, "", problem, f"use {kinds}")])
