@@ -17,6 +17,8 @@ from typing import Any
 
 import msgspec
 
+from gatepost.config.safeopen import open_regular
+
 MAX_LINE_BYTES = 4096  # PIPE_BUF: what several processes write to one pipe is not mixed up to this
 CUT_TO = (2400, 1200, 400)  # characters that the long texts of a longer line share: the most with which it fits
 LONG_TEXT = 80  # characters; shorter texts are not cut
@@ -349,9 +351,9 @@ class EventLog:
 def open_output(output: str) -> int:
     """A descriptor for `events.output`: "stderr" or a file path. The caller hands it to the roles; raises OSError."""
     if output != "stderr":
-        return os.open(
-            output, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY, 0o640
-        )
+        descriptor = open_regular(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        os.set_blocking(descriptor, True)
+        return descriptor
     mode = os.fstat(2).st_mode
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gatepost.config import paths
+from gatepost.config.errors import ConfigErrors
 from gatepost.config.load import load_config
 from gatepost.config.paths import PathProblem, inspect_paths
 from gatepost.config.users import role_ids
@@ -81,7 +82,16 @@ def test_a_sticky_directory_is_good_only_as_a_parent(place: Path) -> None:
     assert problem.path == str(place / "var" / "spool")
 
 
-@pytest.mark.parametrize("name", ["gatepost.toml", "people", "var", "var/spool"])
+@pytest.mark.parametrize("name", ["gatepost.toml", "people"])
+def test_files_are_not_read_through_symbolic_links(place: Path, name: str) -> None:
+    os.rename(place / name, place / "real")
+    os.symlink(place / "real", place / name)
+    with pytest.raises(ConfigErrors, match="symbolic link") as caught:
+        problems(place)
+    assert str(place / "real") in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["var", "var/spool"])
 def test_symbolic_links(place: Path, name: str) -> None:
     os.rename(place / name, place / "real")
     os.symlink(place / "real", place / name)

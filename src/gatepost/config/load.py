@@ -7,6 +7,7 @@ need no file. Paths in the file are relative to the directory of the file.
 
 from __future__ import annotations
 
+import datetime
 import ipaddress
 import os
 import pwd
@@ -18,15 +19,19 @@ import msgspec
 from gatepost.config import rules
 from gatepost.config.encoded import decode_config, encode_config
 from gatepost.config.errors import ConfigError, ConfigErrors, Findings, KeyPath
+from gatepost.config.exceptions import read_exceptions
 from gatepost.config.fields import Walker
 from gatepost.config.nexthop import NextHopError, canonical, parse_next_hop
 from gatepost.config.positions import key_lines
 from gatepost.config.recipients import read_recipients
+from gatepost.config.relayrules import read_rules, split_rules
+from gatepost.config.safeopen import LinkInPath, read_regular
 from gatepost.config.schema import Config, Domain
 
 __all__ = ["ConfigErrors", "decode_config", "encode_config", "load_config"]
 
 MAX_CONFIG_BYTES = 64 * 1024 * 1024
+LINK_PROBLEM = "it, or a directory above it, is a symbolic link"
 MOST_ADDRESSES = {4: 16 << 24, 6: 16 << 112}  # of all networks that may relay: sixteen /8, sixteen /16
 
 _AT_LINE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
@@ -63,12 +68,16 @@ class _Loader:
     def build(self, table: dict[str, object]) -> Config | None:
         short = {key: table[key] for key in rules.SHORT_KEYS if key in table}
         rest = {key: value for key, value in table.items() if key not in rules.SHORT_KEYS}
+        exceptions = rest.pop("exceptions", [])
         listed = rest.pop("domains", None) if isinstance(rest.get("domains"), (list, str)) else None
         for key in rules.MANDATORY:
             if key not in table:
                 advice = f"add a line such as: {rules.EXAMPLES[key]}"
                 self.findings.errors.append(ConfigError(self.findings.file, 1, key, "this key is missing", advice))
+        rest, rules_written = split_rules(rest)
         values = self.walker.section(Config, rest, (), "")
+        today = datetime.datetime.now(datetime.UTC).date()
+        values["exceptions"] = read_exceptions(exceptions, self.findings, self.walker.directory, today)
         defaults = self._short_values(short)
         if listed is not None:
             values["domains"] = self._listed_domains(listed)
@@ -80,6 +89,8 @@ class _Loader:
         relay = values.get("relay")
         if isinstance(relay, dict) and "next_hop" in relay:
             relay["next_hop"] = self._next_hops(relay["next_hop"], ("relay", "next_hop"))
+        if isinstance(relay, dict) and rules_written is not None:
+            relay["rules"] = read_rules(rules_written, self.walker, self._next_hops)
         self._check_across(values)
         if self.findings.errors:
             return None
@@ -321,8 +332,10 @@ def _number_at(values: dict[str, object], defaults: dict[str, dict[str, float]],
 
 def _read_text(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_CONFIG_BYTES)
+        data = read_regular(path, MAX_CONFIG_BYTES)
+    except LinkInPath:
+        advice = f"name the real path, {os.path.realpath(path)}, with --config"
+        raise ConfigErrors([ConfigError(path, 0, "", LINK_PROBLEM, advice)]) from None
     except FileNotFoundError:
         advice = f'write one with "gatepost init --output {path}", or name another with --config'
         raise ConfigErrors([ConfigError(path, 0, "", "there is no such file", advice)]) from None

@@ -7,10 +7,12 @@ case, domain in A-labels. Local parts that an inside server might take for a rou
 from __future__ import annotations
 
 import functools
+import os
 import re
 import unicodedata
 
 from gatepost.config.errors import ConfigError, ConfigErrors
+from gatepost.config.safeopen import LinkInPath, read_regular
 from gatepost.config.values import InvalidValue, parse_domain
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
@@ -79,8 +81,10 @@ def read_recipients(path: str) -> tuple[dict[str, int], list[ConfigError]]:
 
 def _read_text(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+        data = read_regular(path, MAX_FILE_BYTES + 1)
+    except LinkInPath:
+        problem, advice = "it, or a directory above it, is a symbolic link", f"write its real path, {os.path.realpath(path)}"
+        raise ConfigErrors([ConfigError(path, 0, "", problem, advice)]) from None
     except FileNotFoundError:
         raise ConfigErrors(
             [ConfigError(path, 0, "", "there is no such file", "create it, or correct the path")]
