@@ -122,13 +122,13 @@ class OutcomeLog:
                     journal.sync()
             except SpoolError:
                 self._rotate()
+            self._remove(self._removing)
         except BaseException:
             with self.lock:
                 self._later[:0] = later
                 self._doomed[:0] = self._removing
                 self._removing = []
             raise
-        self._remove(self._removing)
         self._removing = []
         current = self._files[-1]
         if len(self._files) > 1 or current.length > self._snapshot_bytes + max(self.rotate_bytes, self._snapshot_bytes):
