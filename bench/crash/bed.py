@@ -205,10 +205,11 @@ class Bed:
         if status := self.gateway.stop():
             result.problems.append(f"the gateway ended with {status} on SIGTERM")
         status, report = self.gateway.ask("queue", "fsck")
+        findings = report.get("findings", [])
+        result.figures["fsck_notes"] = len(findings)
         if status:
-            result.problems.append(f"queue fsck: {str(report)[:1000]}")
-        elif leftovers := report.get("findings"):
-            result.figures["fsck_notes"] = len(leftovers)
+            serious = [finding for finding in findings if finding.get("serious")]
+            result.problems.append(f"queue fsck: {str(serious or report)[:1000]}")
         for name in ("bug", "internal_error"):
             if count := self.gateway.count_events(name):
                 result.problems.append(f"{count} events {name!r} in the log")

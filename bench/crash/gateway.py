@@ -41,15 +41,16 @@ next_hop = "mx"
 next_hop = "maildir:{box}"
 
 [queue]
-retry_min_s = 0.5
+retry_min_s = 1.2
 retry_max_s = 2.0
 next_hop_retry_s = 0.2
-defer_after_s = 1.0
+defer_after_s = 0.5
 segment_bytes = 2097152
 {queue}
 
 [delivery]
 port = {sink_port}
+max_messages_per_connection = 20
 
 [dns]
 servers = ["127.0.0.1:{sink_port}"]
@@ -192,6 +193,11 @@ class Gateway:
             return done.returncode, json.loads(done.stdout)
         except ValueError:
             return done.returncode, {"error": (done.stdout + done.stderr).strip()}
+
+    def ask_later(self, *command: str) -> subprocess.Popen[bytes]:
+        """The same without waiting, and without the answer."""
+        command = (*COMMAND, *command, "--config", str(self.config))
+        return processes.start(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def wait_drained(self, timeout_s: float) -> dict[str, int]:
         """Wait until nothing is queued; the ledger."""

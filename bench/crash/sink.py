@@ -161,7 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True, help="TCP of the sink and UDP of the name server")
     parser.add_argument("--book", required=True)
-    parser.add_argument("--refuse", type=float, default=0.02, help="share of commands refused temporarily")
+    parser.add_argument("--refuse", type=float, default=0.03, help="share of commands refused temporarily")
     parser.add_argument("--seed", default="0")
     asyncio.run(serve(parser.parse_args()))
 
