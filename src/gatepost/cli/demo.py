@@ -126,9 +126,10 @@ def _refused(port: int, mail: str, to: str, at_mail: int, at_rcpt: int) -> list[
 @click.command()
 @json_option
 def demo(as_json: bool) -> None:
-    """Start a gateway, an inside server and an outside sender on loopback, and show five exchanges.
+    """Show five exchanges on loopback, and the ledger.
 
-    Everything lies in a temporary directory and is gone afterwards. The exit status is 0 if every exchange went as it must and the
+    Starts a gateway, an inside server and an outside sender, and plays a delivery, a refused relay, an unknown recipient, a message
+    that is too large, and a next hop that is down and comes back. Everything lies in a temporary directory and is gone afterwards. The exit status is 0 if every exchange went as it must and the
     ledger balances.
     """
     try:
