@@ -85,3 +85,16 @@ class NextHopTrouble(enum.IntEnum):
     NONE = 0  # the next hop works, whatever it said of this message
     BUSY = 1  # it answers, and wants fewer connections (421, 4xx in greeting, connection limit)
     DOWN = 2  # no connection, time-out, lost connection, DNS temporary failure
+
+
+class ScramVerifier(msgspec.Struct, frozen=True, gc=False):
+    """What is kept of a password for SCRAM (RFC 5802 3), and checks a password too. `algorithm` as hashlib names it."""
+
+    algorithm: str
+    iterations: int
+    salt: bytes
+    stored_key: bytes
+    server_key: bytes
+
+    def __repr__(self) -> str:
+        return f"ScramVerifier({self.algorithm}, {self.iterations})"
