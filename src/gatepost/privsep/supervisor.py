@@ -250,7 +250,7 @@ class Supervisor:
     def _notify_ready(self) -> None:
         self._notifier.ready(
             f"Listens on {', '.join(self._ground.listeners.bound())}; configuration {self._generation}, "
-            f"{len(self._children)} roles"
+            f"{len(placements(self._config, self._generation))} roles"
         )
 
     def _tell_alive(self) -> None:
