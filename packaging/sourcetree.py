@@ -51,9 +51,10 @@ def source_epoch() -> int:
 
 
 def source_files() -> list[str]:
-    """Paths of the source files, relative and sorted: those git knows, or all in a source archive."""
+    """Paths of the source files, relative and sorted: those that git does not ignore, or all in a source archive."""
     if (ROOT / ".git").exists():
-        answer = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True, check=True)
+        listing = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        answer = subprocess.run(listing, capture_output=True, text=True, check=True)
         return sorted(name for name in answer.stdout.split("\0") if name and (ROOT / name).is_file())
     found = []
     for directory, directories, files in os.walk(ROOT):
