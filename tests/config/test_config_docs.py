@@ -30,7 +30,11 @@ def defaults(section: type[schema.Section], prefix: str = "") -> dict[str, objec
     return found
 
 
-DEFAULTS = defaults(schema.Config) | defaults(schema.Domain, "domains.*.")
+DEFAULTS = (
+    defaults(schema.Config)
+    | defaults(schema.Domain, "domains.*.")
+    | defaults(schema.RelayRule, "relay.rules.*.")
+)
 
 
 def test_the_page_has_every_key_and_no_other() -> None:

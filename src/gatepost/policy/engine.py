@@ -15,8 +15,9 @@ import msgspec
 from gatepost.config.schema import Config
 from gatepost.model import Address
 from gatepost.policy.relay import AddressRange, Permits, decide, is_routed_local
+from gatepost.policy.relayrules import RelayRules, number_of
 from gatepost.policy.verdict import ACCEPT, Verdict
-from gatepost.routing.router import Refusal, Router
+from gatepost.routing.router import Refusal, Route, Router
 
 
 class Phase(enum.Enum):
@@ -58,7 +59,12 @@ class Facts(msgspec.Struct, kw_only=True):
     recipient: Address | None = None
     recipients: int = 0  # accepted so far in this mail transaction
     size_bytes: int = 0  # as declared in MAIL, or as received
+    identity: str = ""  # as which the client has authenticated
+    certificate: str = ""  # the name in its client certificate, if that was verified
+    now_s: float = 0.0  # of the mail transaction; 0: not known, and no right that ends is given
+    client_number: tuple[int, int] | None = None  # from `Engine.facts_of`, if there are rules
     trace: list[Step] | None = None
+    shadows: list[Verdict] | None = None  # what checks and rules in shadow would have done since the receiver looked
 
 
 Check = Callable[[Facts], Verdict | None]
@@ -89,19 +95,29 @@ ROUTE_REFUSED = Verdict(
 class Engine:
     """The policy of one configuration; immutable, shared by all sessions of a role."""
 
-    __slots__ = ("_checks", "_permits", "_rcpt_checks", "_router")
+    __slots__ = ("_checks", "_permits", "_rcpt_checks", "_router", "_rules", "_shadow_rules")
 
     def __init__(
         self,
         config: Config,
         router: Router | None = None,
         checks: Mapping[Phase, Sequence[NamedCheck]] | None = None,
+        *,
+        literal_rules: bool = False,
     ) -> None:
+        """`literal_rules`: rules mean what is written even if that opens the relay; for the proof only."""
         self._router = router or Router(config)
         self._permits = Permits(config.relay.networks)
-        self._checks = {
-            phase: tuple(check for check in (checks or {}).get(phase, ()) if check.mode is not Mode.OFF)
+        rules = config.relay.rules
+        self._rules = RelayRules((rule for rule in rules if rule.mode == "enforce"), literal=literal_rules)
+        self._shadow_rules = RelayRules(rule for rule in rules if rule.mode == "shadow")
+        modes = {name: Mode(mode) for name, mode in config.policy.checks.items()}
+        named = {
+            phase: [NamedCheck(one.name, one.check, modes.get(one.name, one.mode)) for one in (checks or {}).get(phase, ())]
             for phase in Phase
+        }
+        self._checks = {
+            phase: tuple(check for check in named[phase] if check.mode is not Mode.OFF) for phase in Phase
         }
         self._rcpt_checks = self._checks[Phase.RCPT]
 
@@ -113,7 +129,13 @@ class Engine:
             local_address=local_address,
             session_id=session_id,
             client_permit=permit,
+            client_number=number_of(client_address) if self._rules or self._shadow_rules else None,
         )
+
+    @property
+    def rules(self) -> RelayRules:
+        """The rules in force."""
+        return self._rules
 
     def decide(self, phase: Phase, facts: Facts) -> Verdict:
         """The verdict of a phase other than RCPT: the first enforced check that refuses, else ACCEPT."""
@@ -123,8 +145,10 @@ class Engine:
                 verdict = ACCEPT
             if facts.trace is not None:
                 facts.trace.append(Step(phase, named.name, named.mode, verdict))
-            if verdict.code and named.mode is Mode.ENFORCE:
-                return verdict
+            if verdict.code:
+                if named.mode is Mode.ENFORCE:
+                    return verdict
+                _note_shadow(facts, verdict)
         return ACCEPT
 
     def decide_rcpt(self, facts: Facts, address: Address) -> Verdict:
@@ -148,7 +172,39 @@ class Engine:
         route = self._router.resolve(address, facts.local_address)
         if isinstance(route, Refusal):
             return Verdict(route.code, route.detail, route.text, None, "", "recipient")
-        permit = decide(client_permit, route.ours)
-        if permit is None:
-            return RELAY_REFUSED
-        return Verdict(0, "", "", route, permit.text)
+        verdict = self._by_rule(self._rules, facts, route) if self._rules else None
+        if verdict is None:
+            permit = decide(client_permit, route.ours)
+            verdict = RELAY_REFUSED if permit is None else Verdict(0, "", "", route, permit.text)
+        if self._shadow_rules:
+            shadow = self._by_rule(self._shadow_rules, facts, route)
+            if shadow is not None and (verdict.code or shadow.route != verdict.route):
+                _note_shadow(facts, shadow)
+        return verdict
+
+    @staticmethod
+    def _by_rule(rules: RelayRules, facts: Facts, route: Route) -> Verdict | None:
+        """What the first rule that holds gives: a right, and perhaps another route."""
+        found = rules.find(
+            facts.client_number,
+            facts.identity,
+            facts.certificate,
+            facts.reverse_path,
+            route.domain,
+            route.ours,
+            facts.now_s,
+        )
+        if found is None:
+            return None
+        rule = found.rule
+        if rule.next_hop:
+            next_hop = f"mx:{route.domain}" if rule.next_hop == "mx" else rule.next_hop
+            route = Route(next_hop, route.domain, route.ours, route.address)
+        return Verdict(0, "", "", route, f"rule {rule.name} ({found.permit})", "", False, rule.name)
+
+
+def _note_shadow(facts: Facts, verdict: Verdict) -> None:
+    if facts.shadows is None:
+        facts.shadows = [verdict]
+    else:
+        facts.shadows.append(verdict)

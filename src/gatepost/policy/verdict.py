@@ -25,6 +25,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     permit: str = ""
     check: str = ""
     close: bool = False
+    rule: str = ""  # the relay rule that gave the right or the route
 
     @property
     def accepted(self) -> bool:
