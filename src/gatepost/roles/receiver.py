@@ -130,6 +130,7 @@ class Receiver(Role):
             self._body_asked = 0
             for pair in zip(message.numbers, descriptors, strict=True):
                 self._offer_body_file(*pair)
+            self._ask_body_files()  # others may have begun to wait since the question
         elif type(message) is m.SpoolHealth:
             self._health = None if message.accepting else _FULL
             self.event("queue_health", accepting=message.accepting, reason=message.reason)
