@@ -57,6 +57,7 @@ def run(tmp_path: Path, monkeypatch):
         prepare_spool(str(tmp_path / "spool"), queue_uid=-1, queue_gid=-1, allow_volatile=True)
         monkeypatch.chdir(tmp_path / "spool")
         monkeypatch.setattr(role_module, "RETRY_S", 0.01)
+        monkeypatch.setattr(role_module, "COMMIT_DELAY_S", 0.01)
         log = os.open(tmp_path / "events", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         config = Config(
             hostname="gate.test",
