@@ -19,6 +19,7 @@ from gatepost.model import Address, Envelope, Recipient
 from gatepost.smtp.events import Body, Data, Hello, Mail, Quit, Rcpt, Reset, Violation
 from gatepost.smtp.reply import Reply
 from gatepost.smtp.server import ServerSession
+from gatepost.spool.layout import close_anyway
 
 if TYPE_CHECKING:
     from gatepost.roles.receiver import Receiver
@@ -375,7 +376,7 @@ class SmtpIn(asyncio.Protocol):
         if transaction.body_descriptor < 0:
             host.held_bytes -= transaction.body_bytes
         elif reply is None:
-            os.close(transaction.body_descriptor)
+            close_anyway(transaction.body_descriptor)
         else:
             host.release_body_file(transaction.body_file, transaction.body_descriptor)
         self.transaction = None

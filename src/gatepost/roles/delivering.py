@@ -12,6 +12,7 @@ from typing import Any
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.roles.skeleton import Peer, Role
+from gatepost.spool.layout import close_anyway
 
 NEXT_LINK = 1 << 48  # no queue gives out so many jobs, or sources
 
@@ -27,7 +28,7 @@ class Sources:
     def share(self, source: int, descriptor: int) -> None:
         old = self._descriptors.get(source)
         if old is not None:
-            os.close(old)
+            close_anyway(old)
         self._descriptors[source] = descriptor
         self._gone.discard(source)
 
@@ -58,7 +59,7 @@ class Sources:
         self._gone.discard(source)
         descriptor = self._descriptors.pop(source, None)
         if descriptor is not None:
-            os.close(descriptor)
+            close_anyway(descriptor)
 
     def read(self, source: int, offset: int, size: int) -> bytes:
         """Exactly `size` bytes, or OSError."""

@@ -29,6 +29,7 @@ from gatepost.roles.worker import Worker
 from gatepost.spool.embedded import JournalSpool
 from gatepost.spool.entry import Entry
 from gatepost.spool.errors import AlreadyGone, MessageDamaged, SpoolError
+from gatepost.spool.layout import close_anyway
 
 TICK_S = 1.0
 COMMIT_DELAY_S = 0.5  # outcomes may be this old before a power cut cannot undo them; undone means delivered once more
@@ -163,7 +164,7 @@ class Queue(Role):
 
         def opened(result: tuple[int, int]) -> None:
             channel.post(m.SegmentOpened(result[0]), [result[1]])
-            os.close(result[1])
+            close_anyway(result[1])
 
         self._make_files(channel, lambda: self.spool.new_segment(owner), opened)
 
@@ -175,7 +176,7 @@ class Queue(Role):
         def opened(result: list[tuple[int, int]]) -> None:
             channel.post(m.BodyFilesOpened([number for number, _ in result]), [descriptor for _, descriptor in result])
             for _, descriptor in result:
-                os.close(descriptor)
+                close_anyway(descriptor)
 
         count = max(1, min(message.count, 100))
         self._make_files(channel, lambda: self.spool.new_body_files(count, owner), opened)

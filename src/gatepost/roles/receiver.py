@@ -28,6 +28,7 @@ from gatepost.smtp.events import Violation
 from gatepost.smtp.reply import SHUTTING_DOWN, Reply
 from gatepost.smtp.server import ServerSession, Waiting
 from gatepost.smtp.settings import ServerSettings
+from gatepost.spool.layout import close_anyway
 from gatepost.spool.segment import build_body_record, build_record
 
 BODY_FILES_KEPT = 8
@@ -96,7 +97,7 @@ class Receiver(Role):
         self._queue = channel
         self._body_asked = 0
         for number, descriptor in self._body_files:  # opened by a queue that is gone: give them back
-            os.close(descriptor)
+            close_anyway(descriptor)
             channel.post(m.BodyFileUnused(number))
         self._body_files.clear()
         for connection in self._connections:
@@ -193,7 +194,7 @@ class Receiver(Role):
 
     def release_body_file(self, number: int, descriptor: int) -> None:
         """The transaction was given up: the queue removes the file."""
-        os.close(descriptor)
+        close_anyway(descriptor)
         if self._queue is not None:
             self._queue.post(m.BodyFileUnused(number))
 

@@ -25,6 +25,7 @@ from gatepost.spool.journal import Kind
 from gatepost.spool.layout import (
     DEFERRED_DIRECTORIES,
     body_path,
+    close_anyway,
     create_file,
     deferred_path,
     disk_error,
@@ -112,7 +113,7 @@ class JournalSpool:
                 files.append((number, create_file(body_path(self.root, number), os.O_RDWR)))
         except SpoolError:
             for number, fd in files:
-                os.close(fd)
+                close_anyway(fd)
                 os.unlink(body_path(self.root, number))
             raise
         self._sync_names("bodies", [fd for _, fd in files])
@@ -126,7 +127,7 @@ class JournalSpool:
             sync_directory(f"{self.root}/{directory}")
         except OSError as error:
             for fd in fds:
-                os.close(fd)
+                close_anyway(fd)
             self._names_trouble = f"{directory}: {error.strerror} in fsync"
             raise disk_error(error, directory) from error
         self._names_trouble = ""

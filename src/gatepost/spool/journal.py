@@ -20,6 +20,7 @@ from zlib import crc32
 import msgspec
 
 from gatepost.spool.errors import SpoolError, SpoolFull
+from gatepost.spool.layout import close_anyway
 
 MARK = b"\xc1J"
 _HEAD = struct.Struct("<2sII")
@@ -131,7 +132,7 @@ class JournalFile:
     def close(self) -> None:
         """Close the descriptor; again is harmless."""
         if self.fd >= 0:
-            os.close(self.fd)
+            close_anyway(self.fd)
             self.fd = -1
             self.poisoned = True
 

@@ -7,6 +7,7 @@ descriptor is handed out or a journal line depends on a name. Standard library o
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -54,6 +55,12 @@ def sync_directory(path: str) -> None:
     try:
         os.fsync(fd)
     finally:
+        os.close(fd)
+
+
+def close_anyway(fd: int) -> None:
+    """Close a descriptor whose data is durable, or of no use any more: an error says nothing then, and it is closed all the same."""
+    with contextlib.suppress(OSError):
         os.close(fd)
 
 

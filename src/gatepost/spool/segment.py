@@ -22,6 +22,7 @@ import msgspec
 
 from gatepost.model import Envelope
 from gatepost.spool.errors import SpoolError, SpoolFull
+from gatepost.spool.layout import close_anyway
 
 MAGIC = b"\x00\rGpr\x00\x01\n"
 VERSION = 1
@@ -175,7 +176,7 @@ class SegmentWriter:
     def close(self) -> None:
         """Close the descriptor; again is harmless."""
         if self.fd >= 0:
-            os.close(self.fd)
+            close_anyway(self.fd)
             self.fd = -1
             self.poisoned = True
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 
+from gatepost.spool.layout import close_anyway
+
 
 class Sources:
     """Open files by path; those used longest ago go first when there are more than `limit`."""
@@ -44,7 +46,7 @@ class Sources:
             return []
         retired, self._retired = self._retired, []
         for _, fd in retired:
-            os.close(fd)
+            close_anyway(fd)
         return [number for number, _ in retired]
 
     def close(self) -> None:
