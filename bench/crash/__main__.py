@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.crash import faults, fulldisk, kills, processes
+from bench.crash import faults, fulldisk, kills, powercut, processes
 from bench.crash.bed import Options, Result, as_result, tell
 from bench.crash.report import build_report
 
-SCENARIOS: dict[str, Callable[[Options], Result]] = {module.NAME: module.run for module in (kills, fulldisk, faults)}
+SCENARIOS: dict[str, Callable[[Options], Result]] = {module.NAME: module.run for module in (kills, fulldisk, faults, powercut)}
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:

@@ -233,7 +233,7 @@ class Bed:
         """What the gateway counted must lie between what was acknowledged and what was sent."""
         if not ledger:
             return []
-        low, high = proof.acknowledged, proof.acknowledged + proof.unanswered
+        low, high = proof.acknowledged, proof.acknowledged + proof.unanswered + proof.refused_arrived
         if low <= ledger["accepted"] <= high:
             return []
         return [
@@ -246,6 +246,7 @@ class Bed:
             "acknowledged_messages": proof.acknowledged_messages,
             "acknowledged_recipients": proof.acknowledged,
             "unanswered_recipients": proof.unanswered,
+            "refused_but_arrived": proof.refused_arrived,
             "arrived_recipients": proof.arrived,
             "lost": len(proof.lost),
             "duplicates": proof.duplicates,

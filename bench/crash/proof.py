@@ -37,6 +37,8 @@ class Proof:
     acknowledged_messages: int = 0
     acknowledged: int = 0
     unanswered: int = 0  # the text was sent, the connection went
+    refused: int = 0  # the text was sent and refused with 4xx
+    refused_arrived: int = 0  # and it arrived all the same: its client sends it again
     arrived: int = 0  # acknowledged or not
     lost: list[str] = dataclasses.field(default_factory=list)
     broken: list[str] = dataclasses.field(default_factory=list)  # arrived with another body
@@ -76,11 +78,14 @@ def prove(
     proof = Proof()
     known: set[str] = set()
     wanted: list[tuple[str, str]] = []
+    refused: list[tuple[str, str]] = []
     for row in sent:
         known.add(row.id)
         _count(proof, row)
         if row.code == 250:
             wanted += [(row.id, recipient) for recipient in row.recipients]
+        elif row.code and row.stage == "end":
+            refused += [(row.id, recipient) for recipient in row.recipients]
     found: dict[tuple[str, str], list[Arrival]] = {}
     for arrival in arrivals:
         if arrival.id not in known:
@@ -91,6 +96,8 @@ def prove(
             found.setdefault((arrival.id, recipient), []).append(arrival)
     proof.arrived = len(found)
     proof.acknowledged = len(wanted)
+    proof.refused = len(refused)
+    proof.refused_arrived = sum(key in found for key in refused)
     proof.lost = [f"{key[0]} to {key[1]}" for key in wanted if key not in found]
     for (message_id, recipient), several in found.items():
         several.sort(key=lambda arrival: arrival.ended_s)
