@@ -24,7 +24,6 @@ from gatepost.config.fields import Walker
 from gatepost.config.nexthop import NextHopError, canonical, parse_next_hop
 from gatepost.config.positions import key_lines
 from gatepost.config.recipients import read_recipients
-from gatepost.config.relayrules import read_rules, split_rules
 from gatepost.config.safeopen import LinkInPath, read_regular
 from gatepost.config.schema import Config, Domain
 
@@ -74,7 +73,6 @@ class _Loader:
             if key not in table:
                 advice = f"add a line such as: {rules.EXAMPLES[key]}"
                 self.findings.errors.append(ConfigError(self.findings.file, 1, key, "this key is missing", advice))
-        rest, rules_written = split_rules(rest)
         values = self.walker.section(Config, rest, (), "")
         today = datetime.datetime.now(datetime.UTC).date()
         values["exceptions"] = read_exceptions(exceptions, self.findings, self.walker.directory, today)
@@ -89,8 +87,6 @@ class _Loader:
         relay = values.get("relay")
         if isinstance(relay, dict) and "next_hop" in relay:
             relay["next_hop"] = self._next_hops(relay["next_hop"], ("relay", "next_hop"))
-        if isinstance(relay, dict) and rules_written is not None:
-            relay["rules"] = read_rules(rules_written, self.walker, self._next_hops)
         self._check_across(values)
         if self.findings.errors:
             return None

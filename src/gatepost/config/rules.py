@@ -12,8 +12,6 @@ from collections.abc import Callable
 
 from gatepost.config.nexthop import canonical, parse_next_hop
 from gatepost.config.recipients import parse_recipient
-from gatepost.config.relayvalues import parse_day, parse_domain_pattern, parse_reverse_pattern
-from gatepost.config.tlsvalues import parse_certificate_name, parse_domain_pattern, parse_fingerprint
 from gatepost.config.values import (
     InvalidValue,
     parse_address,
@@ -51,13 +49,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "smtp.max_connections_per_client": (1, 1_000_000),
     "smtp.memory_bytes": (MIB, 64 * GIB),
     "smtp.body_file_bytes": (4 * KIB, 2 * GIB),
-    "relay.rules.*.max_per_hour": (0, 100_000_000),
-    "policy.masquerade_names": (2, 10_000),
-    "policy.masquerade_senders": (2, 10_000),
-    "policy.masquerade_suspend_s": (1, 7 * DAY),
-    "policy.masquerade_addresses": (16, 1_000_000),
-    "facts.keep_bytes": (0, 64 * GIB),
-    "facts.keep_days": (1, 366),
     "queue.lifetime_s": (1, 60 * DAY),
     "queue.dsn_lifetime_s": (1, 60 * DAY),
     "queue.delay_notice_s": (0, 60 * DAY),
@@ -86,22 +77,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "dns.max_cache_entries": (0, 100_000_000),
     "dns.max_ttl_s": (0, 7 * DAY),
     "dns.max_negative_ttl_s": (0, 3 * 3600),  # RFC 2308 5
-    "tls.handshake_timeout_s": (1, 600),
-    "tls.max_handshake_bytes": (8 * KIB, 16 * MIB),
     "processes.receivers": (1, 64),
     "processes.deliverers": (1, 64),
     "processes.recheck_s": (0, DAY),
 }
 
-TLS_LEVELS = ("none", "opportunistic", "encrypt", "verify")
 CHOICES: dict[str, tuple[str, ...]] = {
     "smtp.long_lines": ("accept", "refuse"),
-    "relay.rules.*.mode": ("enforce", "shadow", "off"),
-    "policy.checks.*": ("enforce", "shadow", "off"),
-    "listeners.*.kind": ("edge", "submission", "submissions"),
-    "tls.min_version": ("1.2", "1.3"),
-    "tls.outbound": TLS_LEVELS,
-    "tls.policies.*.level": TLS_LEVELS,
     "sandbox": ("enforce", "best-effort"),
     "sandbox_debug": ("off", "log"),
 }
@@ -138,20 +120,10 @@ EXAMPLES: dict[str, str] = {
 MANDATORY = ("hostname", "listen", "spool", "domains")
 
 # Keys whose value may be written as one string instead of a list.
-STRING_OR_LIST = ("listen", "next_hop", "domains.*.next_hop", "relay.next_hop", "relay.rules.*.next_hop")
+STRING_OR_LIST = ("listen", "next_hop", "domains.*.next_hop", "relay.next_hop")
 
 # Keys that hold a path, relative to the directory of the configuration file.
-PATHS = (
-    "spool",
-    "control_socket",
-    "recipients_file",
-    "domains.*.recipients_file",
-    "relay.certificates.*.ca_file",
-    "tls.certificates.*.certificate_file",
-    "tls.certificates.*.key_file",
-    "tls.ca_file",
-    "tls.policies.*.ca_file",
-)
+PATHS = ("spool", "control_socket", "recipients_file", "domains.*.recipients_file")
 
 SAFE_RELAY = (
     'give your own machines the right by their address, [relay] networks = ["192.0.2.0/24"], '
@@ -249,19 +221,6 @@ PARSERS: dict[str, Callable[[str], str]] = {
     "domains.*.recipients": parse_recipient,
     "relay.networks": _network,
     "relay.next_hop": _next_hop,
-    "relay.rules.*.networks": _network,
-    "relay.rules.*.reverse_paths": parse_reverse_pattern,
-    "relay.rules.*.domains": parse_domain_pattern,
-    "relay.rules.*.next_hop": _next_hop,
-    "relay.rules.*.expires": parse_day,
-    "relay.certificates.*.names": parse_certificate_name,
-    "relay.certificates.*.fingerprints": parse_fingerprint,
-    "listeners.*.address": _listen,
-    "tls.certificates.*.names": parse_certificate_name,
-    "tls.policies.*.domains": parse_domain_pattern,
-    "tls.policies.*.next_hops": _next_hop,
-    "tls.policies.*.names": parse_certificate_name,
-    "tls.policies.*.fingerprints": parse_fingerprint,
     "smtp.banner_name": parse_fqdn,
     "smtp.repair_networks": _repair_network,
     "delivery.helo_name": parse_fqdn,
@@ -274,11 +233,6 @@ UNIQUE = (
     "recipients",
     "domains.*.recipients",
     "relay.networks",
-    "relay.rules.*.networks",
-    "relay.rules.*.identities",
-    "relay.rules.*.certificates",
-    "relay.rules.*.reverse_paths",
-    "relay.rules.*.domains",
     "smtp.repair_networks",
     "dns.servers",
 )
