@@ -21,11 +21,60 @@ class Domain(Section, frozen=True, kw_only=True):
     recipients_file: str | None = None
 
 
+class RelayRule(Section, frozen=True, kw_only=True):
+    """One `[[relay.rules]]`: who may send where, how much, over which route; see policy/relayrules.py.
+
+    A right comes from `networks`, `identities` and `certificates` (all that are given must hold) and from nothing else.
+    """
+
+    name: str
+    networks: list[str] = []
+    identities: list[str] = []  # names a client has authenticated as; "*": any
+    certificates: list[str] = []  # names of verified client certificates; "*": any
+    anyone: bool = False  # everybody, which is a right to send to our own domains only
+    reverse_paths: list[str] = []  # "a@b", "@b", "@.b" (below b), "<>"; narrows, never a right by itself
+    domains: list[str] = []  # "b", ".b" (below b), "ours"; empty: every domain that is not ours
+    max_per_hour: int = 0  # recipients, over all clients of the rule; 0: no limit
+    next_hop: list[str] = []  # empty: where the mail would go without the rule
+    owner: str = ""
+    expires: str = ""  # the last day, YYYY-MM-DD
+    mode: str = "enforce"  # "shadow": told in events, grants nothing; "off"
+    expect_many: bool = False  # many clients come from one of its addresses: the masquerade guard leaves them alone
+
+
+class RelayCertificate(Section, frozen=True, kw_only=True):
+    """One `[[relay.certificates]]`: verified client certificates whose holders may send to every domain."""
+
+    ca_file: str  # PEM: certification authorities, or the clients' own certificates
+    names: list[str] = []  # DNS or mail names that a certificate must have one of; "*.example.net" for one label
+    fingerprints: list[str] = []  # SHA-256 of certificates; with names, both must hold
+
+
 class Relay(Section, frozen=True, kw_only=True):
-    """Who may send to the world through us: only address ranges here."""
+    """Who may send to the world through us."""
 
     networks: list[str] = []
+    rules: list[RelayRule] = []
+    certificates: list[RelayCertificate] = []
     next_hop: list[str] = msgspec.field(default_factory=lambda: ["mx"])
+
+
+class Policy(Section, frozen=True, kw_only=True):
+    """How much each check may do, and the thresholds of the masquerade guard."""
+
+    checks: dict[str, str] = {}  # name -> "enforce", "shadow" or "off"
+    masquerade_names: int = 10  # HELO names in an hour, of one address
+    masquerade_senders: int = 10  # domains of outside senders to outside recipients in an hour, of one address
+    masquerade_suspend_s: float = 3600.0
+    masquerade_addresses: int = 4096  # watched at once
+
+
+class FactsKept(Section, frozen=True, kw_only=True):
+    """What is recorded of decisions, for `gatepost why` and `gatepost replay`."""
+
+    keep_bytes: int = 64 * 1024 * 1024  # 0: nothing is recorded
+    keep_days: int = 14
+    hash_addresses: bool = False
 
 
 class Smtp(Section, frozen=True, kw_only=True):
@@ -96,6 +145,49 @@ class Delivery(Section, frozen=True, kw_only=True):
     port: int = 25  # the port of MX hosts; other than 25 only for tests
 
 
+class Listener(Section, frozen=True, kw_only=True):
+    """One `[[listeners]]`: an address to listen on beside `listen`, for clients of another kind."""
+
+    address: str
+    kind: str = "submission"  # "edge"; "submission": STARTTLS, 587; "submissions": TLS from the first octet, 465
+    require_tls: bool | None = None  # None: where the kind is not "edge"
+    client_certificates: bool = False  # ask for one
+
+
+class Certificate(Section, frozen=True, kw_only=True):
+    """One `[[tls.certificates]]`: a certificate with its chain, and its key, both PEM."""
+
+    certificate_file: str
+    key_file: str
+    names: list[str] = []  # server names for which it is shown; empty: those in the certificate
+
+
+class TlsPolicy(Section, frozen=True, kw_only=True):
+    """One `[[tls.policies]]`: how mail to some domains or next hops is secured. The first that fits holds."""
+
+    level: str  # as tls.outbound
+    domains: list[str] = []  # of recipients: "example.org", ".example.org" (below it)
+    next_hops: list[str] = []  # canonical
+    names: list[str] = []  # "verify": names of the hosts; empty: what the next hop says
+    ca_file: str | None = None  # "verify": PEM; None: tls.ca_file
+    fingerprints: list[str] = []  # "verify": SHA-256 of certificates, instead of authorities and names
+
+
+class Tls(Section, frozen=True, kw_only=True):
+    """Certificates and limits of the receiving side, and what the sending side asks for."""
+
+    certificates: list[Certificate] = []
+    min_version: str = "1.2"
+    ciphers: str = ""  # of TLS 1.2, OpenSSL's list; empty: ECDHE with AES-GCM or ChaCha20
+    require: bool = False  # on `listen`: no mail without TLS
+    client_certificates: bool = False  # on `listen`: ask for one
+    handshake_timeout_s: float = 30.0
+    max_handshake_bytes: int = 64 * 1024
+    outbound: str = "opportunistic"  # "none", "opportunistic", "encrypt", "verify"
+    ca_file: str | None = None  # None: that of the system
+    policies: list[TlsPolicy] = []
+
+
 class Dns(Section, frozen=True, kw_only=True):
     """The stub resolver."""
 
@@ -139,6 +231,8 @@ class Config(Section, frozen=True, kw_only=True):
     spool: str
     domains: dict[str, Domain]
     relay: Relay = Relay()
+    policy: Policy = Policy()
+    facts: FactsKept = FactsKept()
     postmaster: str | None = None  # where <postmaster> without a domain goes; None: to that of the first domain
     control_socket: str | None = None  # None: SPOOL/run/control.sock
     sandbox: str = "enforce"  # or "best-effort", on a kernel without Landlock or seccomp
@@ -148,5 +242,7 @@ class Config(Section, frozen=True, kw_only=True):
     queue: Queue = Queue()
     delivery: Delivery = Delivery()
     dns: Dns = Dns()
+    tls: Tls = Tls()
+    listeners: list[Listener] = []
     processes: Processes = Processes()
     events: Events = Events()
