@@ -17,6 +17,7 @@ import msgspec
 
 from gatepost.config import rules, schema
 from gatepost.config.errors import Findings, KeyPath, key_text
+from gatepost.config.tables import absolute_name, is_table_name, parse_table_name
 from gatepost.config.values import InvalidValue, parse_domain
 
 _KINDS: dict[type, str] = {
@@ -68,6 +69,9 @@ class Walker:
             kind = next(option for option in typing.get_args(kind) if option is not type(None))
         origin = typing.get_origin(kind) or kind
         if origin is list:
+            item = typing.get_args(kind)[0]
+            if isinstance(item, type) and issubclass(item, schema.Section):
+                return self.tables(item, value, path, rule)
             return self._list(value, path, rule)
         if origin is dict:
             return self._dict(typing.get_args(kind)[1], value, path, rule)
@@ -100,6 +104,12 @@ class Walker:
             return os.path.normpath(os.path.join(self.directory, text))
         if rule.endswith("next_hop") and text.startswith("maildir:") and not text.startswith("maildir:/"):
             text = "maildir:" + os.path.join(self.directory, text.removeprefix("maildir:"))
+        if rule in rules.TABLE_KEYS or (rule in rules.TABLES_OR_TEXTS and is_table_name(text)):
+            try:
+                return absolute_name(parse_table_name(text), self.directory)
+            except InvalidValue as error:
+                self.findings.add(path, error.problem, error.advice)
+                return None
         if rule in rules.PARSERS:
             try:
                 return rules.PARSERS[rule](text)
@@ -109,9 +119,9 @@ class Walker:
         return text
 
     def domain_name(self, text: str, path: KeyPath) -> str | None:
-        """A domain of ours in canonical form, or None with the error noted."""
+        """A domain of ours in canonical form, with a dot in front for all below it, or None with the error noted."""
         try:
-            return parse_domain(text)
+            return "." + parse_domain(text[1:]) if text[:1] == "." else parse_domain(text)
         except InvalidValue as error:
             self.findings.add(path, error.problem, error.advice)
             return None
@@ -134,8 +144,26 @@ class Walker:
             advice = f"remove it; the keys here are {', '.join(sorted(known))}"
         self.findings.add(path, "there is no such key", advice)
 
+    def tables(self, cls: type[schema.Section], value: object, path: KeyPath, rule: str) -> list[dict[str, object]] | None:
+        """`[[path]]`, each with the keys of a section; a key that is missing is noted."""
+        if not isinstance(value, list):
+            name = key_text(path)
+            self.findings.add(path, "a list of tables is wanted", f"write [[{name}]] and its keys below it")
+            return None
+        good = []
+        mandatory = [field.encode_name for field in msgspec.structs.fields(cls) if field.required]
+        for index, item in enumerate(value):
+            here = (*path, index)
+            good.append(self.section(cls, item, here, f"{rule}.*"))
+            for key in mandatory if isinstance(item, dict) else ():
+                if key not in item:
+                    self.findings.add(here, f'the key "{key}" is missing', f"write it below [[{key_text(path)}]]")
+        return good
+
     def _list(self, value: object, path: KeyPath, rule: str) -> list[str] | None:
-        if isinstance(value, str) and rule in rules.STRING_OR_LIST:
+        is_table = rule in rules.TABLE_KEYS or (rule in rules.TABLES_OR_TEXTS and is_table_name(str(value)))
+        if isinstance(value, str) and (rule in rules.STRING_OR_LIST or is_table):
+            self.kept[path] = [0]
             good = self.text(value, path, rule)
             return None if good is None else [good]
         if isinstance(value, str):

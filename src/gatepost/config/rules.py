@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 from gatepost.config.nexthop import canonical, parse_next_hop
 from gatepost.config.recipients import parse_recipient
+from gatepost.config.relayvalues import parse_day, parse_domain_pattern, parse_reverse_pattern
+from gatepost.config.tlsvalues import parse_certificate_name, parse_fingerprint, parse_tls_domain
 from gatepost.config.values import (
     InvalidValue,
     parse_address,
@@ -49,6 +51,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "smtp.max_connections_per_client": (1, 1_000_000),
     "smtp.memory_bytes": (MIB, 64 * GIB),
     "smtp.body_file_bytes": (4 * KIB, 2 * GIB),
+    "relay.rules.*.max_per_hour": (0, 100_000_000),
+    "policy.masquerade_names": (2, 10_000),
+    "policy.masquerade_senders": (2, 10_000),
+    "policy.masquerade_suspend_s": (1, 7 * DAY),
+    "policy.masquerade_addresses": (16, 1_000_000),
+    "facts.keep_bytes": (0, 64 * GIB),
+    "facts.keep_days": (1, 366),
     "queue.lifetime_s": (1, 60 * DAY),
     "queue.dsn_lifetime_s": (1, 60 * DAY),
     "queue.delay_notice_s": (0, 60 * DAY),
@@ -72,24 +81,45 @@ RANGES: dict[str, tuple[float, float]] = {
     "delivery.max_recipients_per_transaction": (1, 10_000),
     "delivery.max_mx_hosts": (1, 100),
     "delivery.port": (1, 65535),
+    "auth.max_failures": (1, 1000),
+    "auth.lockout_s": (1, 7 * DAY),
+    "auth.delay_s": (0, 60),
+    "auth.max_delay_s": (0, 240),  # below RFC 5321 4.5.3.2: the client waits 300 s for a reply
+    "auth.max_failures_per_session": (1, 100),
+    "auth.max_tracked": (100, 10_000_000),
+    "auth.concurrent_checks": (1, 64),
+    "auth.max_waiting_checks": (1, 10_000),
     "dns.timeout_s": (0.01, 60),
     "dns.attempts": (1, 20),
     "dns.max_cache_entries": (0, 100_000_000),
     "dns.max_ttl_s": (0, 7 * DAY),
     "dns.max_negative_ttl_s": (0, 3 * 3600),  # RFC 2308 5
+    "tls.handshake_timeout_s": (1, 600),
+    "tls.max_handshake_bytes": (8 * KIB, 16 * MIB),
     "processes.receivers": (1, 64),
     "processes.deliverers": (1, 64),
     "processes.recheck_s": (0, DAY),
 }
 
+TLS_LEVELS = ("none", "opportunistic", "encrypt", "verify")
 CHOICES: dict[str, tuple[str, ...]] = {
     "smtp.long_lines": ("accept", "refuse"),
+    "relay.rules.*.mode": ("enforce", "shadow", "off"),
+    "policy.checks.*": ("enforce", "shadow", "off"),
+    "listeners.*.kind": ("edge", "submission", "submissions"),
+    "tls.min_version": ("1.2", "1.3"),
+    "tls.outbound": TLS_LEVELS,
+    "tls.policies.*.level": TLS_LEVELS,
     "sandbox": ("enforce", "best-effort"),
+    "auth.mechanisms": (
+        "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1", "EXTERNAL", "OAUTHBEARER", "XOAUTH2", "PLAIN", "LOGIN",
+    ),
     "sandbox_debug": ("off", "log"),
 }
 
 # (smaller, larger, why)
 ORDERED: tuple[tuple[str, str, str], ...] = (
+    ("auth.delay_s", "auth.max_delay_s", "the first delay cannot be longer than the longest"),
     ("queue.retry_min_s", "queue.retry_max_s", "the first delay cannot be longer than the longest"),
     ("queue.next_hop_retry_s", "queue.retry_max_s", "the first delay cannot be longer than the longest"),
     ("queue.retry_max_s", "queue.lifetime_s", "a message would expire before its second attempt"),
@@ -107,6 +137,11 @@ SHORT_KEYS = ("next_hop", "recipients", "recipients_file")
 EXAMPLES: dict[str, str] = {
     "hostname": 'hostname = "mx.example.net"',
     "listen": 'listen = ["0.0.0.0:25", "[::]:25"]',
+    "routes": 'routes = "sendmail-mailertable:/etc/mail/mailertable"',
+    "access": 'access = "sendmail-access:/etc/mail/access"',
+    "virtual": 'virtual = "sendmail-virtusertable:/etc/mail/virtusertable"',
+    "domaintable": 'domaintable = "sendmail-domaintable:/etc/mail/domaintable"',
+    "genericstable": 'genericstable = "sendmail-genericstable:/etc/mail/genericstable"',
     "spool": 'spool = "/var/spool/gatepost"',
     "domains": 'domains = ["example.net"] and next_hop = "smtp://10.0.0.5:25"',
     "next_hop": 'next_hop = "smtp://10.0.0.5:25"',
@@ -120,10 +155,26 @@ EXAMPLES: dict[str, str] = {
 MANDATORY = ("hostname", "listen", "spool", "domains")
 
 # Keys whose value may be written as one string instead of a list.
-STRING_OR_LIST = ("listen", "next_hop", "domains.*.next_hop", "relay.next_hop")
+STRING_OR_LIST = ("listen", "next_hop", "domains.*.next_hop", "relay.next_hop", "relay.rules.*.next_hop")
+
+# Keys that name tables, "KIND:ARGUMENT", and what each is used for (routing/tables/uses.py); one may stand without a list.
+TABLE_KEYS = ("routes", "access", "virtual", "domaintable", "genericstable")
+TABLES_OR_TEXTS = ("recipients", "domains.*.recipients")  # may also name a table
 
 # Keys that hold a path, relative to the directory of the configuration file.
-PATHS = ("spool", "control_socket", "recipients_file", "domains.*.recipients_file")
+PATHS = (
+    "spool",
+    "control_socket",
+    "recipients_file",
+    "domains.*.recipients_file",
+    "relay.certificates.*.ca_file",
+    "tls.certificates.*.certificate_file",
+    "tls.certificates.*.key_file",
+    "tls.ca_file",
+    "tls.policies.*.ca_file",
+    "auth.users_file",
+    "auth.jwks_file",
+)
 
 SAFE_RELAY = (
     'give your own machines the right by their address, [relay] networks = ["192.0.2.0/24"], '
@@ -221,6 +272,19 @@ PARSERS: dict[str, Callable[[str], str]] = {
     "domains.*.recipients": parse_recipient,
     "relay.networks": _network,
     "relay.next_hop": _next_hop,
+    "relay.rules.*.networks": _network,
+    "relay.rules.*.reverse_paths": parse_reverse_pattern,
+    "relay.rules.*.domains": parse_domain_pattern,
+    "relay.rules.*.next_hop": _next_hop,
+    "relay.rules.*.expires": parse_day,
+    "relay.certificates.*.names": parse_certificate_name,
+    "relay.certificates.*.fingerprints": parse_fingerprint,
+    "listeners.*.address": _listen,
+    "tls.certificates.*.names": parse_certificate_name,
+    "tls.policies.*.domains": parse_tls_domain,
+    "tls.policies.*.next_hops": _next_hop,
+    "tls.policies.*.names": parse_certificate_name,
+    "tls.policies.*.fingerprints": parse_fingerprint,
     "smtp.banner_name": parse_fqdn,
     "smtp.repair_networks": _repair_network,
     "delivery.helo_name": parse_fqdn,
@@ -233,6 +297,12 @@ UNIQUE = (
     "recipients",
     "domains.*.recipients",
     "relay.networks",
+    "relay.rules.*.networks",
+    "relay.rules.*.identities",
+    "relay.rules.*.certificates",
+    "relay.rules.*.reverse_paths",
+    "relay.rules.*.domains",
     "smtp.repair_networks",
+    "auth.mechanisms",
     "dns.servers",
 )

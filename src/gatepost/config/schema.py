@@ -188,6 +188,29 @@ class Tls(Section, frozen=True, kw_only=True):
     policies: list[TlsPolicy] = []
 
 
+class Auth(Section, frozen=True, kw_only=True):
+    """Who may authenticate on submission listeners, and how; the users are in a file of their own (`usersfile.py`)."""
+
+    users_file: str | None = None
+    mechanisms: list[str] = msgspec.field(
+        default_factory=lambda: ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "EXTERNAL", "OAUTHBEARER", "XOAUTH2", "PLAIN", "LOGIN"]
+    )  # offered where they can work
+    on_edge: bool = False  # also on `listen` and listeners of the kind "edge"
+    require_tls: bool = True  # also for SCRAM; PLAIN, LOGIN and tokens never go in clear
+    max_failures: int = 10  # of one address, of one user, until lockout_s after the last
+    lockout_s: float = 900.0
+    delay_s: float = 1.0  # before the first refusal; doubles
+    max_delay_s: float = 30.0
+    max_failures_per_session: int = 3
+    max_tracked: int = 50_000  # addresses, and users, whose failures are remembered
+    concurrent_checks: int = 2  # passwords checked at once: slow on purpose, each in a thread
+    max_waiting_checks: int = 50
+    jwks_file: str | None = None  # keys of the authorization server, for OAUTHBEARER and XOAUTH2
+    issuer: str | None = None
+    audience: str | None = None
+    user_claim: str = "email"
+
+
 class Dns(Section, frozen=True, kw_only=True):
     """The stub resolver."""
 
@@ -231,6 +254,11 @@ class Config(Section, frozen=True, kw_only=True):
     spool: str
     domains: dict[str, Domain]
     relay: Relay = Relay()
+    routes: list[str] = []  # tables "KIND:ARGUMENT" of next hops; asked before next_hop and MX
+    access: list[str] = []  # tables of the kind sendmail-access
+    virtual: list[str] = []  # tables of addresses that stand for others
+    domaintable: list[str] = []  # tables of domains that stand for others
+    genericstable: list[str] = []  # tables of addresses for mail on its way out
     policy: Policy = Policy()
     facts: FactsKept = FactsKept()
     postmaster: str | None = None  # where <postmaster> without a domain goes; None: to that of the first domain
@@ -241,6 +269,7 @@ class Config(Section, frozen=True, kw_only=True):
     smtp: Smtp = Smtp()
     queue: Queue = Queue()
     delivery: Delivery = Delivery()
+    auth: Auth = Auth()
     dns: Dns = Dns()
     tls: Tls = Tls()
     listeners: list[Listener] = []

@@ -35,12 +35,20 @@ class TraceBuilder:
         self._date = ""
 
     def build(
-        self, helo: str, peer_address: str, protocol: str, id: str, single_recipient: str | None, now_s: float
+        self,
+        helo: str,
+        peer_address: str,
+        protocol: str,
+        id: str,
+        single_recipient: str | None,
+        now_s: float,
+        comment: str = "",
     ) -> bytes:
         """The field with its CRLF.
 
         `protocol` is "SMTP", "ESMTP", "UTF8SMTP" ... (RFC 3848, RFC 6531); `single_recipient` the forward-path if the
         transaction has only that one, which is named only then, lest recipients learn of each other (RFC 5321 7.6).
+        `comment`, with its parentheses, is printable ASCII.
         """
         second = int(now_s)
         if second != self._second:
@@ -52,6 +60,8 @@ class TraceBuilder:
         # 17: "Received: from " and " ("  ")" around the literal, less what the CRLF does not count.
         gap = " " if len(helo) + len(literal) + 18 <= FOLD_AT else "\r\n\t"
         text = f"Received: from {helo}{gap}({literal}){self._by}{protocol} id {id}"
+        if comment:
+            text += f"\r\n\t{comment}"
         if single_recipient:
             if _PLAIN_PATH(single_recipient) is not None:
                 gap = " " if len(single_recipient) + 48 <= FOLD_AT else "\r\n\t"

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from gatepost.model import Address, Envelope, Recipient
-from gatepost.smtp.events import Body, Data, Hello, Mail, Quit, Rcpt, Reset, Violation
+from gatepost.net.tls import TlsFacts, TlsLayer
+from gatepost.smtp.events import Body, Data, Hello, Mail, Quit, Rcpt, Reset, StartTls, Violation
 from gatepost.smtp.reply import Reply
 from gatepost.smtp.server import ServerSession
 from gatepost.spool.layout import close_anyway
+from gatepost.smtp.transaction import Waiting
 
 if TYPE_CHECKING:
+    from gatepost.roles.ports import Port
     from gatepost.roles.receiver import Receiver
 
 LOW_MEMORY_SPILL_BYTES = 16 * 1024  # a message over this goes to a body file while the memory budget is used up
@@ -61,11 +64,13 @@ class SmtpIn(asyncio.Protocol):
 
     __slots__ = (
         "address", "bytes_in", "deadline_s", "facts", "helo", "host", "is_ending", "is_paused", "local_address", "messages",
-        "opened_s", "seen_progress", "session", "session_id", "transaction", "transport",
+        "opened_s", "port", "seen_progress", "session", "session_id", "tls", "transaction", "transport",
     )  # fmt: skip
 
-    def __init__(self, host: Receiver) -> None:
+    def __init__(self, host: Receiver, port: Port) -> None:
         self.host = host
+        self.port = port
+        self.tls: TlsFacts | None = None
         self.transport: Any = None
         self.session: ServerSession = None  # type: ignore[assignment]  # made in connection_made
         self.address = ""
@@ -184,7 +189,7 @@ class SmtpIn(asyncio.Protocol):
             self.seen_progress = progress
             self.deadline_s = now_s + self.host.timeouts[self.session.waiting]
         elif now_s > self.deadline_s:
-            self._time_out("no command in time" if transaction is None else "no data in time")
+            self._time_out(self._late_part())
             return
         if transaction is not None and transaction.begun_s:
             limits = self.host.limits
@@ -193,6 +198,11 @@ class SmtpIn(asyncio.Protocol):
                 self._time_out("message took too long")
             elif elapsed_s > limits.rate_window_s and transaction.body_bytes < elapsed_s * limits.min_rate_bytes_s:
                 self._time_out("slower than the minimum rate")
+
+    def _late_part(self) -> str:
+        if self.tls is None and isinstance(self.transport, TlsLayer):
+            return "no TLS in time"
+        return "no command in time" if self.transaction is None else "no data in time"
 
     def _time_out(self, why: str) -> None:
         self.host.event("violation", session=self.session_id, address=self.address, kind="timeout", detail=why)
@@ -204,6 +214,36 @@ class SmtpIn(asyncio.Protocol):
         self.is_ending = True
         self.deadline_s = self.host.loop.time() + LINGER_S
         self.transport.close()
+
+    # --- TLS --------------------------------------------------------------------------------------------------------
+
+    def begin_tls(self) -> None:
+        """From now on the transport is a layer over the one of before."""
+        securing = self.host.securing
+        self.deadline_s = self.host.loop.time() + securing.handshake_timeout_s
+        self.transport = securing.new_layer(self)
+        self.transport.begin()
+
+    def tls_begun(self, facts: TlsFacts) -> None:
+        """The handshake is done: nothing of before is believed."""
+        self.tls = facts
+        self.helo = ""
+        self.host.securing.begun(self, self.transport, facts)
+        if self.session.waiting is Waiting.GREETING:  # TLS from the first octet
+            self.host.greet(self)
+
+    def tls_failed(self, reason: str) -> None:
+        """No TLS, and no way back to clear text."""
+        self.is_ending = True
+        self.deadline_s = self.host.loop.time() + LINGER_S
+        self.host.securing.failed(self, reason)
+
+    def _on_starttls(self, event: StartTls) -> None:
+        session = self.session
+        session.answer(self.host.securing.decide_starttls(self))
+        if session.waiting is Waiting.TLS:
+            self.transport.write(session.take_output())
+            self.begin_tls()
 
     # --- events of the session --------------------------------------------------------------------------------------
 
@@ -249,13 +289,22 @@ class SmtpIn(asyncio.Protocol):
         transaction.begun_s = host.loop.time()
         transaction.id = host.new_id()
         recipients = transaction.recipients
+        tls = self.tls
+        protocol = "SMTP"
+        if self.session.esmtp:  # RFC 3848, RFC 6531 4.3
+            protocol = "UTF8SMTP" if transaction.smtputf8 else "ESMTP"
+            if tls is not None:
+                protocol += "S"
+            if self.session.user:
+                protocol += "A"
         transaction.trace = host.trace(
             self.helo,
             self.address,
-            ("UTF8SMTP" if transaction.smtputf8 else "ESMTP") if self.session.esmtp else "SMTP",
+            protocol,
             transaction.id,
             recipients[0].address if len(recipients) == 1 else None,
             host.now_s(),
+            "" if tls is None else tls.comment,
         )
 
     def _on_body(self, event: Body) -> None:
@@ -407,5 +456,6 @@ _DECIDE: dict[type, Callable[[SmtpIn, Any], None]] = {
     Body: SmtpIn._on_body,
     Reset: SmtpIn._on_reset,
     Quit: SmtpIn._on_quit,
+    StartTls: SmtpIn._on_starttls,
     Violation: SmtpIn._on_violation,
 }

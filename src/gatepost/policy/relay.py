@@ -1,7 +1,7 @@
 """The relay decision: the small closed algebra of who may send where. Default deny.
 
-There are two kinds of right: membership of a recipient domain, and an address range of the client. An authenticated identity
-and a verified client certificate will be the third and fourth; there is no fifth. Nothing here ever sees a reverse-path, a
+There are three kinds of right: membership of a recipient domain, an address range of the client, and a client certificate that was
+verified. An authenticated identity will be the fourth; there is no fifth. Nothing here ever sees a reverse-path, a
 HELO name or a DNS name, so no decision can depend on one. Pure and total: any text is answered, what is not an IP address has
 no right. Apart from spam policy, so that it can be proved.
 """
@@ -40,8 +40,20 @@ class RecipientDomain(msgspec.Struct, frozen=True, tag=True, gc=False):
         return "recipient-domain"
 
 
-# Closed: `Identity` (AUTH) and `ClientCertificate` belong here when they come, and in `decide`, and nowhere else.
-Permit = AddressRange | RecipientDomain
+class ClientCertificate(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """The client has proved that it holds the key of a certificate that is listed."""
+
+    name: str
+
+    @property
+    def text(self) -> str:
+        """As it is written to the envelope."""
+        return f"certificate {self.name}"
+
+
+# Closed: `Identity` (AUTH) belongs here, and in `decide`, and nowhere else.
+ClientPermit = AddressRange | ClientCertificate
+Permit = ClientPermit | RecipientDomain
 
 RECIPIENT_DOMAIN = RecipientDomain()
 
@@ -112,7 +124,43 @@ class Permits:
         return None if network is None else AddressRange(network)
 
 
-def decide(client_permit: AddressRange | None, recipient_domain_is_ours: bool) -> Permit | None:
+class CertificateRight(msgspec.Struct, frozen=True):
+    """One `[[relay.certificates]]`; all are SHA-256 but the names."""
+
+    anchors: frozenset[str]  # what the chain must end with
+    names: tuple[str, ...] = ()  # "mx.example.net", "*.example.net" (one label), "user@example.net", an address
+    fingerprints: frozenset[str] = frozenset()
+
+
+def permit_of_certificate(
+    rights: Iterable[CertificateRight], names: Iterable[str], fingerprint: str, anchor: str
+) -> ClientCertificate | None:
+    """The right of a certificate that was verified up to `anchor`; its `names` are "dns:", "email:" or "ip:" and the name.
+
+    Where a row has names and fingerprints both must hold. Without an anchor there is no right, whatever else is known.
+    """
+    plain = [name.partition(":")[2] for name in names]
+    for right in rights:
+        if not anchor or anchor not in right.anchors or not (right.names or right.fingerprints):
+            continue
+        if right.fingerprints and fingerprint not in right.fingerprints:
+            continue
+        matching = [name for name in plain if any(_is_certified(pattern, name) for pattern in right.names)]
+        if right.names and not matching:
+            continue
+        return ClientCertificate(matching[0] if matching else f"sha256:{fingerprint}")
+    return None
+
+
+def _is_certified(pattern: str, name: str) -> bool:
+    """RFC 6125 6.4.3: a wildcard stands for one label, and a wildcard in a certificate for nothing."""
+    if pattern.startswith("*."):
+        first, dot, rest = name.partition(".")
+        return bool(first and dot) and "*" not in name and "@" not in name and rest == pattern[2:]
+    return pattern == name
+
+
+def decide(client_permit: ClientPermit | None, recipient_domain_is_ours: bool) -> Permit | None:
     """The right under which this client may send to this recipient; None: it may not."""
     if recipient_domain_is_ours:
         return RECIPIENT_DOMAIN

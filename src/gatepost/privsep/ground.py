@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from gatepost.config.encoded import encode_config
 from gatepost.config.schema import Config
+from gatepost.config.tlsvalues import listen_addresses
 from gatepost.config.users import role_ids
 from gatepost.events import open_output
 from gatepost.ipc.messages import Start
@@ -16,6 +17,7 @@ from gatepost.net.dnsnames import read_resolv_conf
 from gatepost.privsep.activation import Inherited
 from gatepost.privsep.control_path import control_path
 from gatepost.privsep.listeners import Listeners, bind_control
+from gatepost.privsep.material import Materials
 from gatepost.privsep.plan import Placement, maildir_roots
 from gatepost.privsep.roles import ROLES
 from gatepost.spool.layout import prepare_spool
@@ -32,6 +34,7 @@ class Ground:
         self._as_root = os.geteuid() == 0
         self.listeners = Listeners(inherited)
         self.event_descriptor = 2
+        self.materials = Materials()
         self._control: socket.socket | None = None
 
     @property
@@ -49,7 +52,8 @@ class Ground:
         _make_directory(os.path.join(run, "empty"), 0o555)
         self.make_maildir_roots(config)
         self.reopen_events(config)
-        self.listeners.bind_all(config.listen)
+        self.materials.add(config)
+        self.listeners.bind_all(listen_addresses(config))
         self._control = bind_control(self.control_path)
 
     def make_maildir_roots(self, config: Config) -> None:
@@ -73,13 +77,14 @@ class Ground:
         descriptors = [self.event_descriptor]
         extra: dict[str, str] = {}
         if placement.role == "receiver":
-            descriptors += self.listeners.descriptors(config.listen)
+            descriptors += self.listeners.descriptors(listen_addresses(config))
         elif placement.role == "control" and self._control is not None:
             descriptors.append(self._control.fileno())
         elif placement.role == "resolver":
             extra["servers"] = " ".join(config.dns.servers or read_resolv_conf() or [FALLBACK_SERVER])
         elif placement.role == "deliverer":
             extra["own"] = " ".join(self.listeners.bound())
+        descriptors += self.materials.of(config, placement.role)
         start = Start(
             role=placement.role,
             instance=placement.instance,

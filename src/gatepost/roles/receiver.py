@@ -13,6 +13,7 @@ import time
 from collections import deque
 from typing import Any
 
+from gatepost.config.tlsvalues import listen_addresses
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.mail.header import TraceBuilder
@@ -23,14 +24,16 @@ from gatepost.policy.relay import AddressSet
 from gatepost.roles.clients import ClientCounts
 from gatepost.roles.groupcommit import FULL, UNHEALTHY, GroupCommit, Pending
 from gatepost.roles.ids import IdMaker
+from gatepost.roles.ports import Port
+from gatepost.roles.securing import Securing
 from gatepost.roles.skeleton import Peer, Role
 from gatepost.smtp.events import Violation
 from gatepost.smtp.reply import SHUTTING_DOWN, Reply
 from gatepost.smtp.server import ServerSession, Waiting
-from gatepost.smtp.settings import ServerSettings
 from gatepost.spool.layout import close_anyway
 from gatepost.spool.segment import build_body_record, build_record
 
+NO_TLS: dict[str, str] = {}
 BODY_FILES_KEPT = 8
 QUEUE_AWAY_LIMIT_S = 30.0  # acknowledge without a queue for no longer than this: docs/queue.md
 SWEEP_S = 1.0
@@ -55,11 +58,10 @@ class Receiver(Role):
             Waiting.GREETING: config.smtp.command_timeout_s,
             Waiting.COMMAND: config.smtp.command_timeout_s,
             Waiting.DATA: config.smtp.data_timeout_s,
+            Waiting.TLS: config.tls.handshake_timeout_s,
         }
         self._engine = Engine(config)
         self._repaired = AddressSet(config.smtp.repair_networks) if config.smtp.repair_networks else None
-        self._settings = ServerSettings.from_config(config)
-        self._repair_settings = ServerSettings.from_config(config, repair=True)
         self._clients = ClientCounts()
         self._connections: set[SmtpIn] = set()
         self._servers: list[Any] = []
@@ -80,6 +82,17 @@ class Receiver(Role):
             trouble=lambda why: self.event("error", where="commit", reason=why),
         )
         self.counts = {"connections": 0, "accepted": 0, "refused": 0, "violations": 0}
+
+    def before_lock_in(self) -> None:
+        """Certificates are read while there are files."""
+        listening = len(listen_addresses(self.config))
+        self.descriptors, material = self.descriptors[:listening], self.descriptors[listening:]
+        self.securing = Securing(self.config, material, self.event, self._is_repaired)
+        self.counts |= self.securing.counts
+        self.securing.counts = self.counts
+
+    def _is_repaired(self, address: str) -> bool:
+        return self._repaired is not None and self._repaired.match(address) is not None
 
     def begin(self) -> None:
         self._commit.start()
@@ -204,13 +217,13 @@ class Receiver(Role):
         """Listen, once there is a segment to write to."""
         if self._servers or self._is_draining:
             return
-        for descriptor in self.descriptors:
+        for descriptor, port in zip(self.descriptors, self.securing.ports, strict=True):
             sock = socket.socket(fileno=descriptor)
-            self.loop.create_task(self._listen(sock))
+            self.loop.create_task(self._listen(sock, port))
         self._servers = [None]
 
-    async def _listen(self, sock: socket.socket) -> None:
-        server = await self.loop.create_server(lambda: SmtpIn(self), sock=sock, backlog=SERVER_BACKLOG)
+    async def _listen(self, sock: socket.socket, port: Port) -> None:
+        server = await self.loop.create_server(lambda: SmtpIn(self, port), sock=sock, backlog=SERVER_BACKLOG)
         self._servers = [s for s in self._servers if s is not None] + [server]
         if len(self._servers) == len(self.descriptors):
             self.tell_supervisor(m.Serving())
@@ -228,9 +241,7 @@ class Receiver(Role):
         connection.session_id = self.new_id()
         facts = self._engine.facts_of(address, connection.local_address, connection.session_id)
         connection.facts = facts
-        repaired = self._repaired
-        settings = self._settings if repaired is None or repaired.match(address) is None else self._repair_settings
-        connection.session = ServerSession(settings, connection.session_id)
+        connection.session = ServerSession(self.securing.settings_of(connection), connection.session_id)
         yours = self._clients.enter(address)
         self._connections.add(connection)
         self.counts["connections"] += 1
@@ -246,10 +257,20 @@ class Receiver(Role):
             self.event(
                 "connection_refused", address=address, cause=refusal.text, code=refusal.code, status=refusal.status, text=refusal.text
             )  # fmt: skip
-            connection.greet(refusal)
+            if connection.port.is_implicit:  # a handshake is more than it shall have
+                connection.transport.abort()
+            else:
+                connection.greet(refusal)
             return
         self.event("connect", session=connection.session_id, address=address, port=port)
-        if self.limits.greeting_delay_s > 0 and facts.client_permit is None:
+        if connection.port.is_implicit:
+            connection.begin_tls()
+        else:
+            self.greet(connection)
+
+    def greet(self, connection: SmtpIn) -> None:
+        """Now, or after the delay that strangers get."""
+        if self.limits.greeting_delay_s > 0 and connection.facts.client_permit is None:
             self.loop.call_later(self.limits.greeting_delay_s, connection.greet)
         else:
             connection.greet()
@@ -374,6 +395,7 @@ class Receiver(Role):
             recipient=transaction.recipients[0].address,
             bytes=transaction.body_bytes,
             permit=transaction.permit,
+            **(NO_TLS if connection.tls is None else connection.tls.event_fields),
         )
 
     # --- the end ----------------------------------------------------------------------------------------------------

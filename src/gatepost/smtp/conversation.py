@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING
 
 from gatepost.smtp import reply as replies
 from gatepost.smtp.data import Content, find_fault
-from gatepost.smtp.events import Event, Hello, Reset, Violation, excerpt
+from gatepost.smtp.events import Event, Hello, Reset, StartTls, Violation, excerpt
 from gatepost.smtp.reply import RENDERED, Reply
 from gatepost.smtp.settings import ServerSettings
 from gatepost.smtp.transaction import Chunk, State, Transaction, Waiting
 
 TLS_RECORD = b"\x16\x03"  # how a TLS client begins
-GREETING, HELLO, READY, MAIL, RCPT, DATA, BDAT, CHUNK, CLOSED = (int(state) for state in State)
+GREETING, HELLO, READY, MAIL, RCPT, DATA, BDAT, CHUNK, CLOSED, AUTH, PLAIN, SECURING = (
+    int(state) for state in State
+)
 
 if TYPE_CHECKING:
+    from gatepost.smtp.auth import Attempt
+    from gatepost.smtp.sasl.mechanism import Security
     from gatepost.smtp.server import ServerSession
 
-    Pending = Callable[[ServerSession, Reply | None], None] | Hello
+    Pending = Callable[[ServerSession, Reply | None], None] | Callable[["Conversation", Reply | None], None] | Hello
 
 
 class Conversation:
@@ -30,6 +34,7 @@ class Conversation:
 
     __slots__ = (
         "_at",
+        "_attempt",
         "_chunk",
         "_commands",
         "_errors",
@@ -43,11 +48,15 @@ class Conversation:
         "_state",
         "_transaction",
         "_transactions",
+        "auth_failures",
+        "auth_tries",
         "closing",
         "esmtp",
         "helo",
+        "security",
         "session_id",
         "settings",
+        "user",
     )
 
     def __init__(self, settings: ServerSettings, session_id: str) -> None:
@@ -55,6 +64,8 @@ class Conversation:
         self.session_id = session_id
         self.helo = ""
         self.esmtp = False
+        self.user = ""  # who it is, by AUTH
+        self.security: Security | None = None  # what the TLS layer knows
         self.closing = False  # write what take_output gives, then close
         self._state = GREETING
         self._input: bytes | bytearray = b""
@@ -70,6 +81,9 @@ class Conversation:
         self._idle = 0
         self._errors = 0
         self._transactions = 0
+        self._attempt: Attempt | None = None  # an authentication exchange
+        self.auth_tries = 0
+        self.auth_failures = 0
 
     def feed(self, data: bytes) -> None:
         """Take what the client sent; `next_event` looks at it."""
@@ -111,8 +125,8 @@ class Conversation:
     @property
     def waiting(self) -> Waiting:
         """What is waited for."""
-        if self._state == GREETING:
-            return Waiting.GREETING
+        if self._state & (GREETING | SECURING):
+            return Waiting.GREETING if self._state == GREETING else Waiting.TLS
         return Waiting.DATA if self._state & (DATA | CHUNK) else Waiting.COMMAND
 
     @property
@@ -169,6 +183,15 @@ class Conversation:
             raise RuntimeError("no message is under way")
         return transaction.content
 
+    def _line_limit(self, line: bytes) -> int:
+        """How long this command line may be; RFC 4954 4 gives AUTH more than the others."""
+        settings = self.settings
+        return (
+            settings.max_auth_bytes
+            if settings.mechanisms and line[:5].upper() == b"AUTH "
+            else settings.max_command_bytes
+        )
+
     def _consume(self, end: int) -> None:
         if end == len(self._input):
             self._input = b""
@@ -181,7 +204,7 @@ class Conversation:
         partial = bytes(self._input[self._at :])
         if not self._commands and partial.startswith(TLS_RECORD):
             return self._violate("tls", replies.NOT_SMTP, partial, close=True)
-        if len(partial) > self.settings.max_command_bytes or (self._long_line is not None and len(partial) > 1):
+        if len(partial) > self._line_limit(partial) or (self._long_line is not None and len(partial) > 1):
             keep = 1 if partial[-1:] == b"\r" else 0
             fault = find_fault(partial[: len(partial) - keep])
             self._long_line = self._long_line or (fault[0] if fault is not None else "")
@@ -247,10 +270,43 @@ class Conversation:
     def _give_up(self) -> bool:
         """Drop the transaction; whether the owner had accepted it, and so is owed a Reset."""
         self._transaction = None
-        if self._state & (HELLO | READY | CLOSED):
+        if self._state & (HELLO | READY | CLOSED | PLAIN):
             return False
         self._state = READY
         return True
+
+    # --- TLS (RFC 3207) ---------------------------------------------------------------------------------------------
+
+    def _starttls(self, line: bytes) -> Event | None:
+        settings = self.settings
+        if settings.is_secured:
+            return self._violate("sequence", replies.TLS_ALREADY, line)
+        if b"STARTTLS" in settings.offer.missing_verbs:
+            return self._violate("disabled", replies.NOT_IMPLEMENTED, line)
+        if self._input:
+            return self._violate("starttls-injection", replies.INJECTION, bytes(self._input), close=True)
+        self._pending = Conversation._answer_starttls
+        return StartTls()
+
+    def _answer_starttls(self, reply: Reply | None) -> None:
+        if reply is not None:
+            self._refuse(reply, is_error=False)
+        elif self._input:
+            self._later(self._violate("starttls-injection", replies.INJECTION, bytes(self._input), close=True))
+        else:
+            self._state = SECURING
+            self._put(replies.TLS_READY)
+
+    def secured(self, settings: ServerSettings) -> None:
+        """TLS has begun: whatever was learned before is forgotten (RFC 3207 4.2); `settings` hold inside."""
+        self.settings = settings
+        self.helo = ""
+        self.user = ""
+        self.esmtp = False
+        self._input = b""
+        self._at = 0
+        if self._state != GREETING:  # TLS from the first octet: the greeting comes now
+            self._state = HELLO
 
     def _end(self, reply: Reply) -> None:
         self._put(reply)
@@ -263,4 +319,4 @@ class Conversation:
         self._state = CLOSED
         self._input = b""
         self._at = 0
-        self._pending = self._farewell = self._transaction = self._chunk = None
+        self._pending = self._farewell = self._transaction = self._chunk = self._attempt = None

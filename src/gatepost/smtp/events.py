@@ -6,6 +6,7 @@ transaction (a Mail event that was answered positively) ends with exactly one of
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 import msgspec
@@ -13,8 +14,12 @@ import msgspec
 from gatepost.model import Address
 from gatepost.smtp.command import Parameters
 from gatepost.smtp.reply import Reply
+from gatepost.smtp.sasl.mechanism import Question
 
 MAX_DETAIL = 200
+_SECRET = re.compile(
+    rb"((?i:\bAUTH)(?: +[A-Z][A-Z0-9_-]{2,19}(?![^ \r\n]))?)(?: +[^\r\n]*)?"
+)  # RFC 4954 4: a password may stand there
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -29,6 +34,12 @@ class Hello(Event, frozen=True, gc=False):
     needs_answer: ClassVar[bool] = True
     name: str
     extended: bool
+
+
+class StartTls(Event, frozen=True, gc=False):
+    """STARTTLS. When it was answered with None the owner writes the output, begins TLS, and calls `secured`."""
+
+    needs_answer: ClassVar[bool] = True
 
 
 class Mail(Event, frozen=True, gc=False):
@@ -72,6 +83,24 @@ class Reset(Event, frozen=True, gc=False):
     """The mail transaction was given up: RSET, EHLO, QUIT, a message that the session refused, or the end."""
 
 
+class AuthQuestion(Event, frozen=True, gc=False):
+    """An exchange of AUTH asks for a verifier, or whether a password or token is good: `session.answer_auth(value)`."""
+
+    needs_answer: ClassVar[bool] = True
+    mechanism: str
+    question: Question
+
+
+class AuthEnd(Event, frozen=True, gc=False):
+    """An exchange of AUTH is over; the answer may come late. None says 235 or 535. `cause` is for the log only."""
+
+    needs_answer: ClassVar[bool] = True
+    mechanism: str
+    user: str
+    granted: bool
+    cause: str
+
+
 class Quit(Event, frozen=True, gc=False):
     """QUIT; the reply is queued."""
 
@@ -80,7 +109,7 @@ class Violation(Event, frozen=True, gc=False):
     """For the log: the session refused something and has queued `reply`. `detail` is escaped, at most 200 characters.
 
     Kinds: "syntax", "unknown", "sequence", "disabled", "parameter", "path", "bare-cr", "bare-lf", "nul", "line-too-long",
-    "pipelining", "early-talker", "http", "tls", "size", "header", "hops", "long-line", "recipients", "limit".
+    "pipelining", "starttls-injection", "early-talker", "http", "tls", "size", "header", "hops", "long-line", "recipients", "auth", "limit".
     """
 
     kind: str
@@ -89,5 +118,6 @@ class Violation(Event, frozen=True, gc=False):
 
 
 def excerpt(octets: bytes) -> str:
-    """Octets of a peer as they may stand in a log line: printable ASCII, escaped, at most 200 characters."""
-    return repr(bytes(octets[:MAX_DETAIL]))[2:-1][:MAX_DETAIL]
+    """Octets of a peer as they may stand in a log line: printable ASCII, escaped, at most 200 characters, no password."""
+    shown = _SECRET.sub(rb"\1 ...", bytes(octets[: 4 * MAX_DETAIL]))
+    return repr(shown[:MAX_DETAIL])[2:-1][:MAX_DETAIL]

@@ -6,6 +6,7 @@ verbs, and a dialog in tests/dialogs. A parameter or a verb whose extension is n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ from gatepost.smtp.reply import BAD_PARAMETER, MESSAGE_TOO_LARGE, Reply
 
 if TYPE_CHECKING:
     from gatepost.smtp.settings import ServerSettings
+
+
+_XTEXT = re.compile(rb"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+").fullmatch  # RFC 3461 4
 
 
 class Extension(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,14 +62,29 @@ def _parse_flag(value: bytes | None, max_message_bytes: int) -> Value | Reply:
     return BAD_PARAMETER if value is not None else True
 
 
+def _parse_auth(value: bytes | None, max_message_bytes: int) -> Value | Reply:
+    """RFC 4954 5: who submitted the message first, as xtext or "<>". It is taken and believed of nobody: not passed on."""
+    if value is None or (value != b"<>" and _XTEXT(value) is None):
+        return BAD_PARAMETER
+    return value
+
+
 EXTENSIONS: tuple[Extension, ...] = (
     Extension(keyword="PIPELINING", setting="pipelining"),
     Extension(keyword="SIZE", argument=lambda settings: str(settings.max_message_bytes), mail={b"SIZE": _parse_size}),
     Extension(keyword="8BITMIME", setting="eightbitmime", mail={b"BODY": _parse_body}),
     # RFC 6531 3.1: a server that offers SMTPUTF8 offers 8BITMIME
     Extension(keyword="SMTPUTF8", setting="smtputf8", requires=("8BITMIME",), mail={b"SMTPUTF8": _parse_flag}),
+    Extension(
+        keyword="AUTH",
+        setting="mechanisms",
+        argument=lambda settings: " ".join(settings.mechanisms),
+        mail={b"AUTH": _parse_auth},
+        verbs=(b"AUTH",),
+    ),
     Extension(keyword="CHUNKING", setting="chunking", verbs=(b"BDAT",)),
     Extension(keyword="ENHANCEDSTATUSCODES"),
+    Extension(keyword="STARTTLS", setting="starttls", verbs=(b"STARTTLS",)),  # RFC 3207
 )
 
 

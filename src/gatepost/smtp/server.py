@@ -6,7 +6,7 @@ policy, sockets or time. No input raises. An idle session is this object, its id
 
 Invariants: at most one event is unanswered, and nothing is parsed meanwhile; a transaction that the owner accepted ends
 with exactly one of `Body(last=True)` and `Reset`; after a forbidden octet nothing of the client is believed any more.
-Which verb is legal when is the table VERBS, at the end.
+Which verb is legal when is the table VERBS, at the end; AUTH is in `auth.py`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,21 @@ from collections.abc import Callable
 import msgspec
 
 from gatepost.smtp import reply as replies
+from gatepost.smtp.auth import Authentication
 from gatepost.smtp.command import parse_bdat, parse_hello, parse_mail, parse_rcpt
 from gatepost.smtp.conversation import (
+    AUTH,
     BDAT,
     CHUNK,
     DATA,
     GREETING,
     HELLO,
     MAIL,
+    PLAIN,
     RCPT,
     READY,
+    SECURING,
     TLS_RECORD,
-    Conversation,
 )
 from gatepost.smtp.data import Content, find_fault
 from gatepost.smtp.events import Body, Data, Event, Hello, Mail, Quit, Rcpt, Reset, Violation, excerpt
@@ -40,8 +43,9 @@ __all__ = [
     "State", "Violation", "Waiting",
 ]  # fmt: skip
 
-TAKES_TEXT = GREETING | DATA | CHUNK  # whatever comes is not a command line
+TAKES_TEXT = GREETING | DATA | CHUNK | AUTH | SECURING  # whatever comes is not a command line
 ANY = HELLO | READY | MAIL | RCPT | BDAT
+ALWAYS = ANY | PLAIN
 
 ENDS_VERB = (b" ", b"")
 
@@ -53,7 +57,7 @@ BARE = 8  # takes no argument
 _KINDS = {"3.4": "size", "5.4": "parameter", "1.7": "path", "1.3": "path", "6.7": "path", "5.2": "syntax"}
 
 
-class ServerSession(Conversation):
+class ServerSession(Authentication):
     """One client, from the greeting to the end; the module says how it is used."""
 
     __slots__ = ()
@@ -128,7 +132,7 @@ class ServerSession(Conversation):
         """A line that is too long, or has a CR, LF or NUL that it must not have."""
         if not self._commands and line.startswith(TLS_RECORD):
             return self._violate("tls", replies.NOT_SMTP, line, close=True)
-        is_long = self._long_line is not None or len(line) > self.settings.max_command_bytes
+        is_long = self._long_line is not None or len(line) > self._line_limit(line)
         found = find_fault(line)
         fault = self._long_line or (found[0] if found is not None else "")
         self._long_line = None
@@ -184,8 +188,8 @@ class ServerSession(Conversation):
             return
         self.helo = hello.name
         self.esmtp = hello.extended
-        self._state = READY
         settings = self.settings
+        self._state = PLAIN if settings.require_tls and not settings.is_secured else READY
         if reply is not None:
             self._put(reply)
         else:
@@ -337,7 +341,8 @@ class ServerSession(Conversation):
     def _unknown(self, line: bytes) -> Event:
         if self._commands == 1 and line.startswith(TLS_RECORD):
             return self._violate("tls", replies.NOT_SMTP, line, close=True)
-        return self._violate("unknown", replies.UNKNOWN_COMMAND, line)
+        # Behind AUTH it may be a password, of a client that went on although it was refused
+        return self._violate("unknown", replies.UNKNOWN_COMMAND, b"" if self.auth_tries else line)
 
     # --- text of the message ----------------------------------------------------------------------------------------
 
@@ -346,6 +351,8 @@ class ServerSession(Conversation):
         self._transaction.content = Content(self.settings.max_line_bytes, repair=self.settings.repair)
 
     def _read_content(self) -> Event | None:
+        if self._state == AUTH:
+            return self._read_response()
         if self._state == DATA:
             return self._read_data()
         if self._state == CHUNK:
@@ -457,25 +464,26 @@ _ELSEWHERE = {
     MAIL: replies.NESTED_MAIL,
     RCPT: replies.NESTED_MAIL,
     BDAT: replies.BDAT_UNDER_WAY,
+    PLAIN: replies.TLS_FIRST,
 }
 _SESSION = ServerSession
 _ROWS = (
-    (b"EHLO", ANY, ENDS_GROUP | IDLE, _SESSION._hello),
-    (b"HELO", ANY, ENDS_GROUP | IDLE, _SESSION._hello),
+    (b"EHLO", ALWAYS, ENDS_GROUP | IDLE, _SESSION._hello),
+    (b"HELO", ALWAYS, ENDS_GROUP | IDLE, _SESSION._hello),
     (b"MAIL", READY, ONE_BY_ONE, _SESSION._mail),
     (b"RCPT", MAIL | RCPT, ONE_BY_ONE, _SESSION._rcpt),
     (b"DATA", RCPT, ENDS_GROUP | BARE, _SESSION._data),
-    (b"BDAT", ANY, 0, _SESSION._bdat),
+    (b"BDAT", ALWAYS, 0, _SESSION._bdat),
     (b"RSET", ANY, ONE_BY_ONE | BARE | IDLE, _SESSION._reset),
-    (b"NOOP", ANY, ONE_BY_ONE | IDLE, _SESSION._noop),
-    (b"QUIT", ANY, BARE, _SESSION._quit),
+    (b"NOOP", ALWAYS, ONE_BY_ONE | IDLE, _SESSION._noop),
+    (b"QUIT", ALWAYS, BARE, _SESSION._quit),
     (b"HELP", ANY, ONE_BY_ONE | IDLE, _SESSION._help),
     (b"VRFY", ANY, ONE_BY_ONE | IDLE, _SESSION._verify),
     (b"EXPN", ANY, ONE_BY_ONE | IDLE, _SESSION._not_implemented),
-    (b"STARTTLS", ANY, ENDS_GROUP | IDLE, _SESSION._not_implemented),
-    (b"AUTH", ANY, ENDS_GROUP | IDLE, _SESSION._not_implemented),
+    (b"STARTTLS", HELLO | READY | PLAIN, BARE | IDLE, _SESSION._starttls),
+    (b"AUTH", READY | PLAIN, ENDS_GROUP | IDLE, _SESSION._auth),
     # A browser that was talked into posting mail here, or a scanner
-    *((name, ANY, 0, _SESSION._other_protocol) for name in (b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT")),
+    *((name, ALWAYS, 0, _SESSION._other_protocol) for name in (b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT")),
 )
 VERBS: dict[bytes, Verb] = {
     (name + b" ")[:4]: Verb(

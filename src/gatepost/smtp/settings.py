@@ -36,9 +36,16 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     chunking: bool = True
     smtputf8: bool = True
     eightbitmime: bool = True
+    mechanisms: tuple[str, ...] = ()  # of AUTH, that are offered on this connection as it is
+    mechanisms_in_tls: tuple[str, ...] = ()  # more that TLS would bring: 538 instead of 504
+    max_auth_failures: int = 3
+    starttls: bool = False  # offered; not inside TLS
+    is_secured: bool = False  # these are the settings inside TLS
+    require_tls: bool = False  # RFC 3207 4: 530 to everything but EHLO, STARTTLS, NOOP and QUIT
     repair: bool = False  # bare CR and bare LF in data become CRLF, a bare LF ends a command
     refuse_early_talkers: bool = True
     max_swallowed_bytes: int = 10 * 1024 * 1024  # over max_message_bytes: read and refused with 552; more: closed
+    max_auth_bytes: int = 12288  # of a line of AUTH, with its CRLF (RFC 4954 4)
     max_buffered_bytes: int = 1024 * 1024  # of input kept while an event is unanswered
     offer: Offer = Offer(b"", {}, {}, frozenset())  # the fields from here on are derived, whatever was given
     greeting: bytes = b""
@@ -50,8 +57,8 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
         msgspec.structs.force_setattr(self, "hello", Reply(250, "", self.hostname).wire())
 
     @classmethod
-    def from_config(cls, config: Config, *, repair: bool = False) -> ServerSettings:
-        """The settings for clients of this configuration; `repair` for those of `repair_networks`."""
+    def from_config(cls, config: Config, *, repair: bool = False, **more: bool) -> ServerSettings:
+        """The settings for clients of this configuration; `repair` for those of `repair_networks`; `more` fields by name."""
         smtp = config.smtp
         return cls(
             hostname=smtp.banner_name or config.hostname,
@@ -71,4 +78,5 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
             smtputf8=smtp.smtputf8,
             eightbitmime=smtp.eightbitmime,
             repair=repair,
+            **more,
         )

@@ -32,12 +32,16 @@ class State(enum.IntEnum):
     BDAT = 64  # between two chunks of a message
     CHUNK = 128  # the octets of a chunk come in, to be taken or swallowed
     CLOSED = 256
+    AUTH = 512  # between two lines of an authentication exchange
+    PLAIN = 1024  # has said EHLO, and TLS must come before anything else
+    SECURING = 2048  # 220 is said: the owner begins TLS; nothing is read before `secured`
 
 
 class Waiting(enum.Enum):
     """What the session waits for: which time-out applies."""
 
     GREETING = "greeting"
+    TLS = "tls"
     COMMAND = "command"
     DATA = "data"
 

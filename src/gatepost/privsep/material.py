@@ -1,0 +1,137 @@
+"""Certificates, keys and authorities: read by the supervisor, handed to the roles that need them as sealed memory, one descriptor each.
+
+No role can open a key file, and none gets what another one needs: pairs and the authorities of clients go to receivers, the
+authorities of servers to deliverers. Nothing is parsed here. What was read is kept until a generation has started with its
+successor, so that a bad new file costs nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from gatepost.config.safeopen import LinkInPath, read_regular
+from gatepost.config.schema import Config
+from gatepost.config.tlsvalues import SYSTEM_CA_FILE
+
+MAX_FILE_BYTES = 4 * 1024 * 1024
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+Signature = tuple[tuple[str, int, int, int], ...]
+
+
+class MaterialError(OSError):
+    """A file cannot be read; the text says which, why, and what to do."""
+
+
+def receiver_files(config: Config) -> list[tuple[str, ...]]:
+    """The files of each descriptor of a receiver, in order: pairs, then authorities of clients."""
+    pairs: list[tuple[str, ...]] = [(row.certificate_file, row.key_file) for row in config.tls.certificates]
+    return pairs + [(row.ca_file,) for row in config.relay.certificates]
+
+
+def deliverer_files(config: Config) -> list[tuple[str, ...]]:
+    """The files of each descriptor of a deliverer: one for each distinct file of authorities."""
+    return [(path,) for path in authority_files(config)]
+
+
+def authority_files(config: Config) -> list[str]:
+    """The distinct files of authorities by which servers are verified, in a stable order."""
+    tls = config.tls
+    general = tls.ca_file or SYSTEM_CA_FILE
+    files = {row.ca_file or general for row in tls.policies if row.level == "verify" and not row.fingerprints}
+    if tls.outbound == "verify":
+        files.add(general)
+    return sorted(files)
+
+
+class Material:
+    """What one configuration needs; raises MaterialError."""
+
+    def __init__(self, config: Config) -> None:
+        self.signature = look_at(config)
+        self._receiver: list[int] = []
+        self._deliverer: list[int] = []
+        try:
+            for files in receiver_files(config):
+                self._receiver.append(_seal(b"\n".join(_read(path) for path in files)))
+            for files in deliverer_files(config):
+                self._deliverer.append(_seal(b"\n".join(_read(path) for path in files)))
+        except MaterialError:
+            self.close()
+            raise
+
+    def descriptors(self, role: str) -> list[int]:
+        """What a role gets behind the other descriptors of its Start."""
+        if role == "receiver":
+            return list(self._receiver)
+        return list(self._deliverer) if role == "deliverer" else []
+
+    def close(self) -> None:
+        for descriptor in self._receiver + self._deliverer:
+            os.close(descriptor)
+        self._receiver, self._deliverer = [], []
+
+
+def look_at(config: Config) -> Signature:
+    """What tells whether a file has changed."""
+    found = []
+    for path in sorted({path for files in receiver_files(config) + deliverer_files(config) for path in files}):
+        try:
+            status = os.stat(path)
+        except OSError:
+            found.append((path, 0, 0, 0))
+        else:
+            found.append((path, status.st_mtime_ns, status.st_ino, status.st_size))
+    return tuple(found)
+
+
+def _read(path: str) -> bytes:
+    try:
+        data = read_regular(path, MAX_FILE_BYTES + 1)
+    except LinkInPath:
+        raise MaterialError(f"{path} is a symbolic link, or lies behind one; write {os.path.realpath(path)}") from None
+    except OSError as error:
+        raise MaterialError(f"{path} cannot be read ({error.strerror}); correct the path or the permissions") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise MaterialError(f"{path} is larger than {MAX_FILE_BYTES} bytes; is it the right file?")
+    return data
+
+
+def _seal(data: bytes) -> int:
+    descriptor = os.memfd_create("material", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+    return descriptor
+
+
+class Materials:
+    """The material of each configuration that a role may still be started with."""
+
+    def __init__(self) -> None:
+        self._held: list[tuple[Config, Material]] = []
+        self._refused: Signature | None = None  # files as they were when they were last tried
+
+    def add(self, config: Config) -> None:
+        """Read what a configuration needs; raises MaterialError."""
+        self._refused = look_at(config)
+        self._held.append((config, Material(config)))
+
+    def keep(self, config: Config) -> None:
+        """Only this configuration goes on."""
+        for held, material in self._held:
+            if held is not config:
+                material.close()
+        self._held = [(held, material) for held, material in self._held if held is config]
+
+    def of(self, config: Config, role: str) -> list[int]:
+        """The descriptors for a role of this configuration."""
+        return next((material.descriptors(role) for held, material in self._held if held is config), [])
+
+    def have_changed(self, config: Config) -> bool:
+        """Whether a file is another one now than when it was last read, or tried in vain."""
+        now = look_at(config)
+        used = next((material.signature for held, material in self._held if held is config), None)
+        return now not in (used, self._refused)

@@ -1,0 +1,97 @@
+"""What a receiver knows of each address it listens on: kind, settings of its sessions in clear and inside TLS, contexts.
+
+Built before the lock-in from the material of the supervisor; nothing of it is read again. Not here: the sockets themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import ssl
+from collections.abc import Sequence
+
+from gatepost.config.schema import Config, Listener
+from gatepost.net.tlscontext import Pair, ServerTls
+from gatepost.policy.relay import CertificateRight
+from gatepost.smtp.settings import ServerSettings
+
+_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+
+
+class Port:
+    """One listening address. `tls` asks for a client certificate if the port does, `quiet_tls` never."""
+
+    __slots__ = ("is_implicit", "kind", "plain", "quiet_tls", "repair", "secured", "secured_repair", "tls")
+
+    def __init__(self, config: Config, row: Listener, tls: ServerTls | None, quiet_tls: ServerTls | None) -> None:
+        requires = row.kind != "edge" if row.require_tls is None else row.require_tls
+        self.kind = row.kind
+        self.is_implicit = row.kind == "submissions"
+        self.tls = tls
+        self.quiet_tls = quiet_tls
+        plain = {"starttls": tls is not None, "require_tls": requires}
+        secured = {"is_secured": True, "require_tls": requires}
+        self.plain = ServerSettings.from_config(config, **plain)
+        self.repair = ServerSettings.from_config(config, repair=True, **plain)
+        self.secured = ServerSettings.from_config(config, **secured)
+        self.secured_repair = ServerSettings.from_config(config, repair=True, **secured)
+
+
+def listener_rows(config: Config) -> list[Listener]:
+    """All listeners, those of `listen` first, in the order of `listen_addresses`."""
+    tls = config.tls
+    edge = [
+        Listener(address=address, kind="edge", require_tls=tls.require, client_certificates=tls.client_certificates)
+        for address in config.listen
+    ]
+    return [*edge, *config.listeners]
+
+
+def build_ports(config: Config, material: Sequence[bytes]) -> list[Port]:
+    """The ports in order of `listener_rows`; `material` is that of `privsep.material`. Raises CertificateError."""
+    rows = config.tls.certificates
+    pairs = [Pair(row.certificate_file, pem, row.names) for row, pem in zip(rows, material[: len(rows)], strict=True)]
+    authorities = material[len(rows) :]
+    made: dict[bool, ServerTls | None] = {False: None, True: None}
+    if pairs:
+        for asks in (False, True):
+            made[asks] = ServerTls(
+                pairs,
+                min_version=config.tls.min_version,
+                ciphers=config.tls.ciphers,
+                client_authorities=authorities,
+                asks_client=asks,
+            )
+    return [
+        Port(config, row, made[row.client_certificates and bool(authorities)], made[False])
+        for row in listener_rows(config)
+    ]
+
+
+def certificate_rights(config: Config, material: Sequence[bytes]) -> list[CertificateRight]:
+    """The rights that `[[relay.certificates]]` give."""
+    rows = config.relay.certificates
+    authorities = material[len(config.tls.certificates) :]
+    return [
+        CertificateRight(fingerprints_of(pem), tuple(row.names), frozenset(row.fingerprints))
+        for row, pem in zip(rows, authorities, strict=True)
+    ]
+
+
+def fingerprints_of(pem: bytes) -> frozenset[str]:
+    """SHA-256 of each certificate in a PEM text."""
+    found = set()
+    text = pem.decode("ascii", "replace")
+    while (begin := text.find(_BEGIN)) >= 0 and (end := text.find(_END, begin)) >= 0:
+        block, text = text[begin : end + len(_END)], text[end + len(_END) :]
+        found.add(hashlib.sha256(ssl.PEM_cert_to_DER_cert(block)).hexdigest())
+    return frozenset(found)
+
+
+def take_material(descriptors: Sequence[int]) -> list[bytes]:
+    """What the supervisor handed over; the descriptors are closed."""
+    found = []
+    for descriptor in descriptors:
+        found.append(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+        os.close(descriptor)
+    return found
