@@ -107,6 +107,6 @@ def test_sqlite_that_is_none_or_not_there(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"not a database, and long enough to be looked at" * 100)
     with pytest.raises(ConfigErrors, match="not a database"):
         SqliteTable.load(f"{tmp_path}/x")
-    with pytest.raises(ConfigErrors, match="No such file"):
+    with pytest.raises(ConfigErrors, match="there is no such file"):
         SqliteTable.load(f"{tmp_path}/y")
     assert not (tmp_path / "y").exists()

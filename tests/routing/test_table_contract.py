@@ -166,7 +166,7 @@ def test_a_file_that_is_not_there(kind: str, tmp_path: Path) -> None:
 def test_a_directory_is_no_table(kind: str, tmp_path: Path) -> None:
     for name in ("d", "d.db", "d.cdb", "d.lmdb"):
         (tmp_path / name).mkdir()
-    with pytest.raises(ConfigErrors, match="cannot be read|SQLite cannot"):
+    with pytest.raises(ConfigErrors, match="cannot be read"):
         FILE_TYPES[kind].load(str(tmp_path / "d"))
 
 

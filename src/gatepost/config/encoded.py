@@ -8,9 +8,10 @@ from __future__ import annotations
 import msgspec
 
 from gatepost.config.schema import Config
+from gatepost.config.tables import LoadedConfig, without_notes
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Config)
+_decoder = msgspec.msgpack.Decoder(LoadedConfig)
 
 
 def encode_config(config: Config, with_recipients: bool = True) -> bytes:
@@ -18,6 +19,8 @@ def encode_config(config: Config, with_recipients: bool = True) -> bytes:
     if not with_recipients:
         domains = {name: msgspec.structs.replace(domain, recipients=None) for name, domain in config.domains.items()}
         config = msgspec.structs.replace(config, domains=domains)
+    if isinstance(config, LoadedConfig):
+        config = msgspec.structs.replace(config, tables=without_notes(config.tables) if with_recipients else {})
     return _encoder.encode(config)
 
 

@@ -24,8 +24,11 @@ from gatepost.config.fields import Walker
 from gatepost.config.nexthop import NextHopError, canonical, parse_next_hop
 from gatepost.config.positions import key_lines
 from gatepost.config.recipients import read_recipients
+from gatepost.config.relayrules import read_rules, split_rules
 from gatepost.config.safeopen import LinkInPath, read_regular
 from gatepost.config.schema import Config, Domain
+from gatepost.config.tables import LoadedConfig, TableData, read_table, rights_of, table_key, too_large
+from gatepost.config.tlsvalues import check_tls
 
 __all__ = ["ConfigErrors", "decode_config", "encode_config", "load_config"]
 
@@ -73,6 +76,7 @@ class _Loader:
             if key not in table:
                 advice = f"add a line such as: {rules.EXAMPLES[key]}"
                 self.findings.errors.append(ConfigError(self.findings.file, 1, key, "this key is missing", advice))
+        rest, rules_written = split_rules(rest)
         values = self.walker.section(Config, rest, (), "")
         today = datetime.datetime.now(datetime.UTC).date()
         values["exceptions"] = read_exceptions(exceptions, self.findings, self.walker.directory, today)
@@ -87,10 +91,66 @@ class _Loader:
         relay = values.get("relay")
         if isinstance(relay, dict) and "next_hop" in relay:
             relay["next_hop"] = self._next_hops(relay["next_hop"], ("relay", "next_hop"))
+        if isinstance(relay, dict) and rules_written is not None:
+            relay["rules"] = read_rules(rules_written, self.walker, self._next_hops)
+        tables = self._read_tables(values)
+        self._take_rights(values, tables, defaults)
         self._check_across(values)
         if self.findings.errors:
             return None
-        return msgspec.convert(values, Config)
+        return msgspec.structs.replace(msgspec.convert(values, LoadedConfig), tables=tables)
+
+    def _read_tables(self, values: dict[str, object]) -> dict[str, TableData]:
+        """Every table in a file that the configuration names, once for each use."""
+        named: dict[tuple[str, str], KeyPath] = {}
+        for key in rules.TABLE_KEYS:
+            for name in values.get(key) or []:  # type: ignore[attr-defined]
+                named.setdefault((key, name), (key,))
+        domains = values.get("domains")
+        for domain, of_domain in domains.items() if isinstance(domains, dict) else ():
+            for entry in of_domain.get("recipients") or ():
+                if ":" in entry:
+                    named.setdefault(("recipients", entry), ("domains", domain, "recipients"))
+        tables: dict[str, TableData] = {}
+        for (use, name), path in named.items():
+            try:
+                data = read_table(name, use)
+            except ConfigErrors as bad:
+                self._note_errors(bad, path)
+                continue
+            if data is not None:
+                tables[table_key(use, name)] = data
+        self.findings.errors.extend(too_large(tables))
+        return tables
+
+    def _note_errors(self, bad: ConfigErrors, path: KeyPath) -> None:
+        """Errors with a line as they are; one of a whole file at the key that names the file."""
+        for error in bad:
+            if error.line:
+                self.findings.errors.append(error)
+            else:
+                self.findings.add(path, f'"{error.file}": {error.problem}', error.advice)
+
+    def _take_rights(
+        self, values: dict[str, object], tables: dict[str, TableData], defaults: dict[str, object]
+    ) -> None:
+        """RELAY in access tables becomes networks and domains of the configuration: one algebra, one proof."""
+        for name in values.get("access") or []:  # type: ignore[attr-defined]
+            data = tables.get(table_key("access", name))
+            if data is None:
+                continue
+            rights = rights_of(data)
+            relay = values.setdefault("relay", {})
+            domains = values.get("domains")
+            if isinstance(relay, dict) and rights.networks:
+                relay["networks"] = list(dict.fromkeys([*relay.get("networks", []), *rights.networks]))
+            if not isinstance(domains, dict):
+                continue
+            next_hop = relay.get("next_hop", ["mx"]) if isinstance(relay, dict) else ["mx"]
+            if "next_hop" in defaults:
+                next_hop = self._next_hops(defaults["next_hop"], ("next_hop",))
+            for domain in rights.domains:
+                domains.setdefault(domain, {"next_hop": next_hop})
 
     def _short_values(self, short: dict[str, object]) -> dict[str, object]:
         values: dict[str, object] = {}
@@ -135,6 +195,8 @@ class _Loader:
             if "next_hop" in values:
                 hop_path = (*here, "next_hop") if "next_hop" in own else ("next_hop",)
                 values["next_hop"] = self._next_hops(values["next_hop"], hop_path)
+            elif "routes" in table and not self._has("next_hop", table, name):
+                values["next_hop"] = ["mx"]  # what the tables of routes leave over
             elif not self._has("next_hop", table, name):
                 problem = f'the domain "{name}" has no next hop'
                 self.findings.add(here, problem, 'add a line such as: next_hop = "smtp://10.0.0.5:25"')
@@ -199,6 +261,8 @@ class _Loader:
     def _for_domain(self, name: str, inline: list[str], taken: list[str], path: KeyPath) -> list[str]:
         """The local parts for one domain of a list in the configuration; an address elsewhere is an error."""
         for index, entry in enumerate(inline):
+            if ":" in entry:  # a table
+                continue
             domain = entry.partition("@")[2]
             if domain and domain not in taken and name == taken[0]:
                 problem = f'"{entry}" is not in {_domains_text(taken)}'
@@ -241,6 +305,7 @@ class _Loader:
         self._check_loop(values)
         self._check_postmaster(values)
         self._check_users(values)
+        check_tls(values, self.findings)
 
     def _check_width(self, values: dict[str, object]) -> None:
         """Many networks can make the world as well as one."""
@@ -278,7 +343,9 @@ class _Loader:
             return
         local, _, domain = postmaster.rpartition("@")
         recipients = domains.get(domain, {}).get("recipients")
-        if recipients is not None and local != "postmaster" and local not in recipients:
+        if recipients is None or any(":" in entry for entry in recipients):
+            return
+        if local != "postmaster" and local not in recipients:
             problem = f'"{postmaster}" is not among the recipients of "{domain}"'
             self.findings.add(("postmaster",), problem, "write an address that exists, or add it to the recipients")
 
@@ -308,6 +375,9 @@ def _locals_for(name: str, entries: object) -> list[str]:
     """The local parts that stand for recipients of one domain: bare ones, and addresses in it."""
     result = []
     for entry in entries:  # type: ignore[attr-defined]
+        if ":" in entry:
+            result.append(entry)
+            continue
         local, at, domain = entry.partition("@")
         if not at or domain == name:
             result.append(local)

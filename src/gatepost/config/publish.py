@@ -46,6 +46,8 @@ def records_to_publish(config: Config) -> list[Record]:
         records.append(Record(f"<reverse of {PLACEHOLDER_IPV4[1:]}", "PTR", host, note))
     records.append(Record(host, "TXT", '"v=spf1 a -all"', "for mail with the null reverse-path (RFC 7208 2.3)"))
     for domain in config.domains:
+        if domain.startswith("."):  # all below a domain: each has records of its own
+            continue
         name = f"{domain}."
         records.append(Record(name, "MX", f"10 {host}", "mail for the domain comes to this gateway"))
         note = "only this gateway sends mail of the domain; begin with ~all if others still do"

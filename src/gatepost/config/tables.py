@@ -55,7 +55,7 @@ class TableData(msgspec.Struct, frozen=True, array_like=True):
 
 
 class LoadedConfig(Config, frozen=True, kw_only=True):
-    """A configuration with the tables in files that it names, by name."""
+    """A configuration with the tables in files that it names, by `table_key`."""
 
     tables: dict[str, TableData] = msgspec.field(default_factory=dict)
 
@@ -98,9 +98,19 @@ def absolute_name(name: str, directory: str) -> str:
     return f"{kind}:{os.path.normpath(os.path.join(directory, argument))}"
 
 
-def read_table(name: str, use: str = "") -> TableData:
-    """The contents of a table in a file, fit for what it is used for; raises ConfigErrors with every bad line."""
+def table_key(use: str, name: str) -> str:
+    """Where the contents of a table lie: a table that has two uses is there twice, fit for each."""
+    return f"{use} {name}"
+
+
+def read_table(name: str, use: str = "") -> TableData | None:
+    """The contents of a table in a file, fit for what it is used for; raises ConfigErrors with every bad line.
+
+    None: a table that is asked over the network.
+    """
     kind, _, argument = name.partition(":")
+    if kind not in file_types():
+        return None
     data: TableData = file_types()[kind].load(argument)
     fit = importlib.import_module(f"{REGISTRY}.uses").USES.get(use)
     return data if fit is None else fit(data)

@@ -10,6 +10,7 @@ import ipaddress
 import msgspec
 
 from gatepost.config.schema import Config
+from gatepost.config.tables import LoadedConfig
 from gatepost.config.values import IPNetwork, parse_listen
 
 _WIDE = {4: 16, 6: 32}
@@ -28,7 +29,7 @@ class Warning(msgspec.Struct, frozen=True):
 
 def warnings_of(config: Config) -> list[Warning]:
     """Everything worth telling of a configuration that is valid."""
-    warnings = [*_of_domains(config), *_of_relay(config), *_of_listen(config)]
+    warnings = [*_of_domains(config), *_of_relay(config), *_of_listen(config), *_of_tables(config)]
     if config.sandbox != "enforce":
         problem = "on a kernel without Landlock or seccomp the gateway starts without them"
         warnings.append(Warning("sandbox", problem, 'write sandbox = "enforce" where the kernel has them'))
@@ -75,6 +76,15 @@ def _of_relay(config: Config) -> list[Warning]:
             problem = f"{text} is wide for one organisation, and each address in it may relay"
             warnings.append(Warning("relay.networks", problem, "list only the networks that send mail"))
     return warnings
+
+
+def _of_tables(config: Config) -> list[Warning]:
+    tables = config.tables.items() if isinstance(config, LoadedConfig) else ()
+    return [
+        Warning(name.partition(" ")[2], f"{note.file}:{note.line}: {note.problem}", note.advice)
+        for name, data in tables
+        for note in data.notes
+    ]
 
 
 def _of_listen(config: Config) -> list[Warning]:

@@ -3,13 +3,15 @@
 One dictionary lookup for the domain and one for the recipient. Says nothing of rights: a Route with `ours` False is where the
 mail would go if the client may relay, which `policy/relay.py` decides. Domains are compared as lower-case A-labels without
 trailing dot, local parts of our domains without case. Postmaster exists in each of our domains, without a domain, and at our
-own address literals (RFC 5321 4.5.1, 4.1.3).
+own address literals (RFC 5321 4.5.1, 4.1.3). A domain with a dot in front is every name below it. Tables that the
+configuration names are asked for what it does not say itself (`routing/tables/lookups.py`).
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from typing import Any
 
 import msgspec
 
@@ -19,9 +21,12 @@ from gatepost.config.values import InvalidValue, parse_domain
 from gatepost.model import Address
 from gatepost.routing.table import Table, TableUnavailable
 from gatepost.routing.tables.inline import InlineTable
+from gatepost.routing.tables.lookups import Lookups
 
 _QUOTED_PAIR = re.compile(r"\\(.)")
 _POSTMASTER = "postmaster"
+MAX_VIRTUAL_STEPS = 10
+_DOT_STRING = re.compile(r"[^\x00-\x20\x7f@<>()\[\]\\,;:\"%!]{1,64}")  # of an address that a table made
 _CANONICAL_DOMAIN = re.compile(
     r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
 )  # what needs no second look; nothing else ever gets into the text of a next hop
@@ -55,34 +60,44 @@ UNKNOWN = Refusal(550, "1.1", "No such mailbox here; check the address for a typ
 NO_DOMAIN = Refusal(550, "1.3", "The address has no domain; write the full address")
 BAD_DOMAIN = Refusal(550, "1.2", "The domain of the address is not valid; check it for a typing mistake")
 BAD_LITERAL = Refusal(550, "1.2", "This address literal is not that of another host; write a domain name")
+LOOP = Refusal(550, "4.6", "The address leads in a circle; tell the postmaster of this site")
+REWRITE_FAILED = Refusal(451, "3.0", "The address cannot be rewritten at the moment; try again later")
 TABLE_DOWN = Refusal(451, "3.0", "The recipient cannot be checked at the moment; try again later")
 
 
 class _OurDomain:
-    __slots__ = ("recipients", "route")
+    __slots__ = ("is_plain", "recipients", "route", "tables")
 
-    def __init__(self, route: Route, recipients: Table | None) -> None:
+    def __init__(
+        self, route: Route, recipients: Table | None, tables: tuple[Any, ...] = (), asks: bool = False
+    ) -> None:
         self.route = route
-        self.recipients = recipients  # None: every local part
+        self.recipients = recipients  # None: every local part, unless there are tables
+        self.tables = tables
+        self.is_plain = not (asks or tables or route.domain[0] == ".")
 
 
 class Router:
     """Routes of one configuration; immutable, shared by all sessions of a role."""
 
-    __slots__ = ("_domains", "_own_literals", "_postmaster", "_relay_next_hop")
+    __slots__ = ("_below", "_domains", "_lookups", "_own_literals", "_postmaster", "_relay_next_hop")
 
     def __init__(self, config: Config, recipients: dict[str, Table] | None = None) -> None:
         """`recipients` gives tables of recipients by domain in place of the lists in the configuration."""
         self._domains: dict[str, _OurDomain] = {}
+        self._lookups = Lookups(config)
         for name, domain in config.domains.items():
             table: Table | None = (recipients or {}).get(name)
             if table is None and domain.recipients is not None:
-                table = InlineTable.of_keys(name, domain.recipients)
-            self._domains[name] = _OurDomain(Route(_joined(domain.next_hop, name), name, True), table)
+                table = InlineTable.of_keys(name, [entry for entry in domain.recipients if ":" not in entry])
+            tables = self._lookups.named("recipients", (entry for entry in domain.recipients or () if ":" in entry))
+            route = Route(_joined(domain.next_hop, name), name, True)
+            self._domains[name] = _OurDomain(route, table, tables, self._lookups.asks)
+        self._below = any(name[0] == "." for name in self._domains)
         relay = _joined(config.relay.next_hop, "")
         self._relay_next_hop = "" if relay == "mx:" else relay
         self._own_literals = {_host_of(listen) for listen in config.listen} - {"0.0.0.0", "::"}
-        postmaster = config.postmaster or f"{_POSTMASTER}@{next(iter(config.domains))}"
+        postmaster = config.postmaster or f"{_POSTMASTER}@{next(iter(config.domains)).lstrip('.')}"
         domain_name = postmaster.rpartition("@")[2]
         ours = self._domains.get(domain_name)
         next_hop = ours.route.next_hop if ours else self._relay_next_hop or f"mx:{domain_name}"
@@ -93,6 +108,8 @@ class Router:
         ours = self._domains.get(address.domain)
         if ours is None:
             return self._elsewhere(address, local_address)
+        if not ours.is_plain:
+            return self._asked(ours, address, address.domain)
         if ours.recipients is None:
             return ours.route
         local = address.local
@@ -118,7 +135,71 @@ class Router:
             if name in self._domains:
                 return self.resolve(Address(address.text, address.local, name), local_address)
             domain = name
-        return Route(self._relay_next_hop or "mx:" + domain, domain, False)
+        if self._below:
+            at = domain.find(".")
+            while at >= 0:
+                ours = self._domains.get(domain[at:])
+                if ours is not None:
+                    return self._asked(ours, address, domain)
+                at = domain.find(".", at + 1)
+        return self._outside(address.local, domain)
+
+    def _outside(self, local: str, domain: str, written: str = "") -> Route | Refusal:
+        """Where mail for a domain that is not ours goes; `written` is the address to put in place of the given one."""
+        next_hop: str | None = None
+        if self._lookups.has_routes:
+            try:
+                next_hop = self._lookups.route(compared_local(local), domain)
+            except TableUnavailable:
+                return TABLE_DOWN
+            if next_hop is not None and next_hop.startswith("error:"):
+                return _refusal(next_hop)
+        return Route(next_hop or self._relay_next_hop or "mx:" + domain, domain, False, written)
+
+    def _asked(
+        self, ours: _OurDomain, address: Address, domain: str, written: str = "", steps: int = 0
+    ) -> Route | Refusal:
+        """An address in a domain of ours, where tables are to be asked: does it stand for another, exist, go elsewhere?"""
+        key = compared_local(address.local)
+        try:
+            new = self._lookups.virtual(key, domain, address.local) if self._lookups.has_virtual else None
+            if new is not None and new != f"{address.local}@{domain}":
+                return self._instead(new, steps)
+            if key != _POSTMASTER and not self._exists(ours, key, domain):
+                return UNKNOWN
+            next_hop = self._lookups.route(key, domain) if self._lookups.has_routes else None
+        except TableUnavailable:
+            return TABLE_DOWN
+        if next_hop is not None and next_hop.startswith("error:"):
+            return _refusal(next_hop)
+        route = ours.route
+        if next_hop is None:
+            next_hop = f"mx:{domain}" if route.next_hop == f"mx:{route.domain}" else route.next_hop
+        return Route(next_hop, domain, True, written)
+
+    @staticmethod
+    def _exists(ours: _OurDomain, key: str, domain: str) -> bool:
+        if ours.recipients is None and not ours.tables:
+            return True
+        if ours.recipients is not None and ours.recipients.lookup(key) is not None:
+            return True
+        return any(table.find_address(key, domain) is not None for table in ours.tables)
+
+    def _instead(self, new: str, steps: int) -> Route | Refusal:
+        """The route of the address that stands for a recipient of ours; the right is that of the recipient."""
+        if new.startswith("error:"):
+            return _refusal(new)
+        if steps >= MAX_VIRTUAL_STEPS:
+            return LOOP
+        local, _, domain = new.rpartition("@")
+        if not _CANONICAL_DOMAIN.fullmatch(domain) or not _DOT_STRING.fullmatch(local):
+            return REWRITE_FAILED
+        target = Address(new, local, domain)
+        ours = self._domains.get(domain)
+        if ours is not None:
+            return self._asked(ours, target, domain, new, steps + 1)
+        route = self._outside(local, domain, new)
+        return route if isinstance(route, Refusal) else Route(route.next_hop, domain, True, new)
 
     def _literal(self, address: Address, local_address: str) -> Route | Refusal:
         """`user@[192.0.2.1]`: our own has only a postmaster; another's is a host to relay to."""
@@ -149,6 +230,12 @@ def compared_local(local: str) -> str:
 def _joined(next_hops: list[str], domain: str) -> str:
     """One canonical text; the "mx" of a configuration gets its domain."""
     return f"mx:{domain}" if next_hops == ["mx"] else ",".join(next_hops)
+
+
+def _refusal(route: str) -> Refusal:
+    """`error:CODE DETAIL TEXT` of a table."""
+    code, detail, text = route[6:].split(" ", 2)
+    return Refusal(int(code), detail, text)
 
 
 def _host_of(listen: str) -> str:

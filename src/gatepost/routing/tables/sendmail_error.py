@@ -12,6 +12,7 @@ import re
 import msgspec
 
 _STATUS = re.compile(r"([245])\.(\d{1,3}\.\d{1,3}):?\s*(.*)", re.DOTALL)
+_WORD = re.compile(r"([A-Za-z]+)(?:[:\s]+|$)")
 _CODE = re.compile(r"([45]\d\d)(?:[ -]+([45])\.(\d{1,3}\.\d{1,3}))?(?:\s+(.*))?", re.DOTALL)
 
 # sysexits words that stand for a status, as sendmail's parser of `$#error $@` knows them
@@ -50,17 +51,16 @@ def parse_error(text: str) -> ErrorReply:
     """The reply in what stands behind `error:` or `ERROR:`; raises BadError."""
     rest = text.strip().strip('"').strip()
     detail, class_digit = "", ""
+    word = _WORD.match(rest)
+    named = _WORDS.get(word.group(1).lower()) if word else None
+    if word and named:
+        rest = rest[word.end() :].strip().strip('"')
+        class_digit, detail = str(named[0] // 100), named[1]
     match = _STATUS.fullmatch(rest)
     if match:
         class_digit, detail, rest = match.group(1), match.group(2), match.group(3).strip().strip('"')
-    else:
-        word, _, tail = rest.replace(":", " ", 1).partition(" ")
-        if word.lower() in _WORDS:
-            code, detail = _WORDS[word.lower()]
-            class_digit = str(code // 100)
-            rest = tail.strip().strip('"')
-            if not _CODE.fullmatch(rest):
-                return ErrorReply(code, detail, _clean(rest))
+    elif named and not _CODE.fullmatch(rest):
+        return ErrorReply(*named, _clean(rest))
     match = _CODE.fullmatch(rest)
     if match is None:
         code = {"4": 450, "5": DEFAULT_CODE, "2": DEFAULT_CODE}.get(class_digit, DEFAULT_CODE)

@@ -14,6 +14,7 @@ import msgspec
 
 from gatepost.config.errors import ConfigError
 from gatepost.config.tables import TableData, TableNote
+from gatepost.config.values import InvalidValue, parse_network
 from gatepost.routing.tables.sendmail_keys import bare_key, network_of, parse_value, tag_of
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -31,7 +32,7 @@ class Rights(msgspec.Struct):
     notes: list[TableNote] = []
 
 
-def rights_of(data: TableData, lines: dict[str, int] | None = None) -> Rights:
+def rights_of(data: TableData) -> Rights:
     """The rights that an access table gives, and what it may not give."""
     file = data.files[0] if data.files else data.argument
     rights = Rights()
@@ -42,7 +43,7 @@ def rights_of(data: TableData, lines: dict[str, int] | None = None) -> Rights:
         if tag not in ("", "connect", "from", "to"):
             continue
         bare, is_relay = bare_key(key), parse_value(value).word == "RELAY"
-        line = (lines or {}).get(key, 0)
+        line = data.lines.get(key, 0)
         network = network_of(bare)
         if is_relay:
             _judge(tag, bare, network, file, line, rights)
@@ -73,6 +74,11 @@ def _judge(tag: str, bare: str, network: Network | None, file: str, line: int, r
     elif tag == "connect" and network is None:
         problem = f'"Connect:{bare} RELAY" would let everyone relay whose address is given this name in DNS'
         rights.errors.append(ConfigError(file, line, "", problem, _SAFE))
+    elif tag != "to" and network is not None:
+        try:
+            parse_network(str(network))
+        except InvalidValue as error:
+            rights.errors.append(ConfigError(file, line, "", f'"{bare} RELAY": {error.problem}', error.advice))
     elif tag == "to" and (network is not None or "@" in bare):
         problem = f'"To:{bare} RELAY" gives no right: rights to receive are given to domains'
         rights.notes.append(TableNote(file, line, problem, f'write "To:{bare.rpartition("@")[2]} RELAY"'))

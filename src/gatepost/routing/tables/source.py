@@ -11,6 +11,7 @@ import os
 
 from gatepost.config.errors import ConfigError, ConfigErrors
 from gatepost.config.recipients import fold_local
+from gatepost.config.safeopen import LinkInPath, read_regular
 from gatepost.config.tables import TableNote
 
 MAX_TABLE_BYTES = 64 * 1024 * 1024
@@ -27,10 +28,10 @@ def fail(path: str, problem: str, advice: str, line: int = 0) -> ConfigErrors:
 def read_source(path: str) -> bytes:
     """The bytes of the file of a table; raises ConfigErrors."""
     try:
-        with open(path, "rb") as file:
-            if not os.path.isfile(path):
-                raise fail(path, "it is not a plain file", "write the path of a file")
-            data = file.read(MAX_TABLE_BYTES + 1)
+        data = read_regular(os.path.abspath(path), MAX_TABLE_BYTES + 1)
+    except LinkInPath:
+        problem = "it, or a directory above it, is a symbolic link"
+        raise fail(path, problem, f"write its real path, {os.path.realpath(path)}") from None
     except FileNotFoundError:
         raise fail(path, "there is no such file", "create it, or correct the path") from None
     except OSError as error:

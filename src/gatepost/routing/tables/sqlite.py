@@ -7,13 +7,12 @@ SQL of the file is ever run. For a database that is asked for each address there
 from __future__ import annotations
 
 import importlib
-import os
 import re
 from urllib.parse import quote
 
 from gatepost.config.tables import TableData
 from gatepost.routing.tables.inline import InlineTable
-from gatepost.routing.tables.source import MAX_ENTRIES, MAX_TABLE_BYTES, fail, fold_records
+from gatepost.routing.tables.source import MAX_ENTRIES, fail, fold_records, read_source
 
 DEFAULT_TABLE = "map"
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -31,11 +30,7 @@ class SqliteTable(InlineTable):
         table = table or DEFAULT_TABLE
         if not _PLAIN.fullmatch(table):
             raise fail(path, f'"{table}" is not a plain name of a table', "write sqlite:/PATH#TABLE")
-        try:
-            if os.stat(path).st_size > MAX_TABLE_BYTES:
-                raise fail(path, f"it is larger than {MAX_TABLE_BYTES >> 20} MiB", "use an SQL table instead")
-        except OSError as error:
-            raise fail(path, f"it cannot be read ({error.strerror})", "create it, or correct the path") from None
+        read_source(path)  # that it is a file, no link on the way to it, and not too large
         return TableData("sqlite", argument, fold_records(path, _rows(path, table)), files=[path])
 
 

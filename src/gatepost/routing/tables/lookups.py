@@ -1,0 +1,54 @@
+"""The tables that a configuration names for routes, virtual addresses and recipients, as the router asks them.
+
+Built once when a role starts, out of what was read when the configuration was loaded. A name whose data is not there, since
+it is of a kind that is asked over the network and nobody has put it in place, is a table that cannot answer: it defers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from gatepost.config.schema import Config
+from gatepost.config.tables import table_key
+from gatepost.routing.tables import build_table
+from gatepost.routing.tables.file import FileTable
+from gatepost.routing.tables.uses import route_of, virtual_of
+
+
+class Lookups:
+    """The tables of one configuration; each is built once, however often it is named."""
+
+    __slots__ = ("_built", "_data", "_routes", "_virtual", "asks", "has_routes", "has_virtual")
+
+    def __init__(self, config: Config) -> None:
+        self._data: dict[str, Any] = getattr(config, "tables", {})
+        self._built: dict[str, Any] = {}
+        self._routes = self.named("routes", config.routes)
+        self._virtual = self.named("virtual", config.virtual)
+        self.has_routes = bool(self._routes)
+        self.has_virtual = bool(self._virtual)
+        self.asks = self.has_routes or self.has_virtual
+
+    def named(self, use: str, names: Iterable[str]) -> tuple[Any, ...]:
+        """The tables of these names, as they were read for this use (a key of the configuration)."""
+        found = []
+        for name in names:
+            key = table_key(use, name)
+            if key not in self._built:
+                data = self._data.get(key)
+                self._built[key] = FileTable.unavailable(name, "not there") if data is None else build_table(data)
+            found.append(self._built[key])
+        return tuple(found)
+
+    def route(self, local: str, domain: str) -> str | None:
+        """The next hop of the first table that has one, or "error:CODE DETAIL TEXT"; raises TableUnavailable."""
+        for table in self._routes:
+            found = route_of(table, local, domain)
+            if found is not None:
+                return found
+        return None
+
+    def virtual(self, local: str, domain: str, written: str) -> str | None:
+        """The address that stands for another, or "error:CODE DETAIL TEXT"; raises TableUnavailable."""
+        return virtual_of(self._virtual, local, domain, written)
