@@ -16,10 +16,13 @@ from gatepost.cli.options import config_option, json_option
 from gatepost.cli.output import complain, emit
 from gatepost.config.errors import ConfigError, ConfigErrors
 from gatepost.config.load import load_config
+from gatepost.config.neighbours import Finding, findings_of, read_neighbours
 from gatepost.config.paths import PathProblem, inspect_paths
 from gatepost.config.schema import Config, Domain
 from gatepost.config.users import NOT_YET, missing_users, name_of_uid, role_ids, starter_of
 from gatepost.config.warnings import Warning, warnings_of
+from gatepost.policy.proof import Proof, prove
+from gatepost.policy.rulereview import review_rules, rule_text
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -31,6 +34,8 @@ class Report(msgspec.Struct, kw_only=True):
     paths: list[PathProblem] = []
     warnings: list[Warning] = []
     relay: list[str] = []
+    proof: Proof | None = None
+    findings: list[Finding] = []
     users: dict[str, str] = {}
 
 
@@ -48,6 +53,7 @@ def check(ctx: click.Context, config_path: str, as_json: bool) -> None:
         complain(*(f"error: {error}" for error in report.errors))
         complain(*(f"error: {problem}" for problem in report.paths))
         complain(*(f"warning: {warning}" for warning in report.warnings))
+        complain(*(f"warning: {finding}" for finding in report.findings))
     emit(report, as_json, _text(report))
     ctx.exit(0 if report.ok else EXIT_USAGE)
 
@@ -62,9 +68,12 @@ def build_report(config_path: str) -> Report:
     starter = starter_of(config)
     problems = inspect_paths(config, path, starter)
     warnings = [*warnings_of(config), *_of_users(config, starter)]
+    proof = prove(config)
     return Report(
         file=path,
-        ok=not problems,
+        ok=not problems and proof.holds,
+        proof=proof,
+        findings=[*findings_of(config, read_neighbours()), *review_rules(config)],
         paths=problems,
         warnings=warnings,
         relay=relay_statement(config),
@@ -85,9 +94,15 @@ def relay_statement(config: Config) -> list[str]:
         networks = ", ".join(config.relay.networks)
         lines.append(f"Clients in {networks} may send to every domain; it goes {way}.")
     else:
-        lines.append("No client may send to other domains.")
+        lines.append(f"No {'other ' if config.relay.rules else ''}client may send to other domains.")
+    lines += rule_statements(config)
     lines.append("Everything else is refused with 550 5.7.1, whatever the sender address, HELO or DNS name.")
     return lines
+
+
+def rule_statements(config: Config) -> list[str]:
+    """Each rule in words, in order."""
+    return [f"Rule {rule.name}: {rule_text(rule)}." for rule in config.relay.rules]
 
 
 def _recipients_text(domain: Domain) -> str:
@@ -119,4 +134,5 @@ def _text(report: Report) -> list[str]:
         f"{report.file}: {'the configuration is good.' if report.ok else 'the gateway would refuse to start.'}",
         "",
     ]
-    return [*lines, "Who may relay:", *(f"  {line}" for line in report.relay)]
+    lines += ["Who may relay:", *(f"  {line}" for line in report.relay)]
+    return lines if report.proof is None else [*lines, "", *report.proof.lines()]
