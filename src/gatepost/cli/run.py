@@ -12,8 +12,8 @@ from gatepost.cli.options import config_option
 from gatepost.cli.output import complain
 from gatepost.config.load import load_config
 from gatepost.config.paths import inspect_paths
-from gatepost.policy.proof import prove
 from gatepost.privsep.listeners import ListenError
+from gatepost.privsep.proving import refutation_of
 from gatepost.privsep.supervisor import Supervisor
 from gatepost.spool.errors import SpoolRefused
 
@@ -32,9 +32,8 @@ def run(config_path: str) -> None:
     if problems:
         complain("gatepost: not started:", *(f"  {problem}" for problem in problems))
         sys.exit(2)
-    proof = prove(config)
-    if not proof.holds:
-        complain("gatepost: not started:", *(f"  {line}" for line in proof.lines()))
+    if refutation := refutation_of(config):
+        complain("gatepost: not started:", *(f"  {line}" for line in refutation))
         sys.exit(2)
 
     def on_ready(addresses: list[str]) -> None:

@@ -28,7 +28,6 @@ from gatepost.config.schema import Config
 from gatepost.events import EventLog
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import LinkClosed, WireError
-from gatepost.policy.proof import prove
 from gatepost.privsep import restart
 from gatepost.privsep.activation import ActivationError, take_inherited
 from gatepost.privsep.child import Child, State
@@ -36,6 +35,7 @@ from gatepost.privsep.ground import Ground
 from gatepost.privsep.listeners import ListenError
 from gatepost.privsep.notify import Notifier
 from gatepost.privsep.plan import Placement, changes_needing_restart, placements
+from gatepost.privsep.proving import refutation_of
 from gatepost.privsep.wiring import Wiring
 
 START_LIMIT_S = (
@@ -394,9 +394,7 @@ class Supervisor:
             config = load_config(self._config_path)
             errors = changes_needing_restart(self._config, config)
             errors += [str(problem) for problem in inspect_paths(config, self._config_path)]
-            proof = prove(config)
-            if not proof.holds:
-                errors += proof.lines()
+            errors += refutation_of(config)
         except ConfigErrors as error:
             errors = str(error).splitlines()
         if self._stopping or self._pending_reload is not None or not self._announced:
