@@ -113,6 +113,8 @@ class NextHop:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
     async def _open(self) -> None:
+        if self._server is not None:
+            return
         self._server = await self._loop.create_server(
             lambda: _Session(self), self.address, self.port, backlog=1000, reuse_address=True
         )

@@ -80,7 +80,9 @@ def _show_lines(answer: dict[str, Any]) -> list[str]:
     for recipient in answer["recipients"]:
         lines.append(f"{'to':<12}<{recipient['address']}>  {recipient['state']}, by {recipient['next_hop']}")
         if recipient["text"]:
-            reply = f"{recipient['code'] or ''} {recipient['status']} {recipient['text']}".strip()
+            reply = recipient["text"]  # of a peer verbatim, code and status first; else our own words
+            if not recipient["code"]:
+                reply = f"{recipient['status']} {reply}"
             lines.append(f"{'':<12}{reply}" + (f" ({recipient['host']})" if recipient["host"] else ""))
     return [*lines, "", *answer["header"].splitlines()]
 
