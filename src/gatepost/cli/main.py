@@ -22,6 +22,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("gatepost.cli.demo:demo", "Show five exchanges on loopback, and the ledger."),
     "queue": ("gatepost.cli.queue:queue", "List, show, retry and remove queued messages; check the spool."),
     "ledger": ("gatepost.cli.ledger:ledger", "Print what became of every accepted recipient."),
+    "status": ("gatepost.cli.status:status", "Print how the running gateway is."),
+    "stats": ("gatepost.cli.stats:stats", "Print the counters of every process."),
     "privs": ("gatepost.cli.privs:privs", "Print what each live process may do, from the kernel's records."),
     "reload": ("gatepost.cli.reload:reload", "Take the configuration anew, without losing a connection."),
     "version": ("gatepost.cli.version:version", "Print the version."),

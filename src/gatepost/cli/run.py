@@ -12,6 +12,7 @@ from gatepost.cli.options import config_option
 from gatepost.cli.output import complain
 from gatepost.config.load import load_config
 from gatepost.config.paths import inspect_paths
+from gatepost.privsep.attest import notes
 from gatepost.privsep.listeners import ListenError
 from gatepost.privsep.proving import refutation_of
 from gatepost.privsep.supervisor import Supervisor
@@ -35,6 +36,8 @@ def run(config_path: str) -> None:
     if refutation := refutation_of(config):
         complain("gatepost: not started:", *(f"  {line}" for line in refutation))
         sys.exit(2)
+
+    complain(*(f"gatepost: note: {note}" for note in notes(config)))
 
     def on_ready(addresses: list[str]) -> None:
         click.echo(f"gatepost {__version__} ready on {', '.join(addresses)}")

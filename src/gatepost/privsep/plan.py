@@ -53,7 +53,7 @@ def are_wired(one: tuple[str, int, int], other: tuple[str, int, int]) -> bool:
 def changes_needing_restart(old: Config, new: Config) -> list[str]:
     """What a reload may not change, because files or sockets of the running gateway hang on it."""
     problems = []
-    for key in ("spool", "control_socket", "sandbox"):
+    for key in ("spool", "control_socket", "sandbox", "sandbox_debug"):
         if getattr(old, key) != getattr(new, key):
             problems.append(f"{key} cannot be changed by a reload; restart the gateway")
     if old.processes.users != new.processes.users:

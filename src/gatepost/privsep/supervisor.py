@@ -18,8 +18,6 @@ import time
 from collections.abc import Callable
 from itertools import count
 
-import msgspec
-
 from gatepost.config.encoded import encode_config
 from gatepost.config.errors import ConfigErrors
 from gatepost.config.load import load_config
@@ -30,12 +28,16 @@ from gatepost.ipc import messages as m
 from gatepost.ipc.wire import LinkClosed, WireError
 from gatepost.privsep import restart
 from gatepost.privsep.activation import ActivationError, take_inherited
+from gatepost.privsep.attest import notes
 from gatepost.privsep.child import Child, State
+from gatepost.privsep.describing import answer_control, describe_roles, describe_state
 from gatepost.privsep.ground import Ground
 from gatepost.privsep.listeners import ListenError
 from gatepost.privsep.notify import Notifier
 from gatepost.privsep.plan import Placement, changes_needing_restart, placements
 from gatepost.privsep.proving import refutation_of
+from gatepost.privsep.reloading import PendingReload
+from gatepost.privsep.watch import Watch
 from gatepost.privsep.wiring import Wiring
 
 START_LIMIT_S = (
@@ -46,6 +48,7 @@ ROLES_END_S = 20.0
 GENERATION_END_S = 600.0  # reload: the old generation's sessions may go on for this long
 LAST_BREATH_S = 1.0  # a role that closed its control channel should have ended by itself by then
 WATCHDOG_RETRY_S = 0.5  # how soon it is looked again whether a role that died is back
+IDLE_RECHECK_S = 60.0  # recheck_s = 0: how soon it is looked whether a reload has changed that
 KILL_AFTER_S = 2.0  # behind the limit that a draining role was given
 
 
@@ -67,10 +70,12 @@ class Supervisor:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = count()
         self._wiring = Wiring(self._children, self._after)
+        self._watch = Watch()
+        self._started_s = time.monotonic()
         self._announced = False
         self._stopping = False
         self._exit_status = 0
-        self._pending_reload: _Reload | None = None
+        self._pending_reload: PendingReload | None = None
         self._notifier = Notifier.from_environment()
         try:
             self._ground = Ground(config, take_inherited())
@@ -86,6 +91,8 @@ class Supervisor:
         try:
             self._ground.prepare()
             self._log = EventLog(self._ground.event_descriptor, "supervisor", 0)
+            for note in notes(self._config):
+                self._log.event("weakened", why=note)
             for placement in placements(self._config, self._generation):
                 self._start(placement)
             while self._children or not self._stopping:
@@ -202,24 +209,28 @@ class Supervisor:
             case m.Reload() if child.role == "control":
                 self._reload(child, message.request)
             case m.Ask() if child.role == "control":
-                child.send(m.Answer(message.request, msgspec.json.encode(self._describe())))
+                self._answer(child, message)
             case _:
                 self._log.event("role_died", **child.fields, why=f"sent {type(message).__name__} to the supervisor")
                 child.signal(signal.SIGKILL)
 
-    def _describe(self) -> list[dict[str, object]]:
-        return [
-            {
-                "role": "supervisor", "instance": 0, "generation": self._generation, "pid": os.getpid(), "state": "ready",
-                "rights": "", "tries": [],
-            }
-        ] + [
-            {
-                "role": c.role, "instance": c.instance, "generation": c.generation, "pid": c.pid, "state": c.state.value,
-                "rights": c.rights, "tries": msgspec.json.decode(c.tries),
-            }
-            for c in self._children.values()
-        ]  # fmt: skip
+    def _answer(self, child: Child, ask: m.Ask) -> None:
+        if ask.what == "roles":
+            answer_control(child, ask.request, describe_roles(self._children.values(), self._generation))
+        elif ask.what == "stats":
+            answer_control(child, ask.request, self._watch.counters())
+        else:
+            bound = self._ground.listeners.bound()
+            state = describe_state(self._config, self._generation, self._started_s, self._watch, bound)
+            answer_control(child, ask.request, state)
+
+    def _recheck(self) -> None:
+        """Compare the kernel's records of all processes with the table of roles; say what is new."""
+        every_s = self._config.processes.recheck_s
+        if every_s and not self._stopping:
+            for fields in self._watch.look(self._config, describe_roles(self._children.values(), self._generation)):
+                self._log.event("privs_differ", **fields)
+        self._after(every_s or IDLE_RECHECK_S, self._recheck)
 
     # --- a role is up -----------------------------------------------------------------------------------------------
 
@@ -245,6 +256,7 @@ class Supervisor:
             self._on_ready(self._ground.listeners.bound())
             self._notify_ready()
             self._tell_alive()
+            self._recheck()
 
     # --- the service manager ----------------------------------------------------------------------------------------
 
@@ -416,7 +428,7 @@ class Supervisor:
         old = self._config
         self._config = config
         self._last_generation += 1
-        self._pending_reload = _Reload(self._last_generation, old, asked_by, request, newly_bound)
+        self._pending_reload = PendingReload(self._last_generation, old, asked_by, request, newly_bound)
         for placement in placements(config, self._last_generation):
             if placement.role != "queue":
                 self._start(placement)
@@ -478,20 +490,3 @@ class Supervisor:
         self._log.event("reload_refused", errors=errors)
         if self._announced and self._pending_reload is None and not self._stopping:
             self._notify_ready()  # it goes on as before
-
-
-class _Reload:
-    """A reload under way."""
-
-    def __init__(
-        self, generation: int, old_config: Config, asked_by: Child | None, request: int, newly_bound: list[str]
-    ) -> None:
-        self.generation = generation
-        self.old_config = old_config
-        self.newly_bound = newly_bound
-        self._asked_by = asked_by
-        self._request = request
-
-    def answer(self, errors: list[str]) -> None:
-        if self._asked_by is not None:
-            self._asked_by.send(m.ReloadDone(self._request, errors))

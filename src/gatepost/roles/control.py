@@ -21,6 +21,7 @@ from gatepost.roles.skeleton import Role
 MAX_REQUEST_BYTES = 256 * 1024
 ANSWER_WAIT_S = 30.0
 RELOAD_WAIT_S = 120.0
+SUPERVISOR_VERBS = frozenset({"roles", "status"})
 QUEUE_VERBS = frozenset({"ledger", "list", "show", "retry", "remove", "hold", "release", "next_hops"})
 
 
@@ -100,7 +101,7 @@ class Control(Role):
                 answer(b'{"error":"the queue is not running at the moment; try again in a second"}')
                 return
             self._post(peers[0], m.Ask(self._number(answer, ANSWER_WAIT_S), what, arguments))
-        elif what == "roles" and self.supervisor is not None:
+        elif what in SUPERVISOR_VERBS and self.supervisor is not None:
             self._post(self.supervisor, m.Ask(self._number(answer, ANSWER_WAIT_S), what, {}))
         elif what == "reload" and self.supervisor is not None:
             self._post(self.supervisor, m.Reload(self._number(answer, RELOAD_WAIT_S)))
@@ -120,7 +121,7 @@ class Control(Role):
 
     def _ask_all(self, answer: Callable[[bytes], None]) -> None:
         """The counters of every role, by name."""
-        channels = list(self.links.values())
+        channels = [*self.links.values(), *filter(None, [self.supervisor])]
         collected: dict[str, Any] = {}
 
         def one(name: str) -> Callable[[bytes], None]:

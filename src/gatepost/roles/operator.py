@@ -35,7 +35,10 @@ def _ledger(queue: Queue, arguments: dict[str, Any]) -> Any:
 
 
 def _stats(queue: Queue, arguments: dict[str, Any]) -> Any:
-    return queue.counts | {"entries": len(queue.spool.entries), "active": queue.scheduler.active}
+    accepting, reason = queue.health
+    return queue.counts | {
+        "entries": len(queue.spool.entries), "active": queue.scheduler.active, "accepting": accepting, "health": reason,
+    }  # fmt: skip
 
 
 def _next_hops(queue: Queue, arguments: dict[str, Any]) -> Any:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gatepost.config.encoded import decode_config
+from gatepost.config.nexthop import DISCARD
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.model import NextHopTrouble
@@ -23,7 +24,7 @@ from gatepost.roles.hands import Hands, Job
 from gatepost.roles.ids import IdMaker
 from gatepost.roles.notices import Notices
 from gatepost.roles.operator import answer_operator
-from gatepost.roles.settling import log_outcomes
+from gatepost.roles.settling import drop, log_outcomes
 from gatepost.roles.skeleton import Peer, Role
 from gatepost.roles.worker import Worker
 from gatepost.spool.embedded import JournalSpool
@@ -108,6 +109,11 @@ class Queue(Role):
                 self.finish(entry)
             return
         envelope = entry.envelope
+        if any(recipient.next_hop == DISCARD for recipient in envelope.recipients):
+            drop(self, entry)
+            if not entry.pending:
+                self.finish(entry)
+                return
         due_s = entry.next_due_s
         add = self.scheduler.add
         if len(envelope.recipients) == 1:
@@ -381,6 +387,11 @@ class Queue(Role):
         self._defer_old()
         self.hands.forget(self.spool.closed_sources())
         self.dispatch_soon()
+
+    @property
+    def health(self) -> tuple[bool, str]:
+        """Whether mail is taken, and why not."""
+        return self._health
 
     def _check_health(self) -> None:
         reason = self.spool.health().reason or self._files_trouble

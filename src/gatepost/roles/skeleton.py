@@ -231,7 +231,8 @@ def _live(name: str, control: socket.socket) -> int:
         raise SandboxError(
             f"{name} could {', '.join(succeeded)} although it is locked in", "report this; do not run it"
         )
-    line = lock_in(rights, root=start.root, uid=start.uid, gid=start.gid, mode=config.sandbox)
+    denied = "log" if config.sandbox_debug == "log" else "kill"
+    line = lock_in(rights, root=start.root, uid=start.uid, gid=start.gid, mode=config.sandbox, denied=denied)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)

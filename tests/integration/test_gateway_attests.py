@@ -1,0 +1,139 @@
+"""The running gateway shows what its processes may do, notices when that changes, and says how it is."""
+
+from __future__ import annotations
+
+import datetime
+import os
+
+import pytest
+from integration.gateway import Gateway, is_root
+from integration.peers.process import wait_until
+
+from gatepost.privsep.roles import ROLES
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("gate")
+    (directory / "mail").mkdir(mode=0o700)
+    top = (
+        f'[[exceptions]]\npath = "{directory}/elsewhere"\nowner = "Anna"\nuntil = {next_year()}\nreason = "a test"\n'
+        "[processes]\nrecheck_s = 0.1\n"
+    )
+    with Gateway(directory, next_hop=f"maildir:{directory}/box", recipients=["user"], top=top) as server:
+        yield server
+
+
+def next_year() -> str:
+    return str(datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=300))
+
+
+def test_every_process_is_as_declared(gateway):
+    report = gateway.ask("privs")
+    assert report["as_declared"] is True
+    found = {process["role"]: process for process in report["processes"]}
+    assert found.keys() == {"supervisor", *ROLES}
+    for name, process in found.items():
+        if name == "supervisor":
+            continue
+        kernel, declared = process["kernel"], process["declared"]
+        assert process["differences"] == []
+        assert process["tried"] == process["refused"] >= 20
+        assert kernel["no_new_privs"] and kernel["seccomp"] == "filter"
+        assert {kernel["capabilities"][each] for each in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
+        assert process["landlock"].startswith("abi ")
+        assert declared["syscalls"] == sorted(ROLES[name].syscalls)
+        if is_root():
+            assert set(kernel["uids"]) == {declared["uid"]}
+            assert kernel["root"] == os.path.realpath(declared["root"])
+            assert kernel["namespaces"] and kernel["descriptors"] and kernel["unreadable"] == []
+            assert process["writable"] is not None
+            assert bool(process["writable"]) == ROLES[name].has_files
+
+
+def test_the_text_has_both_columns_and_the_verdict(gateway):
+    done = gateway.run("privs")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "as declared"
+    seccomp = [line for line in lines if line.startswith("  seccomp ") and "|" in line]
+    assert len(seccomp) == len(ROLES) and all("filter that kills" in line for line in seccomp)
+    for word in (
+        "uid",
+        "gids",
+        "capabilities",
+        "no_new_privs",
+        "root",
+        "landlock",
+        "namespaces",
+        "descriptors",
+        "writable",
+    ):
+        assert sum(line.startswith(f"  {word} ") for line in lines) == len(ROLES) + 1
+
+
+def test_status(gateway):
+    state = gateway.ask("status")
+    assert state["problems"] == [] and state["spool"]["accepting"] is True
+    assert state["attestation"]["as_declared"] is True and state["attestation"]["checks"] >= 1
+    assert [row["state"] for row in state["roles"]] == ["ready"] * len(state["roles"])
+    assert state["exceptions"][0]["owner"] == "Anna"
+    text = gateway.run("status").stdout
+    assert "attestation  as declared" in text and "sandbox      enforce" in text and "(Anna)" in text
+
+
+@pytest.mark.skipif(not is_root(), reason="needs root: only then a role has a root directory of its own")
+def test_a_difference_that_comes_later_is_told_once_and_counted(gateway):
+    path = gateway.spool / "run" / "empty" / "planted"
+    path.touch()
+    path.chmod(0o666)
+    try:
+        row = wait_until(lambda: find(gateway, "receiver"), "an event")
+        assert row["differences"] == ["writable paths: the table says none, the kernel says /planted"]
+        done = gateway.run("privs")
+        assert done.returncode == 1
+        assert "DIFFERENT writable paths" in done.stdout
+        assert done.stdout.splitlines()[-1].endswith("differences from the table of roles")
+        status = gateway.run("status")
+        assert status.returncode == 1 and "PROBLEM" in status.stdout
+    finally:
+        path.unlink()
+    checks = gateway.ask("stats")["supervisor/0"]["privs_checks"]
+    wait_for_checks(gateway, checks + 2)
+    counters = gateway.ask("stats")["supervisor/0"]
+    assert counters["privs_differences"] == 0
+    assert (
+        counters["privs_differences_ever"] == len(gateway.events("privs_differ")) == 4
+    )  # the roles with an empty root
+
+
+def find(gateway, role):
+    return next((row for row in gateway.events("privs_differ") if row["name"] == role), None)
+
+
+def wait_for_checks(gateway, number):
+    wait_until(lambda: gateway.ask("stats")["supervisor/0"]["privs_checks"] >= number, "another check")
+
+
+def test_debugging_the_filter_is_said_everywhere(tmp_path):
+    with Gateway(tmp_path, top='sandbox_debug = "log"\n') as server:
+        assert 'sandbox_debug = "log"' in server.read_log()
+        assert server.events("weakened")[0]["why"].startswith('sandbox_debug = "log"')
+        done = server.run("privs")
+        assert done.returncode == 1
+        assert "only logs (sandbox_debug)" in done.stdout and "PASS" in done.stdout
+        assert "DEBUG: logs only" in server.run("status").stdout
+        assert all("seccomp log" in row["rights"] for row in server.events("role_ready"))
+
+
+def test_best_effort_is_said_everywhere(tmp_path):
+    with Gateway(tmp_path, top='sandbox = "best-effort"\n') as server:
+        for text in (
+            server.read_log(),
+            server.run("privs").stdout,
+            server.run("status").stdout,
+            server.run("check").stderr,
+        ):
+            assert "without Landlock or seccomp" in text
+        assert server.events("weakened")
+        assert server.ask("privs")["as_declared"] is True  # this kernel has both
