@@ -17,13 +17,14 @@ import gatepost
 
 SOURCE = Path(gatepost.__file__).parent
 
-WORDS = {"model", "config", "events", "ipc"}
+WORDS = {"safeopen", "model", "config", "events", "ipc"}
 MAY_IMPORT: dict[str, set[str]] = {
+    "safeopen": set(),
     "model": set(),
-    "events": set(),
+    "events": {"safeopen"},
     "smtp": {"model"},
     "mail": {"model", "smtp"},
-    "config": {"model", "smtp", "mail"},
+    "config": {"safeopen", "model", "smtp", "mail"},
     "ipc": {"model"},  # the words that roles say to each other, and how they travel
     "net": {*WORDS, "smtp"},
     "routing": {*WORDS},
@@ -34,10 +35,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "privsep": {*WORDS, "net", "spool"},
     "roles": {*WORDS, "smtp", "mail", "net", "routing", "policy", "spool", "queue", "delivery", "privsep"},
     "admin": {*WORDS},
-    "cli": {*WORDS, "routing", "policy", "spool", "privsep", "admin"},
+    "selftest": {*WORDS, "net", "privsep"},
+    "cli": {*WORDS, "selftest", "routing", "policy", "spool", "privsep", "admin"},
 }
 NEVER_IN_THE_SUPERVISOR = {"asyncio", "ssl", "_ssl", "uvloop", "email", "smtplib", "http"}
-PACKAGES_OF_THE_SUPERVISOR = {"model", "config", "events", "ipc", "net", "spool", "privsep"}
+PACKAGES_OF_THE_SUPERVISOR = {"safeopen", "model", "config", "events", "ipc", "net", "spool", "privsep"}
 
 
 def imports_of(path: Path) -> set[str]:

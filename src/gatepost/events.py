@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from gatepost.config.safeopen import open_regular
+from gatepost.safeopen import open_regular
 
 MAX_LINE_BYTES = 4096  # PIPE_BUF: what several processes write to one pipe is not mixed up to this
 CUT_TO = (2400, 1200, 400)  # characters that the long texts of a longer line share: the most with which it fits

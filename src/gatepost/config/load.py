@@ -25,7 +25,7 @@ from gatepost.config.nexthop import NextHopError, canonical, parse_next_hop
 from gatepost.config.positions import key_lines
 from gatepost.config.recipients import read_recipients
 from gatepost.config.relayrules import read_rules, split_rules
-from gatepost.config.safeopen import LinkInPath, read_regular
+from gatepost.safeopen import LinkInPath, read_regular
 from gatepost.config.schema import Config, Domain
 from gatepost.config.tables import LoadedConfig, TableData, read_table, rights_of, table_key, too_large
 from gatepost.config.tlsvalues import check_tls

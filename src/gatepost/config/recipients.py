@@ -12,7 +12,7 @@ import re
 import unicodedata
 
 from gatepost.config.errors import ConfigError, ConfigErrors
-from gatepost.config.safeopen import LinkInPath, read_regular
+from gatepost.safeopen import LinkInPath, read_regular
 from gatepost.config.values import InvalidValue, parse_domain
 
 MAX_FILE_BYTES = 256 * 1024 * 1024

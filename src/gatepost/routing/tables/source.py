@@ -11,7 +11,7 @@ import os
 
 from gatepost.config.errors import ConfigError, ConfigErrors
 from gatepost.config.recipients import fold_local
-from gatepost.config.safeopen import LinkInPath, read_regular
+from gatepost.safeopen import LinkInPath, read_regular
 from gatepost.config.tables import TableNote
 
 MAX_TABLE_BYTES = 64 * 1024 * 1024

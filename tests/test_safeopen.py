@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gatepost.config import safeopen
-from gatepost.config.safeopen import LinkInPath, open_regular, read_regular
+from gatepost import safeopen
+from gatepost.safeopen import LinkInPath, open_regular, read_regular
 
 
 @pytest.fixture(params=["openat2", "walk", "refused"])
