@@ -20,7 +20,7 @@ from gatepost.privsep.listeners import Listeners, bind_control
 from gatepost.privsep.material import Materials
 from gatepost.privsep.plan import Placement, maildir_roots
 from gatepost.privsep.roles import ROLES
-from gatepost.spool.layout import prepare_spool
+from gatepost.spool.layout import make_path, prepare_spool
 
 FALLBACK_SERVER = "127.0.0.1:53"  # what a C library asks when resolv.conf names nobody
 
@@ -61,7 +61,7 @@ class Ground:
         uid, gid, _ = self._ids["maildir"]
         for root in maildir_roots(config):
             if not os.path.isdir(root):
-                os.makedirs(root, 0o700)
+                make_path(root, 0o700)
                 if self._as_root:
                     os.chown(root, uid, gid)
 

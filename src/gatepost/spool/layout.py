@@ -58,6 +58,17 @@ def sync_directory(path: str) -> None:
         os.close(fd)
 
 
+def make_path(path: str, mode: int) -> None:
+    """Make a directory that is missing, and those above it, their names durable: what is acknowledged will lie below."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    make_path(parent, 0o755)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, mode)
+    sync_directory(parent)
+
+
 def close_anyway(fd: int) -> None:
     """Close a descriptor whose data is durable, or of no use any more: an error says nothing then, and it is closed all the same."""
     with contextlib.suppress(OSError):
@@ -145,7 +156,7 @@ def prepare_spool(path: str, *, queue_uid: int, queue_gid: int, allow_volatile: 
     gid = os.getegid() if queue_gid < 0 else queue_gid
     path = os.path.abspath(path)
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        make_path(os.path.dirname(path), 0o755)
         # It belongs to who starts, so that a queue that was broken into cannot replace run/ and what is in it.
         _make_directory(path, 0o711, os.geteuid(), os.getegid())
         path = os.path.realpath(path)
