@@ -17,6 +17,8 @@ from bench.crash.content import read_content
 
 LATE_SHARE = 0.15
 LATE_S = 0.03
+VERY_LATE_SHARE = 0.01
+VERY_LATE_S = 1.5  # longer than a role takes to come back: its attempts outlive the queue that gave them
 MX_ADDRESS = "127.0.0.2"  # not that of the gateway, which would take it for itself
 TTL_S = 1
 A, MX = 1, 15
@@ -105,10 +107,12 @@ class SinkSession(asyncio.Protocol):
             return b"451 4.3.0 not now\r\n"
         message_id, gateway_id, is_whole = read_content(text.replace(b"\r\n..", b"\r\n.")[2:])
         self._book.add(Arrival(message_id, gateway_id, self._begun_s, time.monotonic(), recipients, is_whole))
-        if self._rng.random() >= LATE_SHARE:
+        chance = self._rng.random()
+        if chance >= LATE_SHARE:
             return b"250 2.0.0 Ok\r\n"
         self._is_late = True
-        asyncio.get_running_loop().call_later(LATE_S * self._rng.random(), self._answer_late)
+        longest_s = VERY_LATE_S if chance < VERY_LATE_SHARE else LATE_S
+        asyncio.get_running_loop().call_later(longest_s * self._rng.random(), self._answer_late)
         return None
 
     def _answer_late(self) -> None:
