@@ -38,6 +38,8 @@ REPLY_RULES: dict[tuple[str, int], Rule] = {
     ("greeting", 5): Rule(True, _DEFERRED, _DOWN),
     ("greeting", 521): Rule(True, _FAILED, _NONE),  # RFC 7504: this host never takes mail
     ("greeting", 556): Rule(True, _FAILED, _NONE),
+    ("tls", 4): Rule(True, _DEFERRED, _BUSY),  # 421 to STARTTLS
+    ("tls", 5): Rule(True, _DEFERRED, _NONE),
     ("helo", 4): Rule(True, _DEFERRED, _BUSY),
     ("helo", 5): Rule(True, _FAILED, _NONE),  # both EHLO and HELO refused, by every host
     ("mail", 421): Rule(True, _DEFERRED, _BUSY),
@@ -65,6 +67,13 @@ ERROR_RULES: dict[tuple[str, str], tuple[Rule, str]] = {
     ("body", "lost"): (Rule(False, _DEFERRED, _BUSY), "4.4.2"),
     ("body", "timeout"): (Rule(False, _DEFERRED, _BUSY), "4.4.2"),
     ("body", "protocol"): (Rule(False, _DEFERRED, _BUSY), "4.5.0"),
+    # The policy asks for TLS, or for a certificate that fits, and the host has none: it waits. Another policy may hold for
+    # other mail to this next hop, so this says nothing of it.
+    ("tls", "unsecured"): (Rule(True, _DEFERRED, _NONE), "4.7.4"),
+    ("tls", "tls"): (Rule(True, _DEFERRED, _NONE), "4.7.5"),
+    ("tls", "lost"): (Rule(True, _DEFERRED, _NONE), "4.7.5"),
+    ("tls", "timeout"): (Rule(True, _DEFERRED, _NONE), "4.7.5"),
+    ("tls", "protocol"): (Rule(True, _DEFERRED, _NONE), "4.7.5"),
     ("", "lost"): (Rule(True, _DEFERRED, _DOWN), "4.4.2"),
     ("", "timeout"): (Rule(True, _DEFERRED, _DOWN), "4.4.2"),
     ("", "protocol"): (Rule(True, _DEFERRED, _DOWN), "4.5.0"),

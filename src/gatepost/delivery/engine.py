@@ -18,6 +18,7 @@ from gatepost.config.schema import Config
 from gatepost.delivery.mx import RouteFailure, Target
 from gatepost.delivery.pool import NextHopPool, Shared
 from gatepost.delivery.resolve import Lookup, TargetResolver
+from gatepost.delivery.tlspolicy import Policy, TlsPolicies
 from gatepost.delivery.work import Job, Read, Work
 from gatepost.ipc.messages import Attempt, AttemptDone
 from gatepost.model import NextHopTrouble, Result
@@ -45,6 +46,7 @@ class DeliveryEngine:
         event: Callable[..., None],
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
+        tls: TlsPolicies | None = None,
     ) -> None:
         delivery = config.delivery
         self._config = delivery
@@ -54,7 +56,9 @@ class DeliveryEngine:
         self._event = event
         self._clock = clock
         helo_name = delivery.helo_name or config.hostname
-        self._shared = Shared(delivery, helo_name, event, clock, rng or random.Random())
+        self._tls = tls or TlsPolicies(config, {})
+        timeout_s = config.tls.handshake_timeout_s
+        self._shared = Shared(delivery, helo_name, event, clock, rng or random.Random(), timeout_s)
         self._pools: dict[str, NextHopPool] = {}
         self._jobs = 0
         self._closed = False
@@ -66,23 +70,40 @@ class DeliveryEngine:
 
     def submit(self, attempt: Attempt) -> None:
         """Start an attempt; its end is reported to `done`, rarely before this returns."""
-        pool = self._pools.get(attempt.next_hop)
-        if pool is None:
-            pool = self._pools[attempt.next_hop] = NextHopPool(attempt.next_hop, self._shared, self)
-            if self._closed:
-                pool.stop(_STOPPED)
         if self._timer is None and not self._closed:
             self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
-        pool.limit = max(1, min(attempt.limit, self._config.max_connections_per_next_hop))
         job = Job(attempt, self._read, self._clock())
         self._jobs += 1
-        indices = attempt.recipients
+        if not attempt.recipients:
+            self.complete(job)
+        elif self._tls.is_uniform:
+            self._submit_to(self._tls.general, job, attempt.recipients)
+        else:
+            for policy, indices in self._by_policy(attempt):
+                self._submit_to(policy, job, indices)
+
+    def _by_policy(self, attempt: Attempt) -> list[tuple[Policy, list[int]]]:
+        """Recipients whose mail must travel otherwise go by other connections."""
+        groups: dict[str, tuple[Policy, list[int]]] = {}
+        recipients = attempt.envelope.recipients
+        for index in attempt.recipients:
+            policy = self._tls.of(attempt.next_hop, recipients[index].domain)
+            groups.setdefault(policy.key, (policy, []))[1].append(index)
+        return list(groups.values())
+
+    def _submit_to(self, policy: Policy, job: Job, indices: list[int]) -> None:
+        attempt = job.attempt
+        name = attempt.next_hop
+        key = name + policy.key
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = NextHopPool(name, self._shared, self, policy)
+            if self._closed:
+                pool.stop(_STOPPED)
+        pool.limit = max(1, min(attempt.limit, self._config.max_connections_per_next_hop))
         most = self._config.max_recipients_per_transaction
         if len(indices) <= most:
-            if indices:
-                pool.submit(Work(job, indices))
-            else:
-                self.complete(job)
+            pool.submit(Work(job, indices))
             return
         for start in range(0, len(indices), most):
             pool.submit(Work(job, indices[start : start + most]))
@@ -172,5 +193,7 @@ class DeliveryEngine:
                 del self._pools[name]
         for key in [key for key, until_s in shared.suspects.items() if until_s <= now]:
             del shared.suspects[key]
+        for key in [key for key, until_s in shared.clear.items() if until_s <= now]:
+            del shared.clear[key]
         if self._pools or shared.connections:
             self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)

@@ -19,11 +19,13 @@ from typing import Any, Protocol, cast
 from gatepost.config.schema import Delivery
 from gatepost.delivery.attempt import Verdict, is_stale, judge_problem, judge_transaction
 from gatepost.delivery.mx import RouteFailure, Target, order
+from gatepost.delivery.tlspolicy import Policy, plan
 from gatepost.delivery.work import Job, Work
 from gatepost.model import NextHopTrouble, Outcome, Result
 from gatepost.net.smtp_out import SmtpOut, build_timeouts
-from gatepost.smtp.client import ClientSettings, Problem, State, Transaction
+from gatepost.smtp.client import ClientSettings, Problem, State, Tls, Transaction
 
+CLEAR_S = 300.0  # a host whose TLS failed is sent clear text for this long, where the policy allows it
 SUSPECT_S = 30.0  # a host that could not be reached comes last for this long
 HOLD_S = 1.0  # after a failure to open one more connection beside living ones
 MAX_TRIES = 10  # hosts tried for one connection
@@ -39,14 +41,17 @@ class Shared:
         event: Callable[..., None],
         clock: Callable[[], float],
         rng: random.Random,
+        handshake_timeout_s: float = 30.0,
     ) -> None:
         self.config = config
         self.event = event
         self.clock = clock
         self.rng = rng
-        self.timeouts = build_timeouts(config)
-        self.smtp = ClientSettings(helo_name)
-        self.lmtp = ClientSettings(helo_name, lmtp=True)
+        self.timeouts = build_timeouts(config, handshake_timeout_s)
+        self.settings = {
+            (lmtp, tls): ClientSettings(helo_name, lmtp=lmtp, tls=tls) for lmtp in (False, True) for tls in Tls
+        }
+        self.clear: dict[tuple[str, int], float] = {}  # hosts whose TLS failed, until when STARTTLS is not tried
         self.connections: set[SmtpOut] = set()  # with a TCP connection, until it is closed
         self.idle: dict[SmtpOut, float] = {}  # oldest first
         self.slots = 0  # connections open or being opened
@@ -116,8 +121,10 @@ class Services(Protocol):
 class NextHopPool:
     """See the module; it is the `Owner` of its connections."""
 
-    def __init__(self, name: str, shared: Shared, services: Services) -> None:
+    def __init__(self, name: str, shared: Shared, services: Services, policy: Policy) -> None:
         self.name = name
+        self._policy = policy
+        self._mx_domain = name.removeprefix("mx:") if name.startswith("mx:") else ""
         self.limit = 1
         self._shared = shared
         self._services = services
@@ -240,8 +247,13 @@ class NextHopPool:
 
     async def _connect(self, opening: Opening, target: Target) -> None:
         shared = self._shared
-        settings = shared.lmtp if target.lmtp else shared.smtp
-        connection = SmtpOut(self, settings, shared.timeouts, shared.clock, target, opening)
+        policy = self._policy
+        tls = policy.tls
+        if tls is Tls.IF_OFFERED and shared.clear.get((target.address, target.port), 0.0) > shared.clock():
+            tls = Tls.NEVER
+        settings = shared.settings[target.lmtp, tls]
+        way = plan(policy, target.name, self._mx_domain)
+        connection = SmtpOut(self, settings, shared.timeouts, shared.clock, target, opening, way)
         shared.connections.add(connection)
         timeout_s = shared.config.connect_timeout_s
         try:
@@ -315,7 +327,32 @@ class NextHopPool:
         target = connection.target
         if shared.suspects:
             shared.suspects.pop((target.address, target.port), None)
-        shared.event("connect_out", host=target.label, next_hop=self.name)
+        shared.event("connect_out", host=target.label, next_hop=self.name, **self._told(connection))
+
+    def _told(self, connection: SmtpOut) -> dict[str, object]:
+        tls = connection.tls
+        fields: dict[str, object] = {"policy": self._policy.level, "tls": ""}
+        if tls is not None:
+            fields.update(tls.event_fields, verified=self._policy.level == "verify")
+        return fields
+
+    def _falls_back(self, connection: SmtpOut, failure: Problem) -> bool:
+        """Tell of a handshake that failed; whether the host is tried again in clear, once, which the policy must allow."""
+        shared = self._shared
+        target = connection.target
+        key = (target.address, target.port)
+        goes_on = self._policy.may_be_clear and shared.clear.get(key, 0.0) <= shared.clock()
+        shared.event(
+            "tls_out_failed",
+            host=target.label,
+            next_hop=self.name,
+            policy=self._policy.level,
+            reason=failure.text,
+            clear=goes_on,
+        )
+        if goes_on:
+            shared.clear[key] = shared.clock() + CLEAR_S
+        return goes_on
 
     def idle(self, connection: SmtpOut) -> None:
         """Keep it, or close it if its time is over or its place is needed."""
@@ -334,7 +371,10 @@ class NextHopPool:
         shared.connections.discard(connection)
         if connection not in self._ready:
             failure = connection.session.failure or Problem("greeting", "lost", "the session ended early")
-            self._target_failed(connection.note, connection.target, failure)
+            if failure.stage == "tls" and failure.kind != "reply" and self._falls_back(connection, failure):
+                shared.spawn(self._connect(connection.note, connection.target))
+            else:
+                self._target_failed(connection.note, connection.target, failure)
             return
         self._ready.discard(connection)
         self._quitting.discard(connection)

@@ -294,6 +294,8 @@ def _pieces(word: str) -> Sequence[str]:
 
 def _status(status: str, kind: str) -> str:
     if kind == "expired" and not status.startswith("5"):
+        if status in ("4.7.4", "4.7.5"):  # it waited for TLS that never came, and the policy allows no other way
+            return f"5{status[1:]}"
         return "4.4.7"  # RFC 3463 3.5: delivery time expired, a persistent transient error
     return status if re.fullmatch(r"[245]\.\d{1,3}\.\d{1,3}", status) else "4.0.0" if kind == "delayed" else "5.0.0"
 

@@ -13,15 +13,32 @@ import asyncio
 import contextlib
 import math
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from gatepost.config.schema import Delivery
+from gatepost.net.tls import TlsFacts, TlsLayer
 from gatepost.smtp.client import ClientSession, ClientSettings, State, Transaction
 
 QUIT_TIMEOUT_S = 5.0
 _JOIN_BYTES = 64 * 1024
 _REPORT_AT = frozenset((State.FREE, State.CLOSED))
+
+
+class Plan(Protocol):
+    """How TLS is done on one connection (`delivery/tlspolicy.py` makes them)."""
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For the handshake; it verifies or does not."""
+
+    @property
+    def server_name(self) -> str | None:
+        """What to ask for, and to verify if the context does."""
+
+    def check(self, layer: TlsLayer) -> str:
+        """What is wrong with the peer of a finished handshake; empty: nothing."""
 
 
 class Owner(Protocol):
@@ -43,12 +60,13 @@ class Owner(Protocol):
         """A transaction ended, one way or the other."""
 
 
-def build_timeouts(config: Delivery) -> tuple[float, ...]:
+def build_timeouts(config: Delivery, handshake_timeout_s: float = 30.0) -> tuple[float, ...]:
     """The time-outs of a session in seconds, by State (RFC 5321 4.5.3.2)."""
     by_state = dict.fromkeys(State, config.command_timeout_s)
     by_state[State.GREETING] = config.greeting_timeout_s
     by_state[State.CONTENT] = config.data_block_timeout_s
     by_state[State.END] = config.data_end_timeout_s
+    by_state[State.TLS] = handshake_timeout_s
     by_state[State.FREE] = by_state[State.CLOSED] = math.inf
     by_state[State.QUIT] = QUIT_TIMEOUT_S
     return tuple(by_state[state] for state in State)
@@ -59,7 +77,7 @@ class SmtpOut(asyncio.Protocol):
 
     __slots__ = (
         "_clock", "_is_closed", "_is_ready", "_owner", "_paused", "_timeouts", "_transport", "deadline", "messages",
-        "note", "session", "target",
+        "note", "plan", "session", "target", "tls",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +88,7 @@ class SmtpOut(asyncio.Protocol):
         clock: Callable[[], float],
         target: Any,
         note: Any = None,
+        plan: Plan | None = None,
     ) -> None:
         self._owner = owner
         self._timeouts = timeouts
@@ -81,6 +100,8 @@ class SmtpOut(asyncio.Protocol):
         self.session = ClientSession(settings, self._supply)
         self.target = target
         self.note = note
+        self.plan = plan  # how TLS is done, for settings that ask for it
+        self.tls: TlsFacts | None = None
         self.messages = 0
         self.deadline = math.inf
 
@@ -155,6 +176,37 @@ class SmtpOut(asyncio.Protocol):
             step = "QUIT" if state is State.QUIT else state.name.lower()
             self.abort("timeout", f"no progress for {self._timeouts[state]:g} s ({step})")
 
+    # --- TLS ---------------------------------------------------------------------------------------------------------
+
+    def _begin_tls(self) -> None:
+        """From now on the transport is a layer over the one of before."""
+        plan, transport = self.plan, self._transport
+        if plan is None or transport is None or isinstance(transport, TlsLayer):
+            return  # lost meanwhile, or under way
+        try:
+            layer = TlsLayer(plan.context, self, transport, is_server=False, server_name=plan.server_name)
+        except ValueError as error:  # a host name that cannot stand in a ClientHello
+            self.tls_failed(str(error))
+            return
+        self._transport = cast("asyncio.Transport", layer)
+        layer.begin()
+
+    def tls_begun(self, facts: TlsFacts) -> None:
+        """The handshake is done; whether the host is the one that is meant is looked at here."""
+        problem = self.plan.check(cast("TlsLayer", self._transport)) if self.plan is not None else ""
+        if problem:
+            self.session.close("tls", problem)
+        else:
+            self.tls = facts
+            self.session.secured()
+        self._proceed()
+
+    def tls_failed(self, reason: str) -> None:
+        """No TLS on this connection; nothing is ever sent on it in clear again."""
+        if not self._is_closed:
+            self.session.close("tls", f"TLS failed: {reason}")
+            self._proceed()
+
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _proceed(self) -> None:
@@ -170,9 +222,13 @@ class SmtpOut(asyncio.Protocol):
                 _write(transport, pieces)
         state = session.state
         self.deadline = self._clock() + self._timeouts[state]
-        if not self._is_ready and State.FREE <= state < State.QUIT:
-            self._is_ready = True
-            self._owner.ready(self)
+        if not self._is_ready:
+            if State.FREE <= state < State.QUIT:
+                self._is_ready = True
+                self._owner.ready(self)
+            elif state is State.TLS:
+                self._begin_tls()
+                return
         finished = session.take_finished()
         if state in _REPORT_AT:
             if state is State.CLOSED:

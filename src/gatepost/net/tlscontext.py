@@ -70,16 +70,15 @@ class ServerTls:
         self._by_name: dict[str, ssl.SSLContext] = {}
         self._wildcards: dict[str, ssl.SSLContext] = {}
         groups: dict[frozenset[str], ssl.SSLContext] = {}
-        self._end_points: dict[int, bytes] = {}
+        self._end_points: dict[int, tuple[bytes, ...]] = {}
         for pair in pairs:
             context = groups.get(pair.names)
             if context is None:
                 context = groups[pair.names] = new_server_context(min_version, ciphers)
                 if asks_client:
                     ask_client(context, client_authorities)
-                self._end_points[id(context)] = pair.end_point
-            else:
-                self._end_points[id(context)] = b""  # which of the two a client got is not told
+            # Which of several a client got is not told
+            self._end_points[id(context)] = (*self._end_points.get(id(context), ()), pair.end_point)
             load_pair(context, pair.label, pair.pem)  # of another kind of key: OpenSSL takes what the client can
             for name in pair.names:
                 known = self._wildcards if name.startswith("*.") else self._by_name
@@ -87,11 +86,11 @@ class ServerTls:
         self.default = next(iter(groups.values()))
         self.default.sni_callback = self._choose
 
-    def bindings(self, tls: ssl.SSLObject) -> dict[str, bytes]:
-        """Channel bindings by type (RFC 5929): tls-unique before TLS 1.3, tls-server-end-point with one certificate."""
+    def bindings(self, tls: ssl.SSLObject) -> dict[str, tuple[bytes, ...]]:
+        """Channel bindings by type (RFC 5929): tls-unique before TLS 1.3, tls-server-end-point of each certificate it may be."""
         found = {}
         if tls.version() == "TLSv1.2" and (unique := tls.get_channel_binding("tls-unique")):
-            found["tls-unique"] = unique
+            found["tls-unique"] = (unique,)
         if end_point := self._end_points.get(id(tls.context)):
             found["tls-server-end-point"] = end_point
         return found

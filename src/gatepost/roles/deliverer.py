@@ -7,9 +7,12 @@ from itertools import count
 from typing import Any
 
 from gatepost.delivery.engine import DeliveryEngine
+from gatepost.delivery.tlspolicy import TlsPolicies
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
+from gatepost.privsep.material import authority_files
 from gatepost.roles.delivering import Delivering
+from gatepost.roles.material import take_material
 from gatepost.roles.skeleton import Peer
 
 LOOKUP_WAIT_S = 60.0  # behind all of the resolver's own retries, and of its restart if it dies
@@ -22,6 +25,8 @@ class Deliverer(Delivering):
         self._resolver: Channel | None = None
         self._lookups: dict[int, tuple[m.Lookup, Any]] = {}
         self._numbers = count(1)
+        files = authority_files(self.config)
+        self._tls = TlsPolicies(self.config, dict(zip(files, take_material(self.descriptors), strict=True)))
         socket.getaddrinfo("127.0.0.1", 25, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)  # loads what it loads
 
     def begin(self) -> None:
@@ -32,6 +37,7 @@ class Deliverer(Delivering):
             read=self.read,
             done=self.attempt_done,
             event=self.event,
+            tls=self._tls,
         )
 
     def on_link(self, channel: Channel) -> None:

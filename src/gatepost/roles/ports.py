@@ -6,10 +6,10 @@ Built before the lock-in from the material of the supervisor; nothing of it is r
 from __future__ import annotations
 
 import hashlib
-import os
 import ssl
 from collections.abc import Sequence
 
+from gatepost.config.authvalues import offered_mechanisms
 from gatepost.config.schema import Config, Listener
 from gatepost.net.tlscontext import Pair, ServerTls
 from gatepost.policy.relay import CertificateRight
@@ -29,8 +29,16 @@ class Port:
         self.is_implicit = row.kind == "submissions"
         self.tls = tls
         self.quiet_tls = quiet_tls
-        plain = {"starttls": tls is not None, "require_tls": requires}
-        secured = {"is_secured": True, "require_tls": requires}
+        auth = config.auth
+        asks = row.client_certificates and bool(config.relay.certificates)
+        in_tls = offered_mechanisms(auth, row.kind, secured=True, asks_certificate=asks)
+        common = {"require_tls": requires, "max_auth_failures": auth.max_failures_per_session}
+        plain = common | {
+            "starttls": tls is not None,
+            "mechanisms": offered_mechanisms(auth, row.kind, secured=False, asks_certificate=False),
+            "mechanisms_in_tls": in_tls,
+        }
+        secured = common | {"is_secured": True, "mechanisms": in_tls}
         self.plain = ServerSettings.from_config(config, **plain)
         self.repair = ServerSettings.from_config(config, repair=True, **plain)
         self.secured = ServerSettings.from_config(config, **secured)
@@ -86,12 +94,3 @@ def fingerprints_of(pem: bytes) -> frozenset[str]:
         block, text = text[begin : end + len(_END)], text[end + len(_END) :]
         found.add(hashlib.sha256(ssl.PEM_cert_to_DER_cert(block)).hexdigest())
     return frozenset(found)
-
-
-def take_material(descriptors: Sequence[int]) -> list[bytes]:
-    """What the supervisor handed over; the descriptors are closed."""
-    found = []
-    for descriptor in descriptors:
-        found.append(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
-        os.close(descriptor)
-    return found

@@ -13,7 +13,8 @@ from gatepost.config.schema import Config
 from gatepost.net.smtp_in import SmtpIn
 from gatepost.net.tls import TlsFacts, TlsLayer
 from gatepost.policy.relay import CertificateRight, permit_of_certificate
-from gatepost.roles.ports import Port, build_ports, certificate_rights, take_material
+from gatepost.roles.material import take_material
+from gatepost.roles.ports import Port, build_ports, certificate_rights
 from gatepost.smtp.reply import TLS_UNAVAILABLE, Reply
 from gatepost.smtp.sasl.mechanism import Security
 from gatepost.smtp.settings import ServerSettings

@@ -12,103 +12,17 @@ behind the content of the one before. A content without final CRLF gets one: DAT
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
-from typing import NamedTuple
 
+from gatepost.smtp.outgoing import BLOCK_BYTES, ClientSettings, Problem, State, Tls, Transaction
 from gatepost.smtp.replyreader import RemoteReply, ReplyError, ReplyReader
 
-BLOCK_BYTES = 256 * 1024
+__all__ = ["BLOCK_BYTES", "ClientSession", "ClientSettings", "Problem", "State", "Tls", "Transaction"]
+
 CRLF = b"\r\n"
+BEHIND_STARTTLS = "the host sent more behind its reply to STARTTLS, in clear"
 
-
-class State(enum.IntEnum):
-    """What the session waits for."""
-
-    GREETING = 0
-    EHLO = 1  # or LHLO
-    HELO = 2
-    # STARTTLS and AUTH will stand here: each sends EHLO again, and forgets `extensions` before (RFC 3207 4.2).
-    FREE = 3  # for a transaction
-    MAIL = 4
-    RCPT = 5
-    DATA = 6
-    CONTENT = 7  # 354 has come, content is being written
-    END = 8  # the final dot is written
-    EMPTY_END = 9  # a lone dot is written, for a transaction without recipients (RFC 2920 3.1)
-    RSET = 10
-    QUIT = 11
-    CLOSED = 12
-
-
-_STAGES = ("greeting", "helo", "helo", "", "mail", "rcpt", "data", "body", "body", "body", "", "", "")
-
-
-class Problem(NamedTuple):
-    """What ended a session or a transaction, other than a plain reply to one of its commands.
-
-    `kind` is "lost", "timeout", "protocol" (the server does not speak SMTP), "reply" (421, or a refusal that came at a
-    moment when it ends the session: see `reply`), "read" (the content cannot be read) or "unfit" (the server lacks what
-    the message needs: nothing was sent, see `status`).
-    """
-
-    stage: str
-    kind: str
-    text: str
-    reply: RemoteReply | None = None
-    status: str = ""
-
-
-class ClientSettings(NamedTuple):
-    """How a session behaves."""
-
-    helo_name: str
-    lmtp: bool = False
-    pipelining: bool = True
-    block_bytes: int = BLOCK_BYTES
-
-
-class Transaction:
-    """One mail transaction: what to send, and what came of it. Subclasses say where the content comes from.
-
-    `rcpts` holds the replies to RCPT in order, `accepted` the positions of the accepted ones; `ends` the reply to the
-    final dot, for LMTP one for each of `accepted`.
-    """
-
-    __slots__ = (
-        "accepted", "body_type", "data", "dot_sent", "ends", "forward_paths", "has_8bit", "mail", "needs_stuffing",
-        "problem", "rcpts", "reverse_path", "size_bytes", "smtputf8",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        reverse_path: str,
-        forward_paths: list[str],
-        size_bytes: int,
-        *,
-        body_type: str = "7BIT",
-        has_8bit: bool = False,
-        smtputf8: bool = False,
-        needs_stuffing: bool = True,
-    ) -> None:
-        self.reverse_path = reverse_path
-        self.forward_paths = forward_paths
-        self.size_bytes = size_bytes
-        self.body_type = body_type
-        self.has_8bit = has_8bit
-        self.smtputf8 = smtputf8
-        self.needs_stuffing = needs_stuffing
-        self.mail: RemoteReply | None = None
-        self.rcpts: list[RemoteReply] = []
-        self.accepted: list[int] = []
-        self.data: RemoteReply | None = None
-        self.ends: list[RemoteReply] = []
-        self.problem: Problem | None = None
-        self.dot_sent = False
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Exactly `count` bytes of the content from `offset`; raises OSError."""
-        raise NotImplementedError
+_STAGES = ("greeting", "helo", "helo", "tls", "tls", "", "mail", "rcpt", "data", "body", "body", "body", "", "", "")
 
 
 class ClientSession:
@@ -116,7 +30,7 @@ class ClientSession:
 
     __slots__ = (
         "_commands", "_current", "_finished", "_next", "_next_commands", "_offset", "_out", "_pipelining", "_reader",
-        "_settings", "_supply", "_tail", "extensions", "failure", "size_limit", "state",
+        "_settings", "_supply", "_tail", "extensions", "failure", "is_secured", "size_limit", "state",
     )  # fmt: skip
 
     def __init__(self, settings: ClientSettings, supply: Callable[[], Transaction | None]) -> None:
@@ -134,6 +48,7 @@ class ClientSession:
         self._pipelining = False
         self.extensions: dict[str, str] = {}
         self.size_limit = 0
+        self.is_secured = False
         self.state = State.GREETING
         self.failure: Problem | None = None
 
@@ -153,7 +68,17 @@ class ClientSession:
         if broken is not None:
             self.close("protocol", str(broken))
             return True
+        if self.state is State.TLS and not self._reader.is_empty:
+            self.close("protocol", BEHIND_STARTTLS)
         return bool(replies)
+
+    def secured(self) -> None:
+        """TLS stands: what was learned before is forgotten, EHLO is sent again (RFC 3207 4.2)."""
+        if self.state is State.TLS:
+            self.is_secured = True
+            self.extensions = {}
+            self.size_limit = 0
+            self._send_hello()
 
     def take_output(self) -> list[bytes]:
         """What to write now, at most one block of content; empty if there is nothing until something arrives."""
@@ -207,24 +132,58 @@ class ClientSession:
 
     def _on_greeting(self, reply: RemoteReply) -> None:
         if reply.code == 220:
-            verb = "LHLO" if self._settings.lmtp else "EHLO"
-            self._out.append(f"{verb} {self._settings.helo_name}\r\n".encode("ascii"))
-            self.state = State.EHLO
+            self._send_hello()
         else:
             self._refused_session(reply)
+
+    def _send_hello(self) -> None:
+        verb = "LHLO" if self._settings.lmtp else "EHLO"
+        self._out.append(f"{verb} {self._settings.helo_name}\r\n".encode("ascii"))
+        self.state = State.EHLO
 
     def _on_ehlo(self, reply: RemoteReply) -> None:
         if reply.code < 300:
             self._read_extensions(reply)
-            self._become_free()
+            if self._settings.tls is Tls.NEVER or self.is_secured:
+                self._become_free()
+            else:
+                self._ask_for_tls()
         elif reply.code >= 500 and not self._settings.lmtp:  # RFC 5321 3.2: a server may know HELO only
             self._out.append(f"HELO {self._settings.helo_name}\r\n".encode("ascii"))
             self.state = State.HELO
         else:
             self._refused_session(reply)
 
+    def _ask_for_tls(self) -> None:
+        if "STARTTLS" in self.extensions:
+            self._out.append(b"STARTTLS\r\n")
+            self.state = State.STARTTLS
+        else:
+            self._go_on_in_clear("the host does not offer STARTTLS")
+
+    def _on_starttls(self, reply: RemoteReply) -> None:
+        if reply.code == 220:
+            self.state = State.TLS
+        elif reply.code == 421:
+            self.close("reply", reply.text, reply)
+        else:
+            self._go_on_in_clear(f"the host refuses STARTTLS: {reply.text}")
+
+    def _on_injected(self, reply: RemoteReply) -> None:
+        """What came behind the reply to STARTTLS in clear may be anybody's."""
+        self.close("protocol", BEHIND_STARTTLS)
+
+    def _go_on_in_clear(self, why: str) -> None:
+        if self._settings.tls is Tls.ALWAYS:
+            self.state = State.STARTTLS
+            self.close("unsecured", why)
+        else:
+            self._become_free()
+
     def _on_helo(self, reply: RemoteReply) -> None:
-        if reply.code < 300:
+        if reply.code < 300 and self._settings.tls is Tls.ALWAYS and not self.is_secured:
+            self._go_on_in_clear("the host knows HELO only")
+        elif reply.code < 300:
             self._become_free()
         else:
             self._refused_session(reply)
@@ -471,6 +430,8 @@ _HANDLERS = (
     ClientSession._on_greeting,
     ClientSession._on_ehlo,
     ClientSession._on_helo,
+    ClientSession._on_starttls,
+    ClientSession._on_injected,
     ClientSession._on_unasked,
     ClientSession._on_mail,
     ClientSession._on_rcpt,

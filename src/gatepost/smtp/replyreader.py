@@ -86,6 +86,11 @@ class ReplyReader:
             raise
         return replies
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing came that is not a whole reply."""
+        return not self._rest and not self._lines
+
     def _take_line(self, line: bytes) -> RemoteReply | None:
         if len(line) > MAX_LINE_BYTES - 2:
             raise ReplyError(f"reply line longer than {MAX_LINE_BYTES} bytes")

@@ -1,0 +1,106 @@
+"""What a client session is made of: its states, its settings, a mail transaction, what can go wrong. Values; `client.py` moves them."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+from gatepost.smtp.replyreader import RemoteReply
+
+BLOCK_BYTES = 256 * 1024
+
+
+class State(enum.IntEnum):
+    """What the session waits for."""
+
+    GREETING = 0
+    EHLO = 1  # or LHLO
+    HELO = 2
+    STARTTLS = 3
+    TLS = 4  # 220 has come: the driver begins TLS and calls `secured`
+    FREE = 5  # for a transaction
+    MAIL = 6
+    RCPT = 7
+    DATA = 8
+    CONTENT = 9  # 354 has come, content is being written
+    END = 10  # the final dot is written
+    EMPTY_END = 11  # a lone dot is written, for a transaction without recipients (RFC 2920 3.1)
+    RSET = 12
+    QUIT = 13
+    CLOSED = 14
+
+
+class Tls(enum.Enum):
+    """Whether a session asks for TLS before its first transaction."""
+
+    NEVER = "never"
+    IF_OFFERED = "if offered"
+    ALWAYS = "always"  # nothing of a message is ever sent without
+
+
+class Problem(NamedTuple):
+    """What ended a session or a transaction, other than a plain reply to one of its commands.
+
+    `kind` is "unsecured" (no TLS where there must be), "tls" (the handshake failed), "lost", "timeout", "protocol" (the server does not speak SMTP), "reply" (421, or a refusal that came at a
+    moment when it ends the session: see `reply`), "read" (the content cannot be read) or "unfit" (the server lacks what
+    the message needs: nothing was sent, see `status`).
+    """
+
+    stage: str
+    kind: str
+    text: str
+    reply: RemoteReply | None = None
+    status: str = ""
+
+
+class ClientSettings(NamedTuple):
+    """How a session behaves."""
+
+    helo_name: str
+    lmtp: bool = False
+    pipelining: bool = True
+    tls: Tls = Tls.NEVER
+    block_bytes: int = BLOCK_BYTES
+
+
+class Transaction:
+    """One mail transaction: what to send, and what came of it. Subclasses say where the content comes from.
+
+    `rcpts` holds the replies to RCPT in order, `accepted` the positions of the accepted ones; `ends` the reply to the
+    final dot, for LMTP one for each of `accepted`.
+    """
+
+    __slots__ = (
+        "accepted", "body_type", "data", "dot_sent", "ends", "forward_paths", "has_8bit", "mail", "needs_stuffing",
+        "problem", "rcpts", "reverse_path", "size_bytes", "smtputf8",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        reverse_path: str,
+        forward_paths: list[str],
+        size_bytes: int,
+        *,
+        body_type: str = "7BIT",
+        has_8bit: bool = False,
+        smtputf8: bool = False,
+        needs_stuffing: bool = True,
+    ) -> None:
+        self.reverse_path = reverse_path
+        self.forward_paths = forward_paths
+        self.size_bytes = size_bytes
+        self.body_type = body_type
+        self.has_8bit = has_8bit
+        self.smtputf8 = smtputf8
+        self.needs_stuffing = needs_stuffing
+        self.mail: RemoteReply | None = None
+        self.rcpts: list[RemoteReply] = []
+        self.accepted: list[int] = []
+        self.data: RemoteReply | None = None
+        self.ends: list[RemoteReply] = []
+        self.problem: Problem | None = None
+        self.dot_sent = False
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Exactly `count` bytes of the content from `offset`; raises OSError."""
+        raise NotImplementedError
