@@ -306,7 +306,8 @@ class Queue(Role):
         envelope = entry.envelope
         retry_at_s = None
         outcomes = [o for o in message.outcomes if o.recipient in job.recipients]
-        if any(o.result == 2 for o in outcomes) or len(outcomes) < len(job.recipients):
+        is_overdue = now_s >= backoff.expires_at(entry.received_s, envelope.reverse_path, self.config.queue)
+        if not is_overdue and (any(o.result == 2 for o in outcomes) or len(outcomes) < len(job.recipients)):
             if message.trouble and all(o.stage in NOT_THE_MESSAGES_FAULT for o in outcomes):
                 retry_at_s = now_s  # the back-off of its next hop holds it
             else:
@@ -322,6 +323,8 @@ class Queue(Role):
             self.notices.bounce_unreported(entry)
         elif not entry.pending:
             self.finish(entry)
+        if is_overdue and self.spool.entries.get(entry.id) is entry and entry.pending:
+            self.notices.deadline(entry, now_s)  # it came while this attempt was under way, which was the last
         self.commit_soon()
         self.dispatch_soon()
 
