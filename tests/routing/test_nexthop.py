@@ -13,6 +13,7 @@ GOOD = {
     "smtp://Bücher.example/": "smtp://xn--bcher-kva.example:25",
     "lmtp://127.0.0.1:24": "lmtp://127.0.0.1:24",
     "lmtp://localhost:24": "lmtp://localhost:24",
+    "discard:": "discard:",
     "mx": "mx",
     "MX:Example.net.": "mx:example.net",
     "mx:[192.0.2.1]": "mx:[192.0.2.1]",

@@ -1,7 +1,7 @@
 """The one syntax for where mail goes next, and its canonical form.
 
 `smtp://HOST[:PORT]`, `lmtp://HOST:PORT`, `mx` (the domain is filled in when a message is routed: `mx:example.net`), and
-`maildir:/PATH[/{domain}/{local}]`. Several smtp or lmtp hosts joined by "," are tried in that order. The canonical text is
+`maildir:/PATH[/{domain}/{local}]`, and `discard:`, which drops the message. Several smtp or lmtp hosts joined by "," are tried in that order. The canonical text is
 the name of the next hop everywhere: in envelopes, in the scheduler, in events. Pipes and sockets in the file system do not
 exist here: no role may run a program or open a path.
 """
@@ -17,6 +17,7 @@ import msgspec
 from gatepost.config.values import InvalidValue, parse_address, parse_domain, parse_port, split_host_port
 
 _EXAMPLES = '"smtp://10.0.0.5:25", "lmtp://127.0.0.1:24", "mx" or "maildir:/srv/mail/{domain}/{local}"'
+DISCARD = "discard:"
 _PLACEHOLDERS = ("{domain}", "{local}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -28,7 +29,7 @@ class NextHopError(InvalidValue):
 class NextHop(msgspec.Struct, frozen=True):
     """One place to deliver to.
 
-    `kind` is "smtp", "lmtp", "mx" or "maildir". `host` is a lower-case A-label name or an IP address without brackets; for
+    `kind` is "smtp", "lmtp", "mx", "maildir" or "discard". `host` is a lower-case A-label name or an IP address without brackets; for
     "mx" it is the domain whose MX hosts are meant ("" in a configuration: that of the recipient), or an address literal in
     brackets. `port` is 0 for "mx" and "maildir". `path` is that of a Maildir, possibly with `{domain}` and `{local}`.
     """
@@ -56,7 +57,7 @@ def parse_next_hop(text: str) -> tuple[NextHop, ...]:
             hops.append(hop)
     if len(hops) > 1:
         for hop in hops:
-            if hop.kind in ("mx", "maildir"):
+            if hop.kind in ("mx", "maildir", "discard"):
                 advice = "join only smtp:// and lmtp:// hosts, or write it alone"
                 raise NextHopError(f'"{hop.kind}" cannot be combined with other next hops', advice)
     return tuple(hops)
@@ -74,6 +75,8 @@ def _canonical_one(hop: NextHop) -> str:
         return f"mx:{hop.host}" if hop.host else "mx"
     if hop.kind == "maildir":
         return f"maildir:{hop.path}"
+    if hop.kind == "discard":
+        return DISCARD
     host = f"[{hop.host}]" if ":" in hop.host else hop.host
     return f"{hop.kind}://{host}:{hop.port}"
 
@@ -82,6 +85,8 @@ def _parse_one(text: str) -> NextHop:
     kind, colon, rest = text.partition(":")
     kind = kind.lower()
     try:
+        if text == DISCARD:
+            return NextHop("discard", "", 0, "")
         if kind == "mx":
             return NextHop("mx", _mx_domain(rest) if colon else "", 0, "")
         if kind == "maildir":

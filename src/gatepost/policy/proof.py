@@ -157,7 +157,9 @@ class Specification:
         if address.domain.startswith("["):
             return is_postmaster and address.domain.strip("[]").removeprefix("IPv6:") in self._own
         try:
-            return parse_domain(address.domain) in self._config.domains
+            labels = parse_domain(address.domain).split(".")
+            above = ["." + ".".join(labels[index:]) for index in range(1, len(labels))]
+            return any(name in self._config.domains for name in (".".join(labels), *above))
         except InvalidValue:
             return False
 

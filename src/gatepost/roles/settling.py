@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from gatepost.config.nexthop import DISCARD
 from gatepost.model import Envelope, Outcome, Result
-from gatepost.spool.entry import Entry
+from gatepost.spool.entry import Entry, State
 
 if TYPE_CHECKING:
     from gatepost.roles.queue import Queue
@@ -46,6 +47,16 @@ def log_outcomes(
             delay_s=round(now_s - entry.received_s, 3),
             **fields,
         )
+
+
+def drop(queue: Queue, entry: Entry) -> None:
+    """Settle the recipients whose mail a rule drops; they were accepted, and the ledger has them as discarded."""
+    recipients = entry.envelope.recipients
+    dropped = [index for index in entry.waiting() if recipients[index].next_hop == DISCARD]
+    if dropped:
+        queue.spool.settle(entry, dropped, State.DISCARDED)
+    for index in dropped:
+        queue.event("discarded", id=entry.id, recipient=recipients[index].address, rule=entry.envelope.permit)
 
 
 def timestamp(at_s: float) -> str:

@@ -1,0 +1,160 @@
+"""The checks that sendmail's access table asks for: of the client at CONNECT, the reverse-path at MAIL, the recipient at RCPT.
+
+What sendmail's check_relay, check_mail and check_rcpt say, in their order and with their replies. RELAY gives no right here:
+what it may mean has become rows of the relay algebra when the configuration was loaded; this check only ever takes away.
+With `Spam:` lines the client and the reverse-path are judged at RCPT, as sendmail's delay_checks does, since a recipient may
+want all mail. DISCARD takes the message and drops it. Pure: a table answers from memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gatepost.config.nexthop import DISCARD
+from gatepost.config.schema import Config
+from gatepost.config.tables import rights_of
+from gatepost.config.values import InvalidValue, parse_domain
+from gatepost.policy.verdict import Verdict
+from gatepost.routing.router import Route
+from gatepost.routing.tables.lookups import Lookups
+from gatepost.routing.tables.sendmail_keys import Answer
+
+if TYPE_CHECKING:
+    from gatepost.policy.engine import Facts
+
+NAME = "access"
+CLIENT_REFUSED = Verdict(
+    554, "7.1", "Access denied; ask the postmaster of this site if you think that is wrong", check=NAME
+)
+SENDER_REFUSED = Verdict(
+    550, "7.1", "Access denied for this sender; ask the postmaster of this site if you think that is wrong", check=NAME
+)
+RECIPIENT_REFUSED = Verdict(550, "2.1", "Mailbox disabled for this recipient", check=NAME)
+DOMAIN_EXCLUDED = Verdict(
+    550, "7.1", "We do not relay to that domain; use the mail server of your own organisation", check=NAME
+)
+QUARANTINED = Verdict(
+    451, "7.1", "The message has to be looked at by the postmaster first; try again later", check=NAME
+)
+DISCARDED = Verdict(route=Route(DISCARD, "", True), check=NAME)
+
+
+class AccessCheck:
+    """The access tables of one configuration, the first that knows something counts."""
+
+    __slots__ = ("_excluded", "_has_friends", "_has_haters", "_is_delayed", "_ours", "_tables")
+
+    def __init__(self, config: Config) -> None:
+        self._tables: tuple[Any, ...] = Lookups(config).named("access", config.access)
+        self._ours = set(config.domains)
+        data = getattr(config, "tables", {})
+        found = [rights_of(data[key]) for key in data if key.startswith("access ")]
+        self._excluded = {name for rights in found for name in rights.excluded}
+        self._has_friends = any(getattr(table, "has_friends", False) for table in self._tables)
+        self._has_haters = any(getattr(table, "has_haters", False) for table in self._tables)
+        self._is_delayed = self._has_friends or self._has_haters
+
+    def __bool__(self) -> bool:
+        return bool(self._tables)
+
+    def connect(self, facts: Facts) -> Verdict | None:
+        """The verdict on a new connection."""
+        return None if self._is_delayed else self._refusal_of_client(facts)
+
+    def mail(self, facts: Facts) -> Verdict | None:
+        """The verdict on a reverse-path."""
+        return None if self._is_delayed else self._refusal_of_sender(facts)
+
+    def rcpt(self, facts: Facts) -> Verdict | None:
+        """The verdict on a recipient, and whether the message is to be dropped."""
+        address = facts.recipient
+        if address is None:
+            return None
+        local, domain = address.local.lower(), _domain(address.domain)
+        is_ours = domain in self._ours
+        if facts.client_permit is None and self._excluded and not is_ours and self._is_excluded(domain):
+            return DOMAIN_EXCLUDED
+        answer = self._ask("recipient", local, domain, is_ours)
+        verdict = _verdict(answer, RECIPIENT_REFUSED)
+        if verdict is not None:
+            return verdict
+        if self._is_delayed:
+            if self._wants_all(local, domain):
+                return None
+            return self._refusal_of_sender(facts) or self._refusal_of_client(facts)
+        for answer in (self._client(facts), self._sender(facts)):
+            if answer is not None and answer.word == "DISCARD":
+                return DISCARDED
+        return None
+
+    # --- limits of a client -----------------------------------------------------------------------------------------
+
+    def limit(self, tag: str, address: str) -> int | None:
+        """ClientRate, ClientConn or GreetPause of a client; None: the tables say nothing."""
+        for table in self._tables:
+            found: int | None = table.limit(tag, address)
+            if found is not None:
+                return found
+        return None
+
+    # --- what the tables say ----------------------------------------------------------------------------------------
+
+    def _ask(self, question: str, *arguments: Any) -> Answer | None:
+        for table in self._tables:
+            answer: Answer | None = getattr(table, question)(*arguments)
+            if answer is not None:
+                return answer
+        return None
+
+    def _client(self, facts: Facts) -> Answer | None:
+        return self._ask("connect", facts.client_address, getattr(facts, "client_name", ""))
+
+    def _sender(self, facts: Facts) -> Answer | None:
+        if not facts.reverse_path:  # RFC 5321 4.5.5: the null reverse-path is always taken
+            return None
+        local, _, domain = facts.reverse_path.rpartition("@")
+        return self._ask("sender", local.lower(), _domain(domain))
+
+    def _refusal_of_client(self, facts: Facts) -> Verdict | None:
+        return _verdict(self._client(facts), CLIENT_REFUSED, drops=self._is_delayed)
+
+    def _refusal_of_sender(self, facts: Facts) -> Verdict | None:
+        return _verdict(self._sender(facts), SENDER_REFUSED, drops=self._is_delayed)
+
+    def _wants_all(self, local: str, domain: str) -> bool:
+        answer = self._ask("spam", local, domain)
+        if self._has_haters:
+            return answer is None or answer.word != "HATER"
+        return answer is not None and answer.word == "FRIEND"
+
+    def _is_excluded(self, domain: str) -> bool:
+        while domain:
+            if domain in self._excluded or "." + domain in self._excluded:
+                return True
+            if domain in self._ours or "." + domain in self._ours:
+                return False
+            domain = domain.partition(".")[2]
+        return False
+
+
+def _verdict(answer: Answer | None, rejected: Verdict, drops: bool = True) -> Verdict | None:
+    if answer is None or answer.word in ("OK", "RELAY", "SKIP"):
+        return None
+    if answer.word == "DISCARD":
+        return DISCARDED if drops else None
+    if answer.word == "QUARANTINE":
+        return QUARANTINED
+    if answer.word == "ERROR":
+        return Verdict(answer.code, answer.detail, answer.text, check=NAME)
+    return rejected
+
+
+def _domain(text: str) -> str:
+    """Lower-case A-labels where that can be; a name that is none matches nothing but itself."""
+    plain = text.lower().rstrip(".")
+    if plain.isascii():
+        return plain
+    try:
+        return parse_domain(plain)
+    except InvalidValue:
+        return plain
