@@ -89,9 +89,9 @@ class Smtp(Section, frozen=True, kw_only=True):
     max_header_bytes: int = 256 * 1024
     max_received_hops: int = 50  # RFC 5321 6.3 asks for at least 100 where it counts all; see docs/limits.md
     max_errors: int = 10
-    max_commands: int = 5000  # in a session; a transaction needs three
+    max_commands: int = 50_000  # in a session; a transaction needs three
     max_idle_commands: int = 50  # NOOP, RSET, VRFY, HELP ... in a row without a transaction
-    max_transactions: int = 1000
+    max_transactions: int = 10_000
     greeting_delay_s: float = 0.0
     command_timeout_s: float = 300.0
     data_timeout_s: float = 180.0  # between two blocks of message text

@@ -6,7 +6,7 @@ is rendered once, when it is made.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -29,9 +29,9 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     max_header_bytes: int = 256 * 1024
     max_received_hops: int = 50
     max_errors: int = 10
-    max_commands: int = 5000
+    max_commands: int = 50_000
     max_idle_commands: int = 50
-    max_transactions: int = 1000
+    max_transactions: int = 10_000
     pipelining: bool = True
     chunking: bool = True
     smtputf8: bool = True
@@ -57,7 +57,7 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
         msgspec.structs.force_setattr(self, "hello", Reply(250, "", self.hostname).wire())
 
     @classmethod
-    def from_config(cls, config: Config, *, repair: bool = False, **more: bool) -> ServerSettings:
+    def from_config(cls, config: Config, *, repair: bool = False, **more: Any) -> ServerSettings:
         """The settings for clients of this configuration; `repair` for those of `repair_networks`; `more` fields by name."""
         smtp = config.smtp
         return cls(
