@@ -15,7 +15,7 @@ def keywords(settings: ServerSettings) -> list[str]:
 
 
 def test_all_are_announced() -> None:
-    settings = ServerSettings(hostname="mx.example.test", max_message_bytes=77)
+    settings = ServerSettings(hostname="mx.example.test", max_message_bytes=77, mechanisms=("PLAIN",), starttls=True)
     assert settings.offer.ehlo.startswith(b"250-mx.example.test\r\n250-PIPELINING\r\n250-SIZE 77\r\n")
     assert keywords(settings) == [row.keyword for row in EXTENSIONS]
 

@@ -27,7 +27,7 @@ VECTORS = [
 ]  # fmt: skip
 VERIFIER = derive_verifier("pencil", b"salt of sixteen!", 4096)
 NO_TLS = Security()
-TLS = Security(bindings={"tls-server-end-point": b"\x01" * 32, "tls-unique": b"\x02" * 12})
+TLS = Security(bindings={"tls-server-end-point": (b"\x00" * 32, b"\x01" * 32), "tls-unique": (b"\x02" * 12,)})
 
 
 @pytest.mark.parametrize(("algorithm", "salt", "client_nonce", "server_nonce", "tail", "signature"), VECTORS)
@@ -87,7 +87,7 @@ def test_a_wrong_password_and_an_unknown_user_end_alike() -> None:
 
 @pytest.mark.parametrize("kind", ["tls-server-end-point", "tls-unique"])
 def test_channel_binding(kind: str) -> None:
-    binding = (kind, TLS.bindings[kind])
+    binding = (kind, TLS.bindings[kind][-1])
     assert play(client(channel_binding=binding), security=TLS, plus=True) == Done(True, "anna")
     other = (kind, b"\x03" * len(binding[1]))  # another TLS connection: somebody sits between
     done = play(client(channel_binding=other), security=TLS, plus=True)
@@ -110,7 +110,9 @@ def test_acting_as_another_is_refused() -> None:
     for acting_as, granted in ((b"anna", True), (b"ANNA", True), (b"boss", False)):
         with_scramp = client()
         first = with_scramp.get_client_first()
-        exchange = scram(first.encode().replace(b"n,,", b"n,a=" + acting_as + b",", 1), NO_TLS, False, "sha256", plus=False)
+        exchange = scram(
+            first.encode().replace(b"n,,", b"n,a=" + acting_as + b",", 1), NO_TLS, False, "sha256", plus=False
+        )
         next(exchange)
         exchange.send(VERIFIER)
         with pytest.raises(StopIteration) as end:
@@ -156,7 +158,9 @@ def test_plus_wants_a_binding_that_we_have(first: bytes) -> None:
         next(scram(first, TLS, True, "sha256", plus=True))
 
 
-@pytest.mark.parametrize("final", [b"", b"c=biws", b"c=biws,r=abc", b"r=abc,c=biws,p=AA==", b"c=biws,r=abc,p=A", b"c=b,r=abc,p=AA=="])
+@pytest.mark.parametrize(
+    "final", [b"", b"c=biws", b"c=biws,r=abc", b"r=abc,c=biws,p=AA==", b"c=biws,r=abc,p=A", b"c=b,r=abc,p=AA=="]
+)
 def test_malformed_final(final: bytes) -> None:
     exchange = scram(b"n,,n=user,r=abc", NO_TLS, False, "sha256", plus=False)
     next(exchange)

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("gatepost.cli.run:run", "Run the gateway in the foreground."),
     "demo": ("gatepost.cli.demo:demo", "Show five exchanges on loopback, and the ledger."),
     "queue": ("gatepost.cli.queue:queue", "List, show, retry and remove queued messages; check the spool."),
+    "user": ("gatepost.cli.user:user", "Add, list, change and remove the users who may authenticate."),
     "ledger": ("gatepost.cli.ledger:ledger", "Print what became of every accepted recipient."),
     "status": ("gatepost.cli.status:status", "Print how the running gateway is."),
     "stats": ("gatepost.cli.stats:stats", "Print the counters of every process."),

@@ -17,6 +17,7 @@ import tomllib
 import msgspec
 
 from gatepost.config import rules
+from gatepost.config.authvalues import check_auth
 from gatepost.config.encoded import decode_config, encode_config
 from gatepost.config.errors import ConfigError, ConfigErrors, Findings, KeyPath
 from gatepost.config.exceptions import read_exceptions
@@ -25,10 +26,10 @@ from gatepost.config.nexthop import NextHopError, canonical, parse_next_hop
 from gatepost.config.positions import key_lines
 from gatepost.config.recipients import read_recipients
 from gatepost.config.relayrules import read_rules, split_rules
-from gatepost.safeopen import LinkInPath, read_regular
 from gatepost.config.schema import Config, Domain
 from gatepost.config.tables import LoadedConfig, TableData, read_table, rights_of, table_key, too_large
 from gatepost.config.tlsvalues import check_tls
+from gatepost.safeopen import LinkInPath, read_regular
 
 __all__ = ["ConfigErrors", "decode_config", "encode_config", "load_config"]
 
@@ -306,6 +307,7 @@ class _Loader:
         self._check_postmaster(values)
         self._check_users(values)
         check_tls(values, self.findings)
+        check_auth(values, self.findings)
 
     def _check_width(self, values: dict[str, object]) -> None:
         """Many networks can make the world as well as one."""

@@ -121,15 +121,15 @@ def parse_pattern(text: str) -> str:
     return f"{unicodedata.normalize('NFC', local).lower()}@{parse_domain(domain)}"
 
 
-def check_users_file(path: str, owners: frozenset[int]) -> tuple[str, str] | None:
-    """What is wrong with owner or mode of an existing file, and the command that mends it."""
+def check_users_file(path: str, owners: frozenset[int] | None) -> tuple[str, str] | None:
+    """What is wrong with owner (None: any, `paths.py` looks) or mode of an existing file, and the command that mends it."""
     try:
         status = os.lstat(path)
     except OSError:
         return None
     if not stat.S_ISREG(status.st_mode):
         return "it is not a regular file", f"write the real path of the users file instead of {path}"
-    if status.st_uid not in owners:
+    if owners is not None and status.st_uid not in owners:
         return f"it belongs to uid {status.st_uid}", f"chown {min(owners)} {path}"
     if status.st_mode & 0o177:
         return (
@@ -141,7 +141,7 @@ def check_users_file(path: str, owners: frozenset[int]) -> tuple[str, str] | Non
 
 def read_users_text(path: str) -> str:
     """The text of a users file that only its owner may read; empty if there is none yet. Raises ConfigErrors."""
-    problem = check_users_file(path, frozenset({os.geteuid(), 0}))
+    problem = check_users_file(path, frozenset({os.geteuid(), 0}) if os.geteuid() else None)
     if problem is not None:
         raise ConfigErrors([ConfigError(path, 0, "", problem[0], f"mend it with: {problem[1]}")])
     try:

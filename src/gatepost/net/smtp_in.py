@@ -17,11 +17,11 @@ from zlib import crc32
 
 from gatepost.model import Address, Envelope, Recipient
 from gatepost.net.tls import TlsFacts, TlsLayer
-from gatepost.smtp.events import Body, Data, Hello, Mail, Quit, Rcpt, Reset, StartTls, Violation
+from gatepost.smtp.events import AuthEnd, AuthQuestion, Body, Data, Hello, Mail, Quit, Rcpt, Reset, StartTls, Violation
 from gatepost.smtp.reply import Reply
 from gatepost.smtp.server import ServerSession
-from gatepost.spool.layout import close_anyway
 from gatepost.smtp.transaction import Waiting
+from gatepost.spool.layout import close_anyway
 
 if TYPE_CHECKING:
     from gatepost.roles.ports import Port
@@ -36,7 +36,7 @@ class Transaction:
     """A mail transaction from MAIL to its end. A new transaction is a new object."""
 
     __slots__ = (
-        "begun_s", "body_bytes", "body_crc", "body_descriptor", "body_file", "body_type", "chunks", "failure", "id",
+        "begun_s", "body_bytes", "body_crc", "body_descriptor", "body_file", "body_type", "chunks", "failure", "header", "id",
         "is_committing", "permit", "recipients", "reverse_path", "seen", "smtputf8", "trace",
     )  # fmt: skip
 
@@ -50,6 +50,7 @@ class Transaction:
         self.id = ""
         self.trace = b""
         self.chunks: list[bytes] = []
+        self.header: bytearray | None = None  # so far, of an authenticated user's message
         self.body_bytes = 0
         self.body_file = 0
         self.body_descriptor = -1
@@ -306,6 +307,8 @@ class SmtpIn(asyncio.Protocol):
             host.now_s(),
             "" if tls is None else tls.comment,
         )
+        if self.session.user:
+            transaction.header = bytearray()
 
     def _on_body(self, event: Body) -> None:
         transaction = self.transaction
@@ -313,6 +316,8 @@ class SmtpIn(asyncio.Protocol):
             return
         content = event.content
         size = len(content)
+        if transaction.header is not None:
+            self._check_header(transaction, transaction.header, event)
         if size:
             transaction.body_bytes += size
             self.host.held_bytes += size
@@ -327,6 +332,25 @@ class SmtpIn(asyncio.Protocol):
                 transaction.is_committing = True
             else:
                 self._commit(transaction)
+
+    def _check_header(self, transaction: Transaction, header: bytearray, event: Body) -> None:
+        """The header of an authenticated user's message, once it is whole: its From must be his."""
+        looked_at = max(0, len(header) - 3)
+        header += event.content
+        end = 0 if header[:2] == b"\r\n" else header.find(b"\r\n\r\n", looked_at)
+        if end < 0 and not event.last:
+            return
+        transaction.header = None
+        reply = self.host.submitting.decide_header(self, bytes(header if end < 0 else header[:end]))
+        if reply is not None:
+            self.host.refuse(self, reply, "DATA", id=transaction.id, cause="identity")
+            transaction.failure = transaction.failure or reply
+
+    def _on_auth_question(self, event: AuthQuestion) -> None:
+        self.host.submitting.authenticator.answer(self, event)
+
+    def _on_auth_end(self, event: AuthEnd) -> None:
+        self.host.submitting.authenticator.end(self, event)
 
     def _on_reset(self, event: Reset) -> None:
         self._give_up_transaction()
@@ -449,6 +473,8 @@ class SmtpIn(asyncio.Protocol):
 
 
 _DECIDE: dict[type, Callable[[SmtpIn, Any], None]] = {
+    AuthEnd: SmtpIn._on_auth_end,
+    AuthQuestion: SmtpIn._on_auth_question,
     Hello: SmtpIn._on_hello,
     Mail: SmtpIn._on_mail,
     Rcpt: SmtpIn._on_rcpt,

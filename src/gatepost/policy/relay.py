@@ -1,7 +1,7 @@
 """The relay decision: the small closed algebra of who may send where. Default deny.
 
-There are three kinds of right: membership of a recipient domain, an address range of the client, and a client certificate that was
-verified. An authenticated identity will be the fourth; there is no fifth. Nothing here ever sees a reverse-path, a
+There are four kinds of right: membership of a recipient domain, an address range of the client, a client certificate that was
+verified, and an identity that was authenticated; there is no fifth. Nothing here ever sees a reverse-path, a
 HELO name or a DNS name, so no decision can depend on one. Pure and total: any text is answered, what is not an IP address has
 no right. Apart from spam policy, so that it can be proved.
 """
@@ -51,8 +51,19 @@ class ClientCertificate(msgspec.Struct, frozen=True, tag=True, gc=False):
         return f"certificate {self.name}"
 
 
-# Closed: `Identity` (AUTH) belongs here, and in `decide`, and nowhere else.
-ClientPermit = AddressRange | ClientCertificate
+class Identity(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """The client has authenticated (AUTH) as a user of ours. Which reverse-paths are his is `identity.py`'s."""
+
+    user: str
+
+    @property
+    def text(self) -> str:
+        """As it is written to the envelope."""
+        return f"identity {self.user}"
+
+
+# Closed: what `decide` may be given is here and nowhere else.
+ClientPermit = AddressRange | ClientCertificate | Identity
 Permit = ClientPermit | RecipientDomain
 
 RECIPIENT_DOMAIN = RecipientDomain()

@@ -10,9 +10,10 @@ from __future__ import annotations
 import fcntl
 import os
 
-from gatepost.config.safeopen import LinkInPath, read_regular
+from gatepost.config.authvalues import auth_files
 from gatepost.config.schema import Config
 from gatepost.config.tlsvalues import SYSTEM_CA_FILE
+from gatepost.safeopen import LinkInPath, read_regular
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -25,9 +26,10 @@ class MaterialError(OSError):
 
 
 def receiver_files(config: Config) -> list[tuple[str, ...]]:
-    """The files of each descriptor of a receiver, in order: pairs, then authorities of clients."""
+    """The files of each descriptor of a receiver, in order: pairs, authorities of clients, users and keys of tokens."""
     pairs: list[tuple[str, ...]] = [(row.certificate_file, row.key_file) for row in config.tls.certificates]
-    return pairs + [(row.ca_file,) for row in config.relay.certificates]
+    authorities: list[tuple[str, ...]] = [(row.ca_file,) for row in config.relay.certificates]
+    return pairs + authorities + [(path,) for path in auth_files(config.auth)]
 
 
 def deliverer_files(config: Config) -> list[tuple[str, ...]]:
@@ -52,9 +54,10 @@ class Material:
         self.signature = look_at(config)
         self._receiver: list[int] = []
         self._deliverer: list[int] = []
+        users = config.auth.users_file  # made by the first `gatepost user add`
         try:
             for files in receiver_files(config):
-                self._receiver.append(_seal(b"\n".join(_read(path) for path in files)))
+                self._receiver.append(_seal(b"\n".join(_read(path, optional=path == users) for path in files)))
             for files in deliverer_files(config):
                 self._deliverer.append(_seal(b"\n".join(_read(path) for path in files)))
         except MaterialError:
@@ -86,12 +89,14 @@ def look_at(config: Config) -> Signature:
     return tuple(found)
 
 
-def _read(path: str) -> bytes:
+def _read(path: str, *, optional: bool = False) -> bytes:
     try:
         data = read_regular(path, MAX_FILE_BYTES + 1)
     except LinkInPath:
         raise MaterialError(f"{path} is a symbolic link, or lies behind one; write {os.path.realpath(path)}") from None
     except OSError as error:
+        if optional and isinstance(error, FileNotFoundError):
+            return b""
         raise MaterialError(f"{path} cannot be read ({error.strerror}); correct the path or the permissions") from None
     if len(data) > MAX_FILE_BYTES:
         raise MaterialError(f"{path} is larger than {MAX_FILE_BYTES} bytes; is it the right file?")

@@ -13,20 +13,25 @@ import time
 from collections import deque
 from typing import Any
 
+from gatepost.config.authvalues import auth_files
+from gatepost.config.neighbours import read_neighbours
 from gatepost.config.tlsvalues import listen_addresses
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.mail.header import TraceBuilder
 from gatepost.model import Address, Envelope, Recipient
 from gatepost.net.smtp_in import LOW_MEMORY_SPILL_BYTES, SmtpIn, Transaction
-from gatepost.policy.engine import Engine
+from gatepost.policy.engine import Engine, Phase
 from gatepost.policy.relay import AddressSet
+from gatepost.roles.clientrates import ClientRates
 from gatepost.roles.clients import ClientCounts
 from gatepost.roles.groupcommit import FULL, UNHEALTHY, GroupCommit, Pending
 from gatepost.roles.ids import IdMaker
+from gatepost.roles.judgement import Judgement
 from gatepost.roles.ports import Port
 from gatepost.roles.securing import Securing
 from gatepost.roles.skeleton import Peer, Role
+from gatepost.roles.submitting import Submitting
 from gatepost.smtp.events import Violation
 from gatepost.smtp.reply import SHUTTING_DOWN, Reply
 from gatepost.smtp.server import ServerSession, Waiting
@@ -41,6 +46,7 @@ SERVER_BACKLOG = 4096
 
 _TOO_MANY = Reply(421, "3.2", "Too many connections, try again later")
 _TOO_MANY_YOURS = Reply(421, "7.0", "Too many connections from your address, close some and try again")
+_TOO_FAST = Reply(421, "7.0", "Too many connections from your address within a minute, try again later")
 _FULL = FULL
 
 
@@ -61,8 +67,19 @@ class Receiver(Role):
             Waiting.TLS: config.tls.handshake_timeout_s,
         }
         self._engine = Engine(config)
+        self._judgement = Judgement(
+            config,
+            self._engine,
+            event=self.event,
+            send=self._send_facts,
+            now_s=lambda: self.now_s(),
+            kind_of=read_neighbours().kind_of,
+            key=bytes.fromhex(start.extra.get("facts_key", "")),
+        )
         self._repaired = AddressSet(config.smtp.repair_networks) if config.smtp.repair_networks else None
+        self._judges_connect, self._judges_mail = map(self._engine.has_checks, (Phase.CONNECT, Phase.MAIL))
         self._clients = ClientCounts()
+        self._rates = ClientRates()
         self._connections: set[SmtpIn] = set()
         self._servers: list[Any] = []
         self._health: Reply | None = None
@@ -84,10 +101,12 @@ class Receiver(Role):
         self.counts = {"connections": 0, "accepted": 0, "refused": 0, "violations": 0}
 
     def before_lock_in(self) -> None:
-        """Certificates are read while there are files."""
+        """Certificates and users are read while there are files."""
         listening = len(listen_addresses(self.config))
         self.descriptors, material = self.descriptors[:listening], self.descriptors[listening:]
-        self.securing = Securing(self.config, material, self.event, self._is_repaired)
+        of_tls = len(material) - len(auth_files(self.config.auth))
+        self.securing = Securing(self.config, material[:of_tls], self.event, self._is_repaired)
+        self.submitting = Submitting(self.config, material[of_tls:], self.loop, self.event)
         self.counts |= self.securing.counts
         self.securing.counts = self.counts
 
@@ -158,6 +177,10 @@ class Receiver(Role):
     def _tell_accepted(self, message: m.Accepted) -> None:
         if self._queue is not None:
             self._queue.post(message)
+
+    def _send_facts(self, records: bytes) -> None:
+        if self._queue is not None:
+            self._queue.post(m.Facts(records))
 
     def _tell_sealed(self, number: int, length: int) -> None:
         if self._queue is not None:
@@ -246,11 +269,9 @@ class Receiver(Role):
         self._connections.add(connection)
         self.counts["connections"] += 1
         connection.deadline_s = connection.opened_s + self.limits.command_timeout_s
-        refusal = None
+        refusal = self._judge_client(connection, yours)
         if self._clients.total > self.limits.max_connections:
             refusal = _TOO_MANY
-        elif yours > self.limits.max_connections_per_client:
-            refusal = _TOO_MANY_YOURS
         elif self._is_ending:
             refusal = SHUTTING_DOWN
         if refusal is not None:
@@ -268,8 +289,35 @@ class Receiver(Role):
         else:
             self.greet(connection)
 
+    def _judge_client(self, connection: SmtpIn, yours: int) -> Reply | None:
+        """Whether this client may have one more connection; tables of the configuration may say otherwise for it."""
+        address = connection.address
+        most = self.limits.max_connections_per_client
+        if self._engine.access:
+            limit = self._engine.access.limit
+            rate = limit("clientrate", address)
+            if rate and self._rates.enter(address, self.loop.time()) > rate:
+                return _TOO_FAST
+            allowed = limit("clientconn", address)
+            most = most if allowed is None else allowed or self.limits.max_connections
+        if yours > most:
+            return _TOO_MANY_YOURS
+        if self._judges_connect:
+            verdict = self._engine.decide(Phase.CONNECT, connection.facts)
+            if verdict.code:  # RFC 5321 3.1: 554 in place of the greeting; 421 for what may pass
+                return Reply(554 if verdict.code >= 500 else 421, verdict.detail, verdict.text)
+        return None
+
     def greet(self, connection: SmtpIn) -> None:
         """Now, or after the delay that strangers get."""
+        if self._engine.access:
+            pause_ms = self._engine.access.limit("greetpause", connection.address)
+            if pause_ms is not None:
+                if pause_ms:
+                    self.loop.call_later(pause_ms / 1000, connection.greet)
+                else:
+                    connection.greet()
+                return
         if self.limits.greeting_delay_s > 0 and connection.facts.client_permit is None:
             self.loop.call_later(self.limits.greeting_delay_s, connection.greet)
         else:
@@ -278,6 +326,7 @@ class Receiver(Role):
     def closed(self, connection: SmtpIn, cause: str) -> None:
         self._connections.discard(connection)
         self._clients.leave(connection.address)
+        self._judgement.end_session(connection.facts)
         self.event(
             "disconnect",
             session=connection.session_id,
@@ -292,6 +341,7 @@ class Receiver(Role):
 
     def _sweep(self) -> None:
         self.loop.call_later(SWEEP_S, self._sweep)
+        self._judgement.flush()
         now_s = self.loop.time()
         for connection in list(self._connections):
             connection.check_deadline(now_s)
@@ -310,11 +360,24 @@ class Receiver(Role):
             return self._shed(connection, self._health)
         if self._queue is None and self.loop.time() - self._queue_lost_s > QUEUE_AWAY_LIMIT_S:
             return self._shed(connection, UNHEALTHY)
-        connection.facts.reverse_path = event.reverse_path.text if event.reverse_path is not None else ""
+        facts = connection.facts
+        path = event.reverse_path
+        self._judgement.begin_mail(facts, path.text if path is not None else "")
+        if facts.identity or connection.port.kind != "edge":
+            refusal = self.submitting.decide_mail(connection, event.reverse_path)
+            if refusal is not None:
+                self.refuse(connection, refusal, "MAIL", argument=facts.reverse_path, cause="identity")
+                return refusal
+        if self._judges_mail:
+            verdict = self._engine.decide(Phase.MAIL, connection.facts)
+            if verdict.code:
+                reply = Reply(verdict.code, verdict.detail, verdict.text)
+                self.refuse(connection, reply, "MAIL", cause=verdict.check)
+                return reply
         return None
 
     def decide_rcpt(self, connection: SmtpIn, address: Address) -> Reply | tuple[Recipient, str]:
-        verdict = self._engine.decide_rcpt(connection.facts, address)
+        verdict = self._judgement.decide_rcpt(connection.facts, address)
         route = verdict.route
         if verdict.code or route is None:
             reply = Reply(verdict.code, verdict.detail, verdict.text)
@@ -352,6 +415,7 @@ class Receiver(Role):
 
     def violation(self, connection: SmtpIn, event: Violation) -> None:
         self.counts["violations"] += 1
+        self._judgement.note_fault(connection.facts, f"{event.reply.code} {event.reply.status} {event.reply.text}")
         self.event(
             "violation",
             session=connection.session_id,
@@ -384,6 +448,7 @@ class Receiver(Role):
 
     def accepted(self, connection: SmtpIn, transaction: Transaction) -> None:
         self.counts["accepted"] += 1
+        self._judgement.end_mail(connection.facts, transaction.id, transaction.body_bytes)
         self.event(
             "accepted",
             session=connection.session_id,
@@ -413,6 +478,7 @@ class Receiver(Role):
 
     def _finish_drain(self) -> None:
         """All sessions have ended: seal the segments, tell the queue, go."""
+        self._judgement.flush()
         if self._connections:
             return  # one that was accepted before the listening sockets were closed
         if self._commit.waiting:

@@ -281,6 +281,8 @@ class Conversation:
         settings = self.settings
         if settings.is_secured:
             return self._violate("sequence", replies.TLS_ALREADY, line)
+        if self.user:  # what is known would have to be forgotten again (RFC 3207 4.2)
+            return self._violate("sequence", replies.TLS_BEFORE_AUTH, line)
         if b"STARTTLS" in settings.offer.missing_verbs:
             return self._violate("disabled", replies.NOT_IMPLEMENTED, line)
         if self._input:

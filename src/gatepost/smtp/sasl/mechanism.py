@@ -15,9 +15,13 @@ MAX_NAME_BYTES = 320  # of a user name: local part, @, domain
 
 
 class Security(msgspec.Struct, frozen=True, kw_only=True):
-    """What the TLS layer knows of a connection: channel binding type -> data (RFC 5929, RFC 9266), who the certificate names."""
+    """What the TLS layer knows of a connection: who the client certificate names, and channel bindings (RFC 5929).
 
-    bindings: Mapping[str, bytes] = {}
+    `bindings` has by type the data of which the client must name one: of "tls-server-end-point" that of each certificate of ours
+    that it may have been shown, for which of them it was, OpenSSL does not say.
+    """
+
+    bindings: Mapping[str, tuple[bytes, ...]] = {}
     certificate_user: str = ""  # from a verified client certificate; empty: none
 
 

@@ -99,7 +99,8 @@ def scram(
     if match is None:
         raise Malformed("not a final message of SCRAM")
     without_proof, binding, echoed, proof = match.groups()
-    if _decode(binding) != first[: len(first) - len(first_bare)] + bound:
+    header = first[: len(first) - len(first_bare)]
+    if _decode(binding) not in [header + data for data in bound]:
         cause = cause or "the channel binding does not match"
     if not hmac.compare_digest(echoed, whole_nonce):
         cause = cause or "the nonce does not match"
@@ -114,13 +115,13 @@ def scram(
     return Done(True, name)
 
 
-def _bound_data(flag: bytes, binding_type: bytes | None, security: Security, plus: bool) -> bytes:
+def _bound_data(flag: bytes, binding_type: bytes | None, security: Security, plus: bool) -> tuple[bytes, ...]:
     if plus != (binding_type is not None):
         raise Malformed("-PLUS and channel binding belong together")
     if binding_type is None:
-        return b""
+        return (b"",)
     bound = security.bindings.get(binding_type.decode("ascii"))
-    if bound is None:
+    if not bound:
         raise Malformed("a kind of channel binding that is not supported")
     return bound
 

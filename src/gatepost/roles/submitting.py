@@ -1,0 +1,64 @@
+"""Submission in a receiver: what an authenticated user may do, and who must authenticate.
+
+Joins the authenticator with the session: a login gives the relay right of the identity and lets bare LF be repaired, as client libraries
+still send it; from then on MAIL and the From field are held against the addresses of the user. On a submission listener nobody sends
+without a right of his own (RFC 6409 4.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gatepost.config.schema import Config
+from gatepost.config.usersfile import parse_users
+from gatepost.model import Address
+from gatepost.policy.identity import check_header, check_reverse_path
+from gatepost.policy.relay import Identity
+from gatepost.policy.verdict import Verdict
+from gatepost.roles.authenticator import Authenticator
+from gatepost.roles.material import take_material
+from gatepost.roles.tokens import Tokens
+from gatepost.smtp.reply import Reply, constant
+
+if TYPE_CHECKING:
+    from gatepost.net.smtp_in import SmtpIn
+
+AUTHENTICATE_FIRST = constant(530, "7.0", "Authentication required; send AUTH first")
+
+
+class Submitting:
+    """One for a receiver; `descriptors` are those of `authvalues.auth_files`, read before the lock-in."""
+
+    def __init__(self, config: Config, descriptors: Sequence[int], loop: Any, event: Callable[..., None]) -> None:
+        material = take_material(descriptors)
+        auth = config.auth
+        users = parse_users(material[0].decode("utf-8") if material else "", auth.users_file or "")
+        tokens = None
+        if len(material) > 1:
+            tokens = Tokens(
+                material[1], issuer=auth.issuer or "", audience=auth.audience or "", user_claim=auth.user_claim
+            )
+        self.authenticator = Authenticator(auth, users, tokens, loop, event=event, granted=_grant)
+
+    def decide_mail(self, connection: SmtpIn, reverse_path: Address | None) -> Reply | None:
+        """Whether this client may send under this reverse-path at all."""
+        facts = connection.facts
+        if facts.identity:
+            return _reply(check_reverse_path(self.authenticator.bound(facts.identity), reverse_path))
+        return AUTHENTICATE_FIRST if facts.client_permit is None else None
+
+    def decide_header(self, connection: SmtpIn, header: bytes) -> Reply | None:
+        """Whether the From field is the user's."""
+        return _reply(check_header(self.authenticator.bound(connection.facts.identity), header))
+
+
+def _grant(connection: SmtpIn, user: str) -> None:
+    facts, session, port = connection.facts, connection.session, connection.port
+    facts.identity = user
+    facts.client_permit = Identity(user)
+    session.settings = port.secured_repair if session.settings.is_secured else port.repair
+
+
+def _reply(verdict: Verdict) -> Reply | None:
+    return Reply(verdict.code, verdict.detail, verdict.text) if verdict.code else None
