@@ -168,6 +168,12 @@ class Accepted(Message):
     body_file: int = 0  # 0: the content lies in the segment
 
 
+class Facts(Message):
+    """A batch of recorded facts (policy/record.py) for the ring in the spool; lost if the queue is away."""
+
+    records: bytes
+
+
 class SpoolHealth(Message):
     """The queue tells receivers whether mail may be accepted; `reason` is for the log."""
 
@@ -277,6 +283,7 @@ Any = (
     | BodyFileUnused
     | Holding
     | Accepted
+    | Facts
     | SpoolHealth
     | SourceShared
     | SourceGone

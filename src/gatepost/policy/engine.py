@@ -15,6 +15,7 @@ import msgspec
 from gatepost.config.schema import Config
 from gatepost.model import Address
 from gatepost.policy.relay import AddressRange, Permits, decide, is_routed_local
+from gatepost.policy.record import FactRecord
 from gatepost.policy.relayrules import RelayRules, number_of
 from gatepost.policy.verdict import ACCEPT, Verdict
 from gatepost.routing.router import Refusal, Route, Router
@@ -65,6 +66,8 @@ class Facts(msgspec.Struct, kw_only=True):
     client_number: tuple[int, int] | None = None  # from `Engine.facts_of`, if there are rules
     trace: list[Step] | None = None
     shadows: list[Verdict] | None = None  # what checks and rules in shadow would have done since the receiver looked
+    record: FactRecord | None = None  # of the mail transaction under way
+    is_recorded: bool = False  # a transaction of this session was recorded
 
 
 Check = Callable[[Facts], Verdict | None]

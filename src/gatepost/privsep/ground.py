@@ -16,6 +16,7 @@ from gatepost.ipc.messages import Start
 from gatepost.net.dnsnames import read_resolv_conf
 from gatepost.privsep.activation import Inherited
 from gatepost.privsep.control_path import control_path
+from gatepost.privsep.factskey import make_facts_key
 from gatepost.privsep.listeners import Listeners, bind_control
 from gatepost.privsep.material import Materials
 from gatepost.privsep.plan import Placement, maildir_roots
@@ -85,6 +86,8 @@ class Ground:
         elif placement.role == "deliverer":
             extra["own"] = " ".join(self.listeners.bound())
         descriptors += self.materials.of(config, placement.role)
+        if placement.role == "receiver" and config.facts.hash_addresses:
+            extra["facts_key"] = make_facts_key(config.spool).hex()
         start = Start(
             role=placement.role,
             instance=placement.instance,

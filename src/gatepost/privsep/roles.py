@@ -67,7 +67,7 @@ ROLES: dict[str, RoleRights] = {
             peers={
                 "supervisor": FROM_SUPERVISOR | {m.Reconfigure, m.PeerGone},
                 "receiver": frozenset(
-                    {m.Holding, m.NeedSegment, m.SegmentSealed, m.NeedBodyFiles, m.BodyFileUnused, m.Accepted}
+                    {m.Holding, m.NeedSegment, m.SegmentSealed, m.NeedBodyFiles, m.BodyFileUnused, m.Accepted, m.Facts}
                 ),
                 "deliverer": frozenset({m.AttemptDone}),
                 "maildir": frozenset({m.AttemptDone}),

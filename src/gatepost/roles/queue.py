@@ -30,6 +30,7 @@ from gatepost.roles.worker import Worker
 from gatepost.spool.embedded import JournalSpool
 from gatepost.spool.entry import Entry
 from gatepost.spool.errors import AlreadyGone, MessageDamaged, SpoolError
+from gatepost.spool.factring import FactRing
 from gatepost.spool.layout import close_anyway
 
 TICK_S = 1.0
@@ -50,6 +51,7 @@ class Queue(Role):
         super().__init__(start, config, descriptors, log, loop)
         self.rng = random.Random()
         self.spool = JournalSpool(".", config=config.queue)
+        self.facts = FactRing(".", config.facts.keep_bytes, config.facts.keep_days)
         self.scheduler = Scheduler(config.queue, config.delivery, self.rng)
         self.deadlines = backoff.Deadlines()
         self.hands = Hands(self)
@@ -147,6 +149,7 @@ class Queue(Role):
             self.config = decode_config(message.config)
             self.scheduler.reconfigure(self.config.queue, self.config.delivery)
             self.spool.reconfigure(self.config.queue)
+            self.facts.reconfigure(self.config.facts.keep_bytes, self.config.facts.keep_days)
             self.notices.reconfigure()
             os.close(self.log.replace(descriptors[0]))
 
@@ -162,6 +165,9 @@ class Queue(Role):
 
         # What it had from before it has given up.
         self.worker.call(lambda: self.spool.owner_gone(message.owner), self._take_over, failed)
+
+    def _on_facts(self, channel: Channel, message: m.Facts) -> None:
+        self.facts.append(message.records, time.time())
 
     def _on_need_segment(self, channel: Channel, message: m.NeedSegment) -> None:
         owner = self.owners.get(channel.peer)
@@ -448,6 +454,7 @@ class Queue(Role):
 
 _HANDLERS = {
     m.Holding: Queue._on_holding,
+    m.Facts: Queue._on_facts,
     m.NeedSegment: Queue._on_need_segment,
     m.NeedBodyFiles: Queue._on_need_body_files,
     m.SegmentSealed: Queue._on_sealed,

@@ -74,6 +74,14 @@ STATES = (
         "The operator, when they have looked at it.",
     ),
     DiskState(
+        "facts/N.ring",
+        re.compile(r"facts/[0-9]{8,}\.ring"),
+        "Batches of recorded facts of sessions, for `gatepost why` and `gatepost replay`; no mail, and nothing depends on it.",
+        "The queue, which appends what receivers tell it; never synced.",
+        "A torn batch at the end, which a reader leaves out.",
+        "The queue, when there are more than `facts.keep_bytes` or they are older than `facts.keep_days`.",
+    ),
+    DiskState(
         "lock",
         re.compile(r"lock"),
         "Empty; whoever holds its lock is the queue.",
