@@ -17,9 +17,8 @@ from gatepost.smtp.reply import Reply
 from gatepost.smtp.sasl.mechanism import Question
 
 MAX_DETAIL = 200
-_SECRET = re.compile(
-    rb"((?i:\bAUTH)(?: +[A-Z][A-Z0-9_-]{2,19}(?![^ \r\n]))?)(?: +[^\r\n]*)?"
-)  # RFC 4954 4: a password may stand there
+# RFC 4954 4: behind AUTH a password may stand, in that line or the next
+_SECRET = re.compile(rb"((?i:\bAUTH)(?: +[A-Z][A-Z0-9_-]{2,19}(?![^ \r\n]))?)[ \r\n].*", re.DOTALL)
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
