@@ -4,7 +4,7 @@ What the units allow is what `privsep/roles.py` gives any role, and what the sup
 is said twice. The result is committed, so that it can be read; `--check` (and a test) compares. Two services, one of which runs:
 
 - gatepost.service: one user without any right, sockets from gatepost.socket. The default, because nothing of it ever is root.
-- gatepost-separated.service: started as root with six capabilities, so that every role gets a user and a root directory of its own.
+- gatepost-separated.service: started as root with seven capabilities, so that every role gets a user and a root directory of its own.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ SEPARATING_CAPABILITIES: dict[str, str] = {
     "CAP_SETUID": "a role's user",
     "CAP_SYS_CHROOT": "a role's root directory",
 }
-"""Each was taken away by trial: without it the gateway does not start or does not stop (tests/packaging/test_units.py)."""
+"""Each was taken away by trial: without it the gateway does not start, or cannot end a role (tests/packaging/test_systemd.py)."""
 
 _FAMILIES = {"inet": "AF_INET", "inet6": "AF_INET6", "unix": "AF_UNIX"}
 _START_S = START_LIMIT_S + 30

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "packaging" / ".cache"
+sys.path.insert(0, str(ROOT / "src"))  # what is built describes this tree, not whichever is installed
 _NOT_SOURCE = {
     ".git",
     ".venv",
