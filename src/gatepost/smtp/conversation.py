@@ -245,6 +245,8 @@ class Conversation:
     def _violate(self, kind: str, reply: Reply, octets: bytes, *, close: bool = False) -> Violation:
         """Refuse what the client sent, for the session's own reasons, and count it."""
         self._put(reply)
+        if self.auth_tries and not self.user and octets[:4].upper() != b"AUTH":
+            octets = b""  # it may be a password, of a client that went on although AUTH was refused
         event = Violation(kind, reply, excerpt(octets))
         if close:
             self._close()

@@ -341,8 +341,7 @@ class ServerSession(Authentication):
     def _unknown(self, line: bytes) -> Event:
         if self._commands == 1 and line.startswith(TLS_RECORD):
             return self._violate("tls", replies.NOT_SMTP, line, close=True)
-        # Behind AUTH it may be a password, of a client that went on although it was refused
-        return self._violate("unknown", replies.UNKNOWN_COMMAND, b"" if self.auth_tries else line)
+        return self._violate("unknown", replies.UNKNOWN_COMMAND, line)
 
     # --- text of the message ----------------------------------------------------------------------------------------
 
