@@ -45,6 +45,7 @@ class Gateway(PeerProcess):
     ) -> None:
         super().__init__(directory)
         self.port = take_port()
+        self.listen = "127.0.0.1"
         self.config = self.directory / "gatepost.toml"
         self.spool = self.directory / "spool"
         self.events_file = self.directory / "events.jsonl"
@@ -67,7 +68,7 @@ class Gateway(PeerProcess):
             else "[queue]\nallow_volatile = true\nnext_hop_retry_s = 1.0\nretry_min_s = 1.0\n"
         )
         text = (
-            f'hostname = "gate.example.test"\nlisten = ["127.0.0.1:{self.port}"]\nspool = "{self.spool}"\n{self.top}\n'
+            f'hostname = "gate.example.test"\nlisten = ["{self.listen}:{self.port}"]\nspool = "{self.spool}"\n{self.top}\n'
             f'[domains."example.test"]\nnext_hop = {json.dumps(next_hop)}\n{recipients}\n'
             f"[relay]\nnetworks = {json.dumps(self.networks)}\n{relay}\n{queue}"
             f'[events]\noutput = "{self.events_file}"\n{self.extra}\n'

@@ -25,14 +25,14 @@ class QueueBed:
         self.inside = inside
         self.senders = senders
 
-    def names(self) -> tuple[str, str]:
+    def names_of_two(self) -> tuple[str, str]:
         """A sender and a recipient that nobody had before."""
         number = next(_numbers)
         return f"s{number}@senders.test", f"r{number}@example.test"
 
     def send(self, *, body: bytes = b"text\r\n", **more: Any) -> tuple[str, str, str]:
         """A message between two new addresses; sender, recipient, message id."""
-        sender, recipient = self.names()
+        sender, recipient = self.names_of_two()
         return (
             sender,
             recipient,
@@ -68,11 +68,16 @@ def queue_section(**values: Any) -> str:
 
 
 @contextmanager
-def queue_bed(directory: Path, extra: str = "", **values: Any) -> Iterator[QueueBed]:
+def queue_bed(
+    directory: Path, extra: str = "", *, port: int = 0, listen: str = "127.0.0.1", **values: Any
+) -> Iterator[QueueBed]:
     """Start all of it; `values` are keys of [queue], `extra` is more TOML."""
     with NextHop() as inside, NextHop() as senders:
         domains = f'[domains."senders.test"]\nnext_hop = "{senders.name}"\n'
-        with Gateway(directory, next_hop=inside.name, extra=queue_section(**values) + domains + extra) as gateway:
+        gateway = Gateway(directory, next_hop=inside.name, extra=queue_section(**values) + domains + extra)
+        gateway.port = port or gateway.port
+        gateway.listen = listen
+        with gateway:
             yield QueueBed(gateway, inside, senders)
             gateway.ledger()
             gateway.assert_no_bugs()

@@ -144,7 +144,7 @@ def test_a_dsn_never_begets_a_dsn(bed):
 
 def test_nobody_is_told_when_the_reverse_path_is_null(bed):
     bed.inside.refuse("rcpt", b"550 5.1.1 unknown")
-    _, recipient = bed.names()
+    _, recipient = bed.names_of_two()
     message_id = send(bed.gateway.port, recipient, reverse_path="")
     bed.outcome("bounced", message_id)
     bed.gateway.wait_for_event("dsn_suppressed", id=message_id)
@@ -156,7 +156,7 @@ def test_nobody_is_told_when_the_reverse_path_is_null(bed):
 
 
 def test_8bit_mail_for_a_next_hop_without_8bitmime_comes_back(bed):
-    sender, _ = bed.names()
+    sender, _ = bed.names_of_two()
     content = message("8 bit", "Grüße\r\n".encode())
     message_id = send(bed.gateway.port, "eight@plain.test", content, reverse_path=sender, parameters="BODY=8BITMIME")
     assert bed.outcome("bounced", message_id)["status"] == "5.6.3"
@@ -166,7 +166,7 @@ def test_8bit_mail_for_a_next_hop_without_8bitmime_comes_back(bed):
 
 @pytest.mark.parametrize("recipient", ["ascii@plain.test", "grüße@plain.test"])
 def test_internationalised_mail_for_a_next_hop_without_smtputf8_comes_back(bed, recipient):
-    sender, _ = bed.names()
+    sender, _ = bed.names_of_two()
     message_id = send(bed.gateway.port, recipient, message("utf8"), reverse_path=sender, parameters="SMTPUTF8")
     assert bed.outcome("bounced", message_id)["status"] == "5.6.7"
     assert b"Status: 5.6.7\r\n" in bed.dsn_to(sender).content
@@ -174,7 +174,7 @@ def test_internationalised_mail_for_a_next_hop_without_smtputf8_comes_back(bed, 
 
 
 def test_internationalised_mail_goes_where_it_is_taken(bed):
-    sender, _ = bed.names()
+    sender, _ = bed.names_of_two()
     send(
         bed.gateway.port, "grüße@example.test", message("für"), reverse_path=sender, parameters="SMTPUTF8 BODY=8BITMIME"
     )
@@ -185,9 +185,9 @@ def test_internationalised_mail_goes_where_it_is_taken(bed):
 
 
 def test_only_the_recipients_that_failed_are_reported(bed):
-    sender, good = bed.names()
-    _, bad = bed.names()
-    _, late = bed.names()
+    sender, good = bed.names_of_two()
+    _, bad = bed.names_of_two()
+    _, late = bed.names_of_two()
     replies = {bad: b"550 5.1.1 unknown", late: b"450 4.2.1 not now"}
     bed.inside.answer = lambda stage, what: replies.get(what) if stage == "rcpt" else None
     connections = bed.inside.connections
@@ -206,7 +206,7 @@ def test_only_the_recipients_that_failed_are_reported(bed):
 
 
 def test_many_recipients_of_one_next_hop_are_one_transaction(bed):
-    sender, _ = bed.names()
+    sender, _ = bed.names_of_two()
     recipients = [f"many{number}@example.test" for number in range(50)]
     send(bed.gateway.port, recipients, reverse_path=sender)
     assert bed.inside.wait_to(recipients[0]).recipients == recipients

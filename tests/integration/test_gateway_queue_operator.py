@@ -114,7 +114,7 @@ def test_show_has_the_last_reply_once(bed):
 
 
 def test_control_characters_of_strangers_reach_no_terminal(bed):
-    _, recipient = bed.names()
+    _, recipient = bed.names_of_two()
     content = b"Subject: \x1b[31mred\x1b]0;title\x07\r\n\r\nx\r\n"
     message_id = send(bed.gateway.port, recipient, content)
     assert "\x1b" not in out(bed, "show", message_id) and "\\x1b" in out(bed, "show", message_id)

@@ -35,7 +35,7 @@ def test_a_message_whose_next_hop_never_answered_expires_too(tmp_path):
         sender, _, message_id = bed.send()
         bed.outcome("expired", message_id)
         assert b"Action: failed\r\n" in bed.dsn_to(sender).content
-        null = send(bed.gateway.port, bed.names()[1], reverse_path="")
+        null = send(bed.gateway.port, bed.names_of_two()[1], reverse_path="")
         bed.outcome("expired", null)
         bed.gateway.wait_for_event("dsn_suppressed", id=null)
         assert bed.wait_until_empty()["expired"] == 2

@@ -17,7 +17,7 @@ from gatepost.net.dnsnames import read_resolv_conf
 from gatepost.privsep.activation import Inherited
 from gatepost.privsep.control_path import control_path
 from gatepost.privsep.factskey import make_facts_key
-from gatepost.privsep.listeners import Listeners, bind_control
+from gatepost.privsep.listeners import Listeners, bind_control, own_addresses
 from gatepost.privsep.material import Materials
 from gatepost.privsep.plan import Placement, maildir_roots
 from gatepost.privsep.roles import ROLES
@@ -84,7 +84,7 @@ class Ground:
         elif placement.role == "resolver":
             extra["servers"] = " ".join(config.dns.servers or read_resolv_conf() or [FALLBACK_SERVER])
         elif placement.role == "deliverer":
-            extra["own"] = " ".join(self.listeners.bound())
+            extra["own"] = " ".join(own_addresses(self.listeners.bound()))
         descriptors += self.materials.of(config, placement.role)
         if placement.role == "receiver" and config.facts.hash_addresses:
             extra["facts_key"] = make_facts_key(config.spool).hex()

@@ -7,6 +7,7 @@ own; it stays the service manager's, so no reload can drop its address.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import socket
@@ -15,6 +16,8 @@ from collections.abc import Sequence
 
 from gatepost.privsep.activation import ActivationError, Inherited, match
 
+_FIB_TRIE = "/proc/net/fib_trie"
+_IF_INET6 = "/proc/net/if_inet6"
 BACKLOG = 4096  # the kernel cuts it to net.core.somaxconn; a smaller one drops connections in a burst
 
 
@@ -69,6 +72,39 @@ class Listeners:
             host, port = sock.getsockname()[:2]
             result.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         return result
+
+
+def own_addresses(bound: Sequence[str]) -> list[str]:
+    """Every "address:port" at which this host can be reached by us: a wildcard address stands for all of the host."""
+    result: list[str] = []
+    for address in bound:
+        host, port = split_address(address)
+        if host == "0.0.0.0":
+            result += [f"{each}:{port}" for each in _local_ipv4()]
+        elif host == "::":
+            result += [f"[{each}]:{port}" for each in _local_ipv6()]
+        else:
+            result.append(address)
+    return result
+
+
+def _local_ipv4() -> list[str]:
+    """From the kernel's routing table: the addresses that it takes for its own."""
+    found: dict[str, None] = {}
+    with contextlib.suppress(OSError), open(_FIB_TRIE, encoding="ascii") as file:
+        previous = ""
+        for line in file:
+            if "/32 host LOCAL" in line:
+                found[previous.split()[-1]] = None
+            previous = line
+    return list(found) or ["127.0.0.1"]
+
+
+def _local_ipv6() -> list[str]:
+    found: list[str] = []
+    with contextlib.suppress(OSError), open(_IF_INET6, encoding="ascii") as file:
+        found = [str(ipaddress.IPv6Address(int(line.split()[0], 16))) for line in file]
+    return found or ["::1"]
 
 
 def _take(inherited: Inherited) -> socket.socket:

@@ -26,7 +26,11 @@ class Resolver(Role):
             if done.status == "tempfail":
                 self.event("resolver_trouble", name=message.name, kind=message.kind, reason=done.reason)  # type: ignore[attr-defined]
 
-        self.resolver.submit(message.kind, message.name, answered)  # type: ignore[attr-defined]
+        try:
+            self.resolver.submit(message.kind, message.name, answered)  # type: ignore[attr-defined]
+        except Exception as error:  # noqa: BLE001 - the one broad catch of a question: whoever asks must hear something
+            self.event("internal_error", what=f"lookup of {message.name}", error=repr(error))  # type: ignore[attr-defined]
+            channel.post(m.LookupDone(number, "tempfail", [], 0, False, "internal error"))
 
     def answer(self, what: str, arguments: dict[str, Any]) -> Any:
         return self.counts if what == "stats" else super().answer(what, arguments)

@@ -13,7 +13,10 @@ import contextlib
 import encodings.ascii
 import encodings.idna
 import encodings.latin_1
+import encodings.punycode
 import encodings.utf_8
+import encodings.utf_8_sig
+import encodings.utf_16_be
 import gc
 import importlib
 import os
@@ -23,7 +26,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
-import idna  # noqa: F401  loaded before the lock-in, used by smtp/address.py for U-labels
+import idna
 import msgspec
 import uvloop
 
@@ -50,7 +53,15 @@ MODULES = {
 SWITCH_INTERVAL_S = 0.0005  # a commit thread gets the interpreter soon after its fdatasync returned
 GC_THRESHOLDS = (20000, 50, 50)  # the hot path makes few cycles; the default of 700 costs several per cent
 
-_PRELOADED = (encodings.ascii, encodings.idna, encodings.latin_1, encodings.utf_8)
+_PRELOADED = (
+    encodings.ascii,
+    encodings.idna,
+    encodings.latin_1,
+    encodings.punycode,
+    encodings.utf_8,
+    encodings.utf_8_sig,
+    encodings.utf_16_be,
+)
 Peer = tuple[str, int, int]
 
 
@@ -101,7 +112,7 @@ class Role:
     def peers(self, role: str) -> list[Channel]:
         return [channel for (name, _, _), channel in self.links.items() if name == role]
 
-    def event(self, name: str, **fields: Any) -> None:
+    def event(self, name: str, /, **fields: Any) -> None:
         """Log an event; written once per loop iteration."""
         self.log.event(name, **fields)
         if not self._flush_scheduled:
@@ -257,7 +268,9 @@ def _warm_up(loop: Any) -> None:
         raise WireError
     except WireError:
         traceback.format_exc()
-    "x".encode("idna").decode("utf-8").encode("ascii").decode("latin-1")
+    for codec in ("idna", "punycode", "ascii", "latin-1", "utf-8", "utf-8-sig", "utf-16-be"):
+        "x".encode(codec).decode(codec)
+    idna.ulabel(idna.encode("bücher.example", uts46=True, std3_rules=True).split(b".")[0])  # loads its tables
 
 
 def _handler_of(role: Role) -> Any:
