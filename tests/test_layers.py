@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "roles": {*WORDS, "smtp", "mail", "net", "routing", "policy", "spool", "queue", "delivery", "privsep"},
     "admin": {*WORDS},
     "selftest": {*WORDS, "net", "privsep"},
-    "cli": {*WORDS, "selftest", "routing", "policy", "spool", "privsep", "admin"},
+    "cli": {*WORDS, "selftest", "smtp", "routing", "policy", "spool", "privsep", "admin"},
 }
 NEVER_IN_THE_SUPERVISOR = {"asyncio", "ssl", "_ssl", "uvloop", "email", "smtplib", "http"}
 PACKAGES_OF_THE_SUPERVISOR = {"safeopen", "model", "config", "events", "ipc", "net", "spool", "privsep"}

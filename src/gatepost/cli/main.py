@@ -27,6 +27,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stats": ("gatepost.cli.stats:stats", "Print the counters of every process."),
     "privs": ("gatepost.cli.privs:privs", "Print what each live process may do, from the kernel's records."),
     "reload": ("gatepost.cli.reload:reload", "Take the configuration anew, without losing a connection."),
+    "explain": (
+        "gatepost.cli.explain:explain",
+        "Print what the gateway would do with a session, and why, without any effect.",
+    ),
+    "why": ("gatepost.cli.why:why", "Explain a session or a message of the past from its recorded facts."),
+    "replay": (
+        "gatepost.cli.replay:replay",
+        "Decide the recorded facts of past traffic again under a new configuration, and print what would change.",
+    ),
     "version": ("gatepost.cli.version:version", "Print the version."),
 }
 

@@ -62,6 +62,9 @@ def _check_one(values: dict[str, object], here: tuple[str | int, ...], walker: W
     add = walker.findings.add
     if values.get("anyone") and (values.get("networks") or values.get("identities") or values.get("certificates")):
         add((*here, "anyone"), "anyone beside a list of who it is means nothing", "remove one of the two")
+    if "*" in (values.get("certificates") or ()):  # type: ignore[operator]
+        problem = "any certificate is too many: an authority that is trusted for one name may certify others"
+        add((*here, "certificates"), problem, 'write the names, such as "mail.example.org"')
     if values.get("expect_many") and not values.get("owner"):
         problem = "many clients behind one address are trusted here, and nobody answers for it"
         add((*here, "expect_many"), problem, 'add owner = "the person who answers for that range"')

@@ -1,0 +1,133 @@
+"""A session that is not there: the sans-IO SMTP session and the engine, wired as a receiver wires them, without any effect.
+
+What comes out is the conversation octet for octet as a client would have it, and an explanation of each recipient. Not asked here: what
+only the running gateway knows (rates, limits of connections, the masquerade guard, the queue's health), and passwords.
+"""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from gatepost.config.schema import Config
+from gatepost.model import Address
+from gatepost.policy.engine import Engine, Facts, Phase
+from gatepost.policy.explain import Explainer, Explanation
+from gatepost.policy.relay import Identity
+from gatepost.policy.verdict import Verdict
+from gatepost.smtp.events import Body, Hello, Mail, Rcpt, Violation
+from gatepost.smtp.reply import Reply
+from gatepost.smtp.server import ServerSession
+from gatepost.smtp.settings import ServerSettings
+
+SHOWN_TEXT_LINES = 3
+
+
+class Visit(msgspec.Struct, kw_only=True):
+    """What is known of a client."""
+
+    client: str
+    helo: str
+    reverse_path: str
+    recipients: list[str]
+    local: str = ""
+    identity: str = ""
+    certificate: str = ""
+    content: bytes | None = None
+    session_id: str = "EXPLAIN"
+    now_s: float = 0.0
+
+
+class DryRun:
+    """Plays one visit; `conversation` and `explanations` hold what came of it."""
+
+    def __init__(self, config: Config, engine: Engine | None = None) -> None:
+        self._engine = engine or Engine(config)
+        self._explainer = Explainer(config, self._engine)
+        self._settings = ServerSettings.from_config(config)
+        self.conversation: list[str] = []
+        self.explanations: list[Explanation] = []
+
+    def play(self, visit: Visit) -> None:
+        """The whole session, up to the reply to the message if there is one."""
+        facts = self.facts_of(visit)
+        session = ServerSession(self._settings, visit.session_id)
+        verdict = self._engine.decide(Phase.CONNECT, facts)
+        session.greet(
+            Reply(554 if verdict.code >= 500 else 421, verdict.detail, verdict.text) if verdict.code else None
+        )
+        self._hear(session)
+        commands = [f"EHLO {visit.helo}", f"MAIL FROM:<{visit.reverse_path}>"]
+        commands += [f"RCPT TO:<{recipient}>" for recipient in visit.recipients]
+        for command in commands:
+            if session.closing:
+                return
+            self._say(session, facts, command.encode("utf-8", "surrogateescape") + b"\r\n")
+        if visit.content is not None and any(one.accepted for one in self.explanations) and not session.closing:
+            self._say(session, facts, b"DATA\r\n")
+            self._send(session, facts, visit.content)
+
+    def facts_of(self, visit: Visit) -> Facts:
+        """The facts of a visit as a receiver would have them."""
+        facts = self._engine.facts_of(visit.client, visit.local, visit.session_id)
+        facts.identity, facts.certificate = visit.identity, visit.certificate
+        facts.now_s = visit.now_s or time.time()
+        if visit.identity:
+            facts.client_permit = Identity(visit.identity)
+        return facts
+
+    def _say(self, session: ServerSession, facts: Facts, line: bytes) -> None:
+        self.conversation.append("C: " + line.decode("utf-8", "backslashreplace").rstrip("\r\n"))
+        session.feed(line)
+        self._advance(session, facts)
+        self._hear(session)
+
+    def _send(self, session: ServerSession, facts: Facts, content: bytes) -> None:
+        if session.waiting.name != "DATA":
+            return
+        lines = content.split(b"\r\n")
+        shown = [line.decode("utf-8", "backslashreplace") for line in lines[:SHOWN_TEXT_LINES]]
+        self.conversation += [f"C: {line}" for line in shown]
+        self.conversation.append(f"C: ... ({len(content)} octets)")
+        stuffed = content.replace(b"\r\n.", b"\r\n..")
+        session.feed(
+            (b"." if stuffed[:1] == b"." else b"") + stuffed + (b"" if stuffed[-2:] == b"\r\n" else b"\r\n") + b".\r\n"
+        )
+        self._advance(session, facts)
+        self._hear(session)
+
+    def _hear(self, session: ServerSession) -> None:
+        for line in session.take_output().decode("ascii", "replace").splitlines():
+            self.conversation.append("S: " + line)
+
+    def _advance(self, session: ServerSession, facts: Facts) -> None:
+        while (event := session.next_event()) is not None:
+            if not event.needs_answer or isinstance(event, Violation):
+                continue
+            session.answer(self._answer(event, facts))
+
+    def _answer(self, event: object, facts: Facts) -> Reply | None:
+        if isinstance(event, Hello):
+            facts.helo = event.name
+            return _reply(self._engine.decide(Phase.HELO, facts))
+        if isinstance(event, Mail):
+            facts.reverse_path = event.reverse_path.text if event.reverse_path is not None else ""
+            return _reply(self._engine.decide(Phase.MAIL, facts))
+        if isinstance(event, Rcpt):
+            return self._rcpt(facts, event.forward_path)
+        if isinstance(event, Body):
+            return Reply(250, "0.0", "Queued as (nothing is queued: this is an explanation)")
+        return None
+
+    def _rcpt(self, facts: Facts, address: Address) -> Reply | None:
+        explanation = self._explainer.rcpt(facts, address)
+        self.explanations.append(explanation)
+        if explanation.accepted:
+            return None
+        code, status, text = explanation.reply.split(" ", 2)
+        return Reply(int(code), status.partition(".")[2], text)
+
+
+def _reply(verdict: Verdict) -> Reply | None:
+    return Reply(verdict.code, verdict.detail, verdict.text) if verdict.code else None

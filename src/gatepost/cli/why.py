@@ -1,0 +1,70 @@
+"""`gatepost why ID`: explains a session or message of the past from its recorded facts."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from gatepost.cli.options import config_option, json_option
+from gatepost.cli.output import complain, emit
+from gatepost.cli.records import key_of, read_records
+from gatepost.config.load import load_config
+from gatepost.policy.explain import Explainer, Explanation
+from gatepost.policy.record import FactRecord
+from gatepost.policy.replay import Replay
+
+
+@click.command()
+@config_option
+@json_option
+@click.argument("identifier", metavar="ID")
+def why(config_path: str, as_json: bool, identifier: str) -> None:
+    """Explain a session or a message of the past from its recorded facts.
+
+    ID is the one in the reply: that of the session in a refusal, that of the message in "Queued as". What was decided then is
+    printed, and explained under the configuration of now.
+    """
+    config = load_config(config_path)
+    found = [one for one in read_records(config.spool) if identifier in (one.session, one.id)]
+    if not found:
+        complain(f"gatepost: nothing is recorded of {identifier}; facts are kept for {config.facts.keep_days} days")
+        raise click.exceptions.Exit(1)
+    replay, explainer = Replay(config, key_of(config.spool)), Explainer(config)
+    told = [_tell(record, replay, explainer) for record in found]
+    emit([data for data, _ in told], as_json, [line for _, lines in told for line in (*lines, "")][:-1])
+
+
+def _tell(record: FactRecord, replay: Replay, explainer: Explainer) -> tuple[dict[str, Any], list[str]]:
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.time_s))
+    head = [
+        f"session {record.session} at {when}"
+        + (f", message {record.id} ({record.size_bytes} octets)" if record.id else ", no message accepted"),
+        f"client {record.client} as {record.helo or '(no EHLO)'}"
+        + (f", authenticated as {record.identity}" if record.identity else "")
+        + (f", certificate {record.certificate}" if record.certificate else ""),
+    ]
+    if record.has_mail:
+        head.append(f"MAIL FROM:<{record.reverse_path}>")
+    if record.fault:
+        head.append(f"refused: {record.fault}")
+    explanations = []
+    for recipient in record.recipients:
+        explanation = explainer.rcpt(replay.facts_of(record), replay.address_of(recipient))
+        explanations.append({"then": recipient, "now": explanation})
+        then = f"{recipient.code} {recipient.code // 100}.{recipient.detail} {recipient.text}" if recipient.code else ""
+        head.append(f"answered then: {then or f'accepted ({recipient.permit}), by way of {recipient.next_hop}'}")
+        head += _now(explanation, recipient.code != 0)
+    if record.more:
+        head.append(f"and {record.more} more recipients that are not recorded")
+    return {"record": record, "recipients": explanations}, head
+
+
+def _now(explanation: Explanation, was_refused: bool) -> list[str]:
+    lines = explanation.text()
+    if explanation.accepted == was_refused:
+        lines.append(
+            "  this is decided otherwise now: by another configuration, or by what only the running gateway knew (rates, guard)"
+        )
+    return lines

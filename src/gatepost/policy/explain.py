@@ -1,0 +1,281 @@
+"""Why a recipient is taken or refused: each rule in order with the facts it used, and what would have changed the verdict.
+
+Pure and without effect: the verdict is the engine's own, and "would be accepted from ..." is not reasoned but tried, by asking the engine
+again with one fact changed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+import msgspec
+
+from gatepost.config.relayvalues import OURS, end_of_day_s
+from gatepost.config.schema import Config, RelayRule
+from gatepost.model import Address
+from gatepost.policy.engine import Engine, Facts, Step
+from gatepost.policy.relay import ClientCertificate, Identity, is_routed_local
+from gatepost.policy.relayrules import path_keys
+from gatepost.policy.verdict import Verdict
+from gatepost.routing.router import Refusal, Router
+
+MAX_SHOWN = 50  # rules that do not hold; those that do are always shown
+MAX_TRIED = 8  # of each kind of change
+STRANGER = "198.51.100.77"
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One rule or check: whether it held, and the facts it used."""
+
+    rule: str
+    holds: bool
+    facts: list[str]
+    decided: bool = False
+
+
+class Explanation(msgspec.Struct, kw_only=True):
+    """All that can be said of one recipient."""
+
+    recipient: str
+    accepted: bool
+    reply: str  # "550 5.7.1 text"; of an accepted one the reply of the session
+    check: str
+    permit: str
+    rule: str
+    route: str
+    forward_path: str
+    lines: list[Line]
+    shadows: list[str]
+    changes: list[str]
+
+    def text(self) -> list[str]:
+        """For people."""
+        shown = [f"RCPT TO:<{self.recipient}>"]
+        for line in self.lines:
+            mark = "=>" if line.decided else "  "
+            shown.append(f"  {mark} {'yes' if line.holds else 'no ':3} {line.rule}")
+            shown += [f"           {fact}" for fact in line.facts]
+        shown += [f"     shadow: {shadow}" for shadow in self.shadows]
+        shown.append(f"  verdict: {'accepted' if self.accepted else 'refused'}: {self.reply}")
+        if self.accepted:
+            shown.append(f"  right: {self.permit}")
+            shown.append(f"  route: {self.route}" + (f", as <{self.forward_path}>" if self.forward_path else ""))
+        shown += [f"  {change}" for change in self.changes]
+        return shown
+
+
+class Explainer:
+    """Explains under one configuration. Makes an engine of its own; nothing is counted and nothing is kept."""
+
+    def __init__(self, config: Config, engine: Engine | None = None) -> None:
+        self._config = config
+        self._engine = engine or Engine(config)
+        self._router = Router(config)
+
+    def rcpt(self, facts: Facts, address: Address) -> Explanation:
+        """The explanation of one recipient; `facts` is left as it was."""
+        trace: list[Step] = []
+        own = msgspec.structs.replace(facts, trace=trace, shadows=None, record=None)
+        verdict = self._engine.decide_rcpt(own, address)
+        route = verdict.route
+        reply = f"{verdict.code} {verdict.status} {verdict.text}" if verdict.code else "250 2.1.5 Recipient ok"
+        return Explanation(
+            recipient=address.text,
+            accepted=verdict.accepted,
+            reply=reply,
+            check=verdict.check,
+            permit=verdict.permit,
+            rule=verdict.rule,
+            route=route.next_hop if route is not None else "",
+            forward_path=route.address if route is not None else "",
+            lines=list(self._lines(own, address, verdict, trace)),
+            shadows=[_shadow_text(shadow) for shadow in own.shadows or ()],
+            changes=self._changes(facts, address, verdict),
+        )
+
+    # --- each rule in order -----------------------------------------------------------------------------------------
+
+    def _lines(self, facts: Facts, address: Address, verdict: Verdict, trace: list[Step]) -> Iterator[Line]:
+        routed = is_routed_local(address.local)
+        is_refused_route = routed and facts.client_permit is None
+        local = f"local part {address.local!r} {'asks for a route' if routed else 'is plain'}"
+        yield Line(
+            "the address asks no inside server for a route (relay.networks and authenticated clients may)",
+            not is_refused_route,
+            [local],
+            is_refused_route,
+        )
+        if is_refused_route:
+            return
+        found = self._router.resolve(address, facts.local_address)
+        if isinstance(found, Refusal):
+            yield Line("the address leads somewhere", False, [f"{address.text}: {found.text}"], True)
+            return
+        kind = "is ours" if found.ours else "is not ours"
+        yield Line("the address leads somewhere", True, [f"domain {found.domain} {kind}; next hop {found.next_hop}"])
+        yield from self._rule_lines(facts, found.domain, found.ours, verdict)
+        permit = facts.client_permit
+        by_client = not verdict.rule and not found.ours and permit is not None
+        names = ", ".join(self._config.relay.networks[:MAX_TRIED]) or "none"
+        yield Line(
+            "the client may relay by itself (relay.networks, AUTH, relay.certificates)",
+            permit is not None,
+            [
+                f"client {facts.client_address}: {permit.text if permit is not None else 'no right'}; relay.networks: {names}"
+            ],
+            by_client and verdict.check != "relay",
+        )
+        yield Line(
+            "the recipient's domain is one we accept mail for",
+            found.ours,
+            [f"domain {found.domain}"],
+            found.ours and not verdict.rule and verdict.accepted,
+        )
+        for step in trace:
+            if step.check not in ("relay", "recipient"):
+                refuses = bool(step.verdict.code)
+                result = (
+                    f"{step.verdict.code} {step.verdict.status} {step.verdict.text}" if refuses else "nothing to say"
+                )
+                name = f"check {step.check} [{step.mode.value}]"
+                yield Line(name, not refuses, [result], refuses and step.verdict == verdict)
+
+    def _rule_lines(self, facts: Facts, domain: str, ours: bool, verdict: Verdict) -> Iterator[Line]:
+        hidden = 0
+        for number, rule in enumerate(self._config.relay.rules):
+            conditions = list(_conditions(rule, facts, domain, ours))
+            holds = rule.mode != "off" and all(good for good, _ in conditions)
+            if not holds and number >= MAX_SHOWN:
+                hidden += 1
+                continue
+            mode = "" if rule.mode == "enforce" else f" [{rule.mode}]"
+            facts_used = [f"{'yes' if good else 'no '} {text}" for good, text in conditions]
+            decided = rule.name == verdict.rule
+            yield Line(f"rule {rule.name}{mode}", holds, facts_used, decided)
+            if decided:
+                break
+        if hidden:
+            yield Line(f"{hidden} more rules that do not hold", False, [])
+
+    # --- what would have changed it ---------------------------------------------------------------------------------
+
+    def _changes(self, facts: Facts, address: Address, verdict: Verdict) -> list[str]:
+        if verdict.accepted:
+            return list(self._would_refuse(facts, address, verdict))
+        changes = list(self._would_accept(facts, address))
+        if not changes:
+            changes = [
+                "no single change of client, identity, certificate, reverse-path or local part would have it accepted"
+            ]
+        return changes
+
+    def _is_accepted(self, facts: Facts, address: Address) -> bool:
+        return self._engine.decide_rcpt(facts, address).accepted
+
+    def _would_accept(self, facts: Facts, address: Address) -> Iterator[str]:
+        plain = Address(f"postmaster@{address.domain}", "postmaster", address.domain)
+        if address.domain and self._is_accepted(_copy(facts), plain):
+            if is_routed_local(address.local):
+                yield "would be accepted with a local part that asks for no route"
+            else:
+                yield "would be accepted if the recipient existed"
+        rules = [rule for rule in self._config.relay.rules if rule.mode == "enforce"]
+        networks = [*self._config.relay.networks[:MAX_TRIED], *(rule.networks[0] for rule in rules if rule.networks)]
+        for text in list(dict.fromkeys(networks))[:MAX_TRIED]:
+            client = str(ipaddress.ip_network(text)[0])
+            if self._is_accepted(self._from(facts, client), address):
+                yield f"would be accepted from {text}"
+        for identity in _first(name for rule in rules for name in rule.identities):
+            if self._is_accepted(_copy(facts, identity="anyone" if identity == "*" else identity), address):
+                yield f"would be accepted if it authenticated as {'anybody' if identity == '*' else identity}"
+        for certificate in _first(name for rule in rules for name in rule.certificates):
+            if self._is_accepted(_copy(facts, certificate=certificate), address):
+                yield f"would be accepted with the client certificate {certificate}"
+        for path in _first(path for rule in rules for path in rule.reverse_paths):
+            local, _, domain = path.rpartition("@")
+            text = "" if path == "<>" else f"{local or 'someone'}@{'below' if domain.startswith('.') else ''}{domain}"
+            if self._is_accepted(_copy(facts, reverse_path=text), address):
+                yield f"would be accepted with mail from {path}"
+
+    def _would_refuse(self, facts: Facts, address: Address, verdict: Verdict) -> Iterator[str]:
+        stranger = _copy(self._from(facts, STRANGER), identity="", certificate="")
+        if not self._is_accepted(stranger, address):
+            yield f"would be refused without that right, such as from {STRANGER}"
+        if verdict.rule:
+            without = [rule for rule in self._config.relay.rules if rule.name != verdict.rule]
+            relay = msgspec.structs.replace(self._config.relay, rules=without)
+            other = Engine(msgspec.structs.replace(self._config, relay=relay), self._router).decide_rcpt(
+                _copy(facts), address
+            )
+            if not other.accepted:
+                yield f"would be refused without the rule {verdict.rule}"
+            elif (
+                other.route is not None and verdict.route is not None and other.route.next_hop != verdict.route.next_hop
+            ):
+                yield f"would go to {other.route.next_hop} without the rule {verdict.rule}"
+
+    def _from(self, facts: Facts, client: str) -> Facts:
+        """The same session from another address; rights of identity and certificate stay."""
+        moved = self._engine.facts_of(client, facts.local_address, facts.session_id)
+        permit = facts.client_permit if isinstance(facts.client_permit, Identity | ClientCertificate) else None
+        return _copy(
+            facts,
+            client_address=client,
+            client_permit=permit or moved.client_permit,
+            client_number=moved.client_number,
+        )
+
+
+def _copy(facts: Facts, **changes: object) -> Facts:
+    return msgspec.structs.replace(facts, trace=None, shadows=None, record=None, **changes)  # type: ignore[arg-type]
+
+
+def _first(names: Iterator[str]) -> list[str]:
+    return list(dict.fromkeys(names))[:MAX_TRIED]
+
+
+def _conditions(rule: RelayRule, facts: Facts, domain: str, ours: bool) -> Iterator[tuple[bool, str]]:
+    """Each condition of a rule, whether it holds, and the fact it looked at."""
+    if rule.expires:
+        yield 0.0 < facts.now_s < end_of_day_s(rule.expires), f"until {rule.expires}"
+    if rule.networks:
+        network = _network_of(facts.client_address, rule.networks)
+        yield network != "", f"client {facts.client_address} in {network or ', '.join(rule.networks[:MAX_TRIED])}"
+    if rule.identities:
+        name = facts.identity
+        good = name != "" and (name in rule.identities or "*" in rule.identities)
+        yield good, f"authenticated as {name or 'nobody'}, wanted {', '.join(rule.identities[:MAX_TRIED])}"
+    if rule.certificates:
+        name = facts.certificate
+        good = name != "" and name in rule.certificates
+        yield good, f"certificate {name or 'none'}, wanted {', '.join(rule.certificates[:MAX_TRIED])}"
+    if not (rule.networks or rule.identities or rule.certificates):
+        yield ours, "anyone, which is a right for our own domains only"
+    if rule.reverse_paths:
+        keys = path_keys(facts.reverse_path)
+        good = any(pattern in keys for pattern in rule.reverse_paths)
+        yield good, f"reverse-path <{facts.reverse_path}>, wanted {', '.join(rule.reverse_paths[:MAX_TRIED])}"
+    good = not ours
+    if rule.domains:
+        good = any(
+            name == domain or (name == OURS and ours) or (name.startswith(".") and domain.endswith(name))
+            for name in rule.domains
+        )
+    yield good, f"domain {domain}, wanted {', '.join(rule.domains[:MAX_TRIED]) or 'every domain that is not ours'}"
+
+
+def _network_of(client: str, networks: list[str]) -> str:
+    try:
+        address = ipaddress.ip_address(client)
+    except ValueError:
+        return ""
+    plain = getattr(address, "ipv4_mapped", None) or address
+    return next((text for text in networks if plain in ipaddress.ip_network(text)), "")
+
+
+def _shadow_text(shadow: Verdict) -> str:
+    what = f"rule {shadow.rule}" if shadow.rule else f"check {shadow.check}"
+    if shadow.code:
+        return f"{what} would refuse: {shadow.code} {shadow.status} {shadow.text}"
+    return f"{what} would accept, by way of {shadow.route.next_hop if shadow.route is not None else ''}"

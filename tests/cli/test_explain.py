@@ -1,0 +1,106 @@
+"""`gatepost explain`: the conversation as a client would have it, each rule with its facts, and what would change the verdict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from gatepost.cli.main import cli
+
+CONFIG = """
+hostname = "mx.example.net"
+listen = ["192.0.2.5:25"]
+spool = "spool"
+domains = ["example.net"]
+next_hop = "smtp://10.0.0.5:25"
+recipients = ["anna"]
+[relay]
+networks = ["10.0.0.0/8"]
+[[relay.rules]]
+name = "bulk"
+networks = ["10.1.0.0/16", "203.0.113.0/24"]
+reverse_paths = ["@news.example.net"]
+next_hop = "smtp://10.0.0.9:25"
+[[relay.rules]]
+name = "trial"
+networks = ["198.51.100.0/24"]
+mode = "shadow"
+"""
+
+
+@pytest.fixture
+def explain(tmp_path: Path):
+    path = tmp_path / "gatepost.toml"
+    path.write_text(CONFIG)
+
+    def run(*arguments: str, status: int = 0) -> str:
+        result = CliRunner().invoke(cli, ["explain", "--config", str(path), *arguments])
+        assert result.exit_code == status, result.output
+        return result.output
+
+    return run
+
+
+def test_a_refusal_says_what_would_change_it(explain) -> None:
+    output = explain("--ip", "203.0.113.9", "--from", "me@example.net", "--to", "x@else.example")
+    assert "S: 550 5.7.1 We do not relay to that domain for your address" in output
+    assert "(EXPLAIN)" in output
+    assert "yes client 203.0.113.9 in 203.0.113.0/24" in output
+    assert "no  reverse-path <me@example.net>, wanted @news.example.net" in output
+    assert "would be accepted from 10.0.0.0/8" in output
+    assert "would be accepted with mail from @news.example.net" in output
+
+
+def test_an_unknown_recipient_and_a_route_in_the_local_part(explain) -> None:
+    output = explain("--ip", "8.8.8.8", "--to", "bob@example.net", "--to", "a%b@example.net")
+    assert "S: 550 5.1.1 No such mailbox here" in output
+    assert "would be accepted if the recipient existed" in output
+    assert "would be accepted with a local part that asks for no route" in output
+
+
+def test_json_has_route_right_and_shadow(explain) -> None:
+    data = json.loads(
+        explain(
+            "--json",
+            "--ip",
+            "10.1.0.9",
+            "--from",
+            "x@news.example.net",
+            "--to",
+            "x@else.example",
+            "--to",
+            "anna@example.net",
+        )
+    )
+    first, second = data["recipients"]
+    assert (first["route"], first["rule"]) == ("smtp://10.0.0.9:25", "bulk")
+    assert "would go to mx:else.example without the rule bulk" in first["changes"]
+    assert (second["permit"], second["route"]) == ("recipient-domain", "smtp://10.0.0.5:25")
+    (shadow,) = json.loads(explain("--json", "--ip", "198.51.100.3", "--to", "x@else.example"))["recipients"][0][
+        "shadows"
+    ]
+    assert shadow == "rule trial would accept, by way of mx:else.example"
+
+
+def test_a_session_goes_as_far_as_a_real_one(explain, tmp_path: Path) -> None:
+    (tmp_path / "x.eml").write_bytes(b"Subject: x\n\n.a dot\nend\n")
+    good = explain("--ip", "8.8.8.8", "--to", "anna@example.net", "--eml", str(tmp_path / "x.eml"))
+    assert "S: 354" in good and "S: 250 2.0.0 Queued as (nothing is queued" in good
+    (tmp_path / "x.eml").write_bytes(b"Received: x\n" * 60 + b"\nx\n")
+    assert "S: 554 5.4.6 Too many hops" in explain(
+        "--ip", "8.8.8.8", "--to", "anna@example.net", "--eml", str(tmp_path / "x.eml")
+    )
+    assert "S: 501" in explain("--ip", "8.8.8.8", "--helo", "bad name!", "--to", "anna@example.net")
+    assert "S: 501" in explain("--ip", "8.8.8.8", "--from", "no domain", "--to", "anna@example.net")
+    assert "S: 553" in explain("--ip", "8.8.8.8", "--to", "ännä@example.net")
+
+
+def test_a_login_gives_a_right(explain) -> None:
+    assert "right: identity anna" in explain("--ip", "8.8.8.8", "--auth", "anna", "--to", "x@else.example")
+
+
+def test_a_name_is_no_address(explain) -> None:
+    explain("--ip", "mail.example.net", "--to", "x@else.example", status=2)

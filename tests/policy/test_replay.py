@@ -1,0 +1,94 @@
+"""Past decisions under another configuration."""
+
+from __future__ import annotations
+
+import msgspec
+
+from gatepost.config.schema import Config, Domain, Relay, RelayRule
+from gatepost.model import Address
+from gatepost.policy.engine import Engine
+from gatepost.policy.record import FactRecord, RecordedRecipient, hash_address
+from gatepost.policy.replay import Replay
+
+KEY = b"k" * 32
+OLD = Config(
+    hostname="mx.example.net",
+    listen=["192.0.2.5:25"],
+    spool="/var/spool/gatepost",
+    domains={"example.net": Domain(next_hop=["smtp://10.0.0.5:25"], recipients=["anna", "bob"])},
+    relay=Relay(networks=["10.0.0.0/8"]),
+)
+
+
+def recorded(client: str, sender: str, *recipients: str, key: bytes = b"") -> FactRecord:
+    """What a receiver under OLD would have recorded."""
+    engine = Engine(OLD)
+    facts = engine.facts_of(client, "192.0.2.5", "S")
+    facts.reverse_path = sender
+    found = []
+    for text in recipients:
+        local, _, domain = text.rpartition("@")
+        verdict = engine.decide_rcpt(facts, Address(text, local, domain))
+        hop = verdict.route.next_hop if verdict.route is not None else ""
+        kept = hash_address(text, key) if key else text
+        found.append(
+            RecordedRecipient(kept, verdict.code, verdict.detail, verdict.text, verdict.check, hop, verdict.permit)
+        )
+    return FactRecord("S", "", 1000.0, client, "192.0.2.5", "h", reverse_path=sender, recipients=found, has_mail=True)
+
+
+TRAFFIC = [
+    recorded("10.0.0.1", "x@example.net", "a@else.example", "b@other.example"),
+    recorded("8.8.8.8", "x@else.example", "anna@example.net", "eve@example.net", "x@else.example", "a%b@example.net"),
+]
+
+
+def changes(config: Config, records: list[FactRecord], key: bytes = b"") -> list[tuple[str, int]]:
+    return [(change.kind, change.count) for change in Replay(config, key).compare(records).changes]
+
+
+def test_the_same_configuration_changes_nothing() -> None:
+    difference = Replay(OLD).compare(TRAFFIC)
+    assert (difference.transactions, difference.recipients, difference.changes) == (2, 6, [])
+    assert difference.lines()[-1] == "nothing would change"
+
+
+def test_new_rules() -> None:
+    narrow = msgspec.structs.replace(
+        OLD, relay=Relay(rules=[RelayRule(name="r", networks=["10.0.0.0/8"], domains=["else.example"])])
+    )
+    assert changes(narrow, TRAFFIC) == [("newly refused", 1)]
+    routed = msgspec.structs.replace(OLD, relay=Relay(networks=["10.0.0.0/8"], next_hop=["smtp://10.0.0.9:25"]))
+    assert changes(routed, TRAFFIC) == [("re-routed", 1), ("re-routed", 1)]
+    wider = msgspec.structs.replace(
+        OLD, domains={"example.net": Domain(next_hop=["smtp://10.0.0.5:25"], recipients=["anna", "bob", "eve"])}
+    )
+    difference = Replay(wider).compare(TRAFFIC)
+    assert [(change.kind, change.count) for change in difference.changes] == [("newly accepted", 1)]
+    assert difference.changes[0].examples == ["S 8.8.8.8 <x@else.example> -> <eve@example.net>"]
+    assert "would be: accepted (recipient-domain)" in "\n".join(difference.lines())
+
+
+def test_hashed_addresses_decide_alike() -> None:
+    record = recorded(
+        "8.8.8.8",
+        "x@else.example",
+        "Anna@example.net",
+        "eve@example.net",
+        "a%b@example.net",
+        "postmaster@example.net",
+        key=KEY,
+    )
+    assert all("anna" not in one.address.lower() for one in record.recipients)
+    assert changes(OLD, [record], KEY) == []
+    without = msgspec.structs.replace(
+        OLD, domains={"example.net": Domain(next_hop=["smtp://10.0.0.5:25"], recipients=["bob"])}
+    )
+    assert changes(without, [record], KEY) == [("newly refused", 1)]
+
+
+def test_what_was_put_off_is_not_compared() -> None:
+    record = recorded("10.0.0.1", "", "a@else.example")
+    record.recipients[0].code = 451
+    difference = Replay(OLD).compare([record])
+    assert (difference.undecided, difference.changes) == (1, [])
