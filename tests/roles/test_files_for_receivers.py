@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from gatepost.config.schema import Config, Domain
 from gatepost.config.schema import Queue as QueueConfig
 from gatepost.events import EventLog
 from gatepost.ipc import messages as m
+from gatepost.model import Envelope, Recipient
 from gatepost.roles import queue as role_module
 from gatepost.roles.queue import Queue
 from gatepost.spool.errors import SpoolFull
@@ -194,5 +196,30 @@ def test_refused_journal_is_tried_again_although_nothing_happens(run, monkeypatc
         await link.until(lambda: any(isinstance(x, m.SpoolHealth) and not x.accepting for x in link.posted))
         await link.until(lambda: link.posted[-1] == m.SpoolHealth(True, "") and told)
         assert not failures
+
+    run(body)
+
+
+def test_a_message_that_cannot_be_read_is_tried_again_soon(run, monkeypatch):
+    """No descriptor was free, or the disk failed for a moment: that must not cost it minutes."""
+
+    async def body(queue: Queue, link: Link) -> None:
+        monkeypatch.setattr(role_module, "RETRY_UNREADABLE_S", 0.01)
+        source = queue.spool.source
+        refusals = ["too many open files"]
+
+        def refuse(entry: Any) -> Any:
+            if refusals:
+                raise SpoolFull(refusals.pop())
+            return source(entry)
+
+        monkeypatch.setattr(queue.spool, "source", refuse)
+        recipient = Recipient("u@example.test", "example.test", "smtp://192.0.2.9:25")
+        envelope = Envelope("m1", "s1", "", [recipient], time.time(), "", "", "own")
+        queue.enter(queue.spool.store(envelope, [b"A: b\r\n\r\nc\r\n"]))
+        deliverer = Link(("deliverer", 0, 1))
+        queue.on_link(deliverer)
+        await deliverer.until(lambda: "Attempt" in deliverer.kinds())
+        assert not refusals
 
     run(body)

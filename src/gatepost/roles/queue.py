@@ -39,6 +39,7 @@ MAX_OUTSTANDING = 2000  # attempts with all deliverers
 DEFER_BATCH = 500
 RETRY_WITHOUT_DELIVERER_S = 0.2
 RETRY_S = 0.25
+RETRY_UNREADABLE_S = 5.0  # its file cannot be opened or read at the moment
 NOT_THE_MESSAGES_FAULT = frozenset(
     {"connect", "greeting", "helo", "mx"}
 )  # stages at which the next hop had not seen it
@@ -298,7 +299,7 @@ class Queue(Role):
             return
         except (AlreadyGone, SpoolError) as error:
             self.event("error", where="spool", id=item.key, reason=str(error))
-            self.scheduler.finished(item.key, item.next_hop, None, now_s + 60.0, now_s)
+            self.scheduler.finished(item.key, item.next_hop, None, now_s + RETRY_UNREADABLE_S, now_s)
             return
         self.hands.give(channel, Job(entry, item, recipients), source, envelope)
 
