@@ -16,11 +16,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.crash import faults, fulldisk, kills, powercut, processes
+from bench.crash import faults, fulldisk, kills, powercut
 from bench.crash.bed import Options, Result, as_result, tell
 from bench.crash.report import build_report
 
-SCENARIOS: dict[str, Callable[[Options], Result]] = {module.NAME: module.run for module in (kills, fulldisk, faults, powercut)}
+SCENARIOS: dict[str, Callable[[Options], Result]] = {
+    module.NAME: module.run for module in (kills, fulldisk, faults, powercut)
+}
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -54,8 +56,6 @@ def main(arguments: list[str]) -> int:
     options = Options(parsed.quick, parsed.kills, parsed.cuts, parsed.seed, parsed.directory.resolve(), parsed.keep)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(143))  # so that everything is ended and unmounted then, too
-    if os.geteuid() == 0:
-        processes.enter_private_mounts()
     results: list[Result] = []
     for name in parsed.only or SCENARIOS:
         began_s = time.monotonic()

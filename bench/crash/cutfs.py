@@ -114,7 +114,9 @@ class Server:
             self._handle(handler, unique, number, uid, gid, body)
         return True
 
-    def _handle(self, handler: Callable[..., bytes | None], unique: int, number: int, uid: int, gid: int, body: bytes) -> None:
+    def _handle(
+        self, handler: Callable[..., bytes | None], unique: int, number: int, uid: int, gid: int, body: bytes
+    ) -> None:
         try:
             node = self._nodes.get(number) or self.model.root
             answer = handler(self, node, body, uid, gid) if handler not in (_fsync, _fsync_directory) else None
@@ -362,7 +364,23 @@ _HANDLERS: dict[int, tuple[str, Callable[..., bytes]]] = {
     29: ("releasedir", _release_directory), 30: ("fsyncdir", _fsync_directory), 35: ("create", _create), 38: ("destroy", _nothing),
     43: ("fallocate", _fallocate), 45: ("rename2", _rename2),
 }  # fmt: skip
-_CHANGES = frozenset("write create mknod mkdir unlink rmdir rename rename2 link setattr fallocate fsync fsyncdir".split())
+_CHANGES = frozenset(
+    (
+        "write",
+        "create",
+        "mknod",
+        "mkdir",
+        "unlink",
+        "rmdir",
+        "rename",
+        "rename2",
+        "link",
+        "setattr",
+        "fallocate",
+        "fsync",
+        "fsyncdir",
+    )
+)
 
 
 def main() -> None:

@@ -204,7 +204,7 @@ def _mix(node: Node, rng: random.Random, chance: float) -> bytearray:
         return mixed
     if rng.random() < chance:
         low, high = sorted((len(node.kept), len(node.data)))
-        length = rng.choice((len(node.data), rng.randint(low, high)))
+        length = len(node.data) if rng.random() < chance else rng.randint(low, high)
         del mixed[length:]
         mixed.extend(bytes(length - len(mixed)))
     for page in sorted(node.dirty):

@@ -97,7 +97,9 @@ def run(options: Options) -> Result:
     if not shutil.which("strace"):
         raise Skip("strace is missing: install the package strace")
     faults = [fault for fault in FAULTS if fault.is_quick or not options.quick]
-    random.Random(f"{options.seed} {NAME}").shuffle(faults)  # so that no role dies so often that its restarts are slowed
+    random.Random(f"{options.seed} {NAME}").shuffle(
+        faults
+    )  # so that no role dies so often that its restarts are slowed
     shown: dict[str, dict[str, float | int]] = {}
     problems: list[str] = []
     with Bed(NAME, options, rate=250.0) as bed:
@@ -123,14 +125,21 @@ def _inject(bed: Bed, fault: Fault, seconds: float, problems: list[str]) -> dict
     pid = bed.gateway.roles()[fault.role]
     log = bed.directory / "strace"
     command = ["strace", "-f", "-o", log, "-p", pid, "-e", f"trace={fault.calls}"]
-    command += ["-e", f"inject={fault.calls}:error={fault.error}:syscall=getpid" + (f":when={fault.when}" if fault.when else "")]
+    command += [
+        "-e",
+        f"inject={fault.calls}:error={fault.error}:syscall=getpid" + (f":when={fault.when}" if fault.when else ""),
+    ]
     for path in _open_files(pid, fault.below) if fault.below else ():
         command += ["-P", path]
     began_s = time.monotonic()
     with open(bed.directory / "strace.errors", "wb+") as errors:
         strace = processes.start([str(part) for part in command], stderr=errors)
         try:
-            processes.wait_until(lambda: _is_attached(errors.name) or strace.poll() is not None, "strace attaches", 10.0)
+            processes.wait_until(
+                lambda: _is_attached(errors.name) or strace.poll() is not None, "strace attaches", 10.0
+            )
+            if b"not permitted" in Path(errors.name).read_bytes():
+                raise Skip("strace may not attach to processes here: needs CAP_SYS_PTRACE")
             attached_s = time.monotonic()
             asking = bed.gateway.ask_later("ledger") if fault.role == "control" else None
             bed.run_load(seconds)

@@ -38,6 +38,7 @@ def run(options: Options) -> Result:
     for program in ("mkfs.ext4", "mount"):
         if not shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin"):
             raise Skip(f"{program} is missing: install e2fsprogs and mount")
+    processes.enter_private_mounts()
     total = Result(NAME, {"broken": "full disk, full inode table", "accepted_again_s": 0.0})
     for variant, settings in VARIANTS.items():
         if options.quick and variant == "inodes":

@@ -21,6 +21,7 @@ from bench.crash import processes
 from bench.crash.books import Arrival
 from bench.crash.content import read_content
 from bench.crash.processes import CrashError
+from gatepost.spool.layout import VOLATILE, find_filesystem
 
 COMMAND = [sys.executable, "-I", "-m", "gatepost"]
 START_LIMIT_S = 60.0
@@ -45,6 +46,7 @@ retry_min_s = 1.2
 retry_max_s = 2.0
 next_hop_retry_s = 0.2
 defer_after_s = 0.5
+allow_volatile = {volatile}
 segment_bytes = 2097152
 {queue}
 
@@ -59,6 +61,15 @@ timeout_s = 0.5
 [events]
 output = "{events}"
 """
+
+
+def is_volatile(path: Path) -> bool:
+    """Whether a gateway as shipped would refuse a spool here: a container's own file system, for example.
+
+    For kills it does not matter: what was written stays written. The scenarios about disks mount their own.
+    """
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        return find_filesystem(str(path.resolve()), file.read()) in VOLATILE
 
 
 class Gateway:
@@ -83,6 +94,7 @@ class Gateway:
                 sink_port=sink_port,
                 events=self.events,
                 queue=queue_settings,
+                volatile="true" if is_volatile(disk) else "false",
             )
         )
         self.config.chmod(0o600)

@@ -73,6 +73,7 @@ def run(options: Options) -> Result:
         raise Skip("mounting a file system needs root")
     if not os.path.exists("/dev/fuse"):
         raise Skip("/dev/fuse is missing")
+    processes.enter_private_mounts()
     rng = random.Random(f"{options.seed} {NAME}")
     count = QUICK_CUTS if options.quick else options.cuts
     with Bed(NAME, options, rate=200.0) as bed:
@@ -84,7 +85,9 @@ def run(options: Options) -> Result:
             for number in range(1, count + 1):
                 chance = rng.choice(CHANCES)
                 what = _cut_once(bed, disk, rng, chance)
-                tell(f"{NAME}: {number} of {count}: {what}, {chance:.0%} of the rest survives, {bed.count_accepted()} accepted so far")
+                tell(
+                    f"{NAME}: {number} of {count}: {what}, {chance:.0%} of the rest survives, {bed.count_accepted()} accepted so far"
+                )
             back_s = bed.wait_accepted(time.monotonic(), BACK_LIMIT_S, "after the last cut")
             bed.run_load(1.0)
             result = bed.finish(GRACE_S)

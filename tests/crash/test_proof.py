@@ -1,0 +1,76 @@
+"""The proof of a crash run must fail when something was lost: what it says of books that were made up."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.crash.books import Arrival, Book, Sent, read_book
+from bench.crash.proof import NOTICE_S, Disturbance, prove
+
+
+def sent(message_id: str, code: int = 250, recipients: tuple[str, ...] = ("a@x.test",), **fields) -> Sent:
+    return Sent(message_id, 1.0, 1.1, code, fields.pop("stage", "end"), 100, list(recipients), **fields)
+
+
+def arrived(
+    message_id: str, at_s: float = 2.0, recipients: tuple[str, ...] = ("a@x.test",), is_whole: bool = True
+) -> Arrival:
+    return Arrival(message_id, f"G{message_id}", at_s, at_s + 0.1, list(recipients), is_whole)
+
+
+def test_all_is_well():
+    proof = prove([sent("m1"), sent("m2", 0)], [arrived("m1")], [], {})
+    assert proof.problems() == []
+    assert (proof.acknowledged, proof.unanswered, proof.arrived) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("books", "problem"),
+    [
+        (([sent("m1")], []), "1 acknowledged recipients never got their message: m1 to a@x.test"),
+        (([sent("m1", recipients=("a@x.test", "b@x.test"))], [arrived("m1")]), "1 acknowledged recipients"),
+        (([sent("m1")], [arrived("m1", is_whole=False)]), "1 messages arrived with another body: m1"),
+        (([sent("m1")], [arrived("m1"), arrived("m9")]), "1 arrivals that nobody sent"),
+        (([sent("m1"), sent("m2", 550)], [arrived("m1")]), "1 messages were refused with 5xx: m2 (550 )"),
+        (([sent("m1"), sent("m2", 0, text="hangs: no answer")], [arrived("m1")]), "1 clients waited in vain"),
+        (([sent("m1"), ], [arrived("m1"), arrived("m1", 3.0)]), "1 duplicates without a disturbance"),
+        (([sent("m1", 451)], []), "nothing was acknowledged"),
+    ],
+)  # fmt: skip
+def test_what_must_not_be(books, problem):
+    [found] = prove(*books, [], {}).problems()
+    assert found.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("what", "begin_s", "noted_s", "grace_s", "is_explained"),
+    [
+        ("queue", 2.5, None, 0.0, True),  # the delivery was never noted
+        ("queue", 2.5, 2.6, 0.0, True),  # noted behind the kill: by the attempt that came again
+        ("queue", 2.5, 2.2, 0.0, False),  # noted before it: must be known
+        ("power", 2.5, 2.2, 0.5, True),  # noted so shortly before that it need not be durable
+        ("power", 2.9, 2.2, 0.5, False),
+        ("receiver", 2.5, None, 0.0, False),  # its death repeats no delivery
+        ("queue", 3.5, None, 0.0, False),  # too late to be the reason
+        ("queue", 1.0, None, 0.0, False),  # over before the first attempt was begun
+        ("queue", 2.0 - NOTICE_S / 2, None, 0.0, True),  # the deliverer could not know yet
+    ],
+)
+def test_duplicates_need_a_reason(what, begin_s, noted_s, grace_s, is_explained):
+    noted = {("Gm1", "a@x.test"): [noted_s]} if noted_s is not None else {}
+    disturbance = Disturbance(what, begin_s, begin_s)
+    proof = prove([sent("m1")], [arrived("m1", 2.0), arrived("m1", 3.0)], [disturbance], noted, grace_s)
+    assert proof.duplicates == 1
+    assert bool(proof.unexplained) is not is_explained
+
+
+def test_books_are_read_on_from_where_they_ended(tmp_path):
+    path = tmp_path / "book"
+    book = Book(str(path))
+    book.add(sent("m1"))
+    rows, end = read_book(path, Sent)
+    book.add(sent("m2"))
+    with open(path, "ab") as file:
+        file.write(b'{"id": "half')
+    more, _ = read_book(path, Sent, end)
+    assert [row.id for row in rows + more] == ["m1", "m2"]
