@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "user": ("gatepost.cli.user:user", "Add, list, change and remove the users who may authenticate."),
     "ledger": ("gatepost.cli.ledger:ledger", "Print what became of every accepted recipient."),
     "status": ("gatepost.cli.status:status", "Print how the running gateway is."),
+    "selftest": ("gatepost.cli.selftest:selftest", "Ask the running gateway whether it does what it promises."),
     "stats": ("gatepost.cli.stats:stats", "Print the counters of every process."),
     "privs": ("gatepost.cli.privs:privs", "Print what each live process may do, from the kernel's records."),
     "reload": ("gatepost.cli.reload:reload", "Take the configuration anew, without losing a connection."),
