@@ -41,7 +41,7 @@ def test_good(config_path: Path) -> None:
     assert "the configuration is good" in result.stdout
     assert "Anyone may send to 1 listed recipient and postmaster of example.net" in result.stdout
     assert "No client may send to other domains." in result.stdout
-    assert "warning: tls: " in result.stderr
+    assert "warning: tls.certificates: " in result.stderr
     assert "backscatter" not in result.stderr
 
 

@@ -34,6 +34,10 @@ DEFAULTS = (
     defaults(schema.Config)
     | defaults(schema.Domain, "domains.*.")
     | defaults(schema.RelayRule, "relay.rules.*.")
+    | defaults(schema.RelayCertificate, "relay.certificates.*.")
+    | defaults(schema.Listener, "listeners.*.")
+    | defaults(schema.Certificate, "tls.certificates.*.")
+    | defaults(schema.TlsPolicy, "tls.policies.*.")
 )
 
 

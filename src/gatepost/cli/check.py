@@ -7,10 +7,12 @@ so that an operator reads it before the internet tries it.
 from __future__ import annotations
 
 import os
+import time
 
 import click
 import msgspec
 
+from gatepost.cli.check_tls import inspect_tls
 from gatepost.cli.main import EXIT_USAGE
 from gatepost.cli.options import config_option, json_option
 from gatepost.cli.output import complain, emit
@@ -67,11 +69,14 @@ def build_report(config_path: str) -> Report:
         return Report(file=path, ok=False, errors=errors.errors)
     starter = starter_of(config)
     problems = inspect_paths(config, path, starter)
-    warnings = [*warnings_of(config), *_of_users(config, starter)]
+    warnings = [*warnings_of(config), *_of_users(config, starter), *_of_auth(config)]
+    tls_errors, tls_warnings = inspect_tls(config, path, time.time())
+    warnings += tls_warnings
     proof = prove(config)
     return Report(
         file=path,
-        ok=not problems and proof.holds,
+        ok=not problems and not tls_errors and proof.holds,
+        errors=tls_errors,
         proof=proof,
         findings=[*findings_of(config, read_neighbours()), *review_rules(config)],
         paths=problems,
@@ -93,9 +98,17 @@ def relay_statement(config: Config) -> list[str]:
     if config.relay.networks:
         networks = ", ".join(config.relay.networks)
         lines.append(f"Clients in {networks} may send to every domain; it goes {way}.")
-    else:
+    elif not config.relay.certificates and config.auth.users_file is None:
         lines.append(f"No {'other ' if config.relay.rules else ''}client may send to other domains.")
     lines += rule_statements(config)
+    for row in config.relay.certificates:
+        who = f"for {' or '.join(row.names)}" if row.names else "with a listed fingerprint"
+        lines.append(f"Clients with a certificate {who}, verified by {row.ca_file}, may send to every domain; it goes {way}.")
+    if config.auth.users_file is not None:
+        lines.append(
+            f"Users in {config.auth.users_file} who have authenticated may send to every domain, each from the addresses that "
+            f"are his; it goes {way}."
+        )
     lines.append("Everything else is refused with 550 5.7.1, whatever the sender address, HELO or DNS name.")
     return lines
 
@@ -110,6 +123,24 @@ def _recipients_text(domain: Domain) -> str:
         return "any recipient"
     count = len(domain.recipients)
     return f"{count} listed recipient{'' if count == 1 else 's'} and postmaster"
+
+
+def _of_auth(config: Config) -> list[Warning]:
+    path = config.auth.users_file
+    if path is None:
+        return []
+    warnings = []
+    if not os.path.exists(path):
+        problem = "nobody can authenticate: there are no users yet"
+        warnings.append(Warning("auth.users_file", problem, "add the first: gatepost user add NAME"))
+    offers = config.auth.on_edge or any(row.kind != "edge" for row in config.listeners)
+    if not offers:
+        problem = "no listener offers AUTH"
+        warnings.append(Warning("auth.users_file", problem, 'add [[listeners]] with kind = "submission"'))
+    if not config.tls.certificates and config.auth.require_tls:
+        problem = "AUTH needs TLS, and there is no certificate"
+        warnings.append(Warning("auth.require_tls", problem, "add [[tls.certificates]]"))
+    return warnings
 
 
 def _of_users(config: Config, starter: int) -> list[Warning]:

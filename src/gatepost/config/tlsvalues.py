@@ -76,7 +76,7 @@ def check_tls(values: dict[str, object], findings: Findings) -> None:
         findings.add(("tls", "require"), problem, "add [[tls.certificates]] with certificate_file and key_file")
     for number, policy in enumerate(tls.get("policies") or ()):
         here = ("tls", "policies", number)
-        if not policy.get("domains") and not policy.get("next_hops"):
+        if "domains" not in policy and "next_hops" not in policy:
             findings.add(here, "it names neither domains nor next hops", 'write domains = ["example.org"]')
         unused = [key for key in ("names", "ca_file", "fingerprints") if policy.get(key)]
         if unused and policy.get("level") != "verify":
@@ -84,7 +84,7 @@ def check_tls(values: dict[str, object], findings: Findings) -> None:
             findings.add((*here, unused[0]), problem, 'write level = "verify", or remove it')
     relay = values.get("relay")
     for number, row in enumerate((relay.get("certificates") if isinstance(relay, dict) else None) or ()):
-        if not row.get("names") and not row.get("fingerprints"):
+        if "names" not in row and "fingerprints" not in row:
             here = ("relay", "certificates", number)
             problem = "every certificate of that authority could relay"
             findings.add(here, problem, "list names or fingerprints of the clients that may")

@@ -42,8 +42,9 @@ def warnings_of(config: Config) -> list[Warning]:
     if config.delivery.port != 25:
         problem = f"MX hosts are asked on port {config.delivery.port}, where no other server listens"
         warnings.append(Warning("delivery.port", problem, "remove the line, except in tests"))
-    problem = "mail is sent and received without encryption: this version has no TLS"
-    warnings.append(Warning("tls", problem, "use it inside a network you trust, or where plain SMTP was used before"))
+    if not config.tls.certificates:
+        problem = "there is no certificate: STARTTLS is not offered, and mail comes in without encryption"
+        warnings.append(Warning("tls.certificates", problem, "add [[tls.certificates]] with certificate_file and key_file"))
     return warnings
 
 

@@ -57,9 +57,9 @@ class Material:
         users = config.auth.users_file  # made by the first `gatepost user add`
         try:
             for files in receiver_files(config):
-                self._receiver.append(_seal(b"\n".join(_read(path, optional=path == users) for path in files)))
+                self._receiver.append(_seal(b"\n".join(read_material(path, optional=path == users) for path in files)))
             for files in deliverer_files(config):
-                self._deliverer.append(_seal(b"\n".join(_read(path) for path in files)))
+                self._deliverer.append(_seal(b"\n".join(read_material(path) for path in files)))
         except MaterialError:
             self.close()
             raise
@@ -89,7 +89,7 @@ def look_at(config: Config) -> Signature:
     return tuple(found)
 
 
-def _read(path: str, *, optional: bool = False) -> bytes:
+def read_material(path: str, *, optional: bool = False) -> bytes:
     try:
         data = read_regular(path, MAX_FILE_BYTES + 1)
     except LinkInPath:
