@@ -64,8 +64,8 @@ class SmtpIn(asyncio.Protocol):
     """A connection of a client."""
 
     __slots__ = (
-        "address", "bytes_in", "deadline_s", "facts", "helo", "host", "is_ending", "is_paused", "local_address", "messages",
-        "opened_s", "port", "seen_progress", "session", "session_id", "tls", "transaction", "transport",
+        "address", "bytes_in", "deadline_s", "facts", "helo", "host", "is_ending", "is_paused", "is_unread", "local_address",
+        "messages", "opened_s", "port", "seen_progress", "session", "session_id", "tls", "transaction", "transport",
     )  # fmt: skip
 
     def __init__(self, host: Receiver, port: Port) -> None:
@@ -86,6 +86,7 @@ class SmtpIn(asyncio.Protocol):
         self.bytes_in = 0
         self.messages = 0
         self.is_paused = False
+        self.is_unread = False
         self.is_ending = False
 
     # --- asyncio ----------------------------------------------------------------------------------------------------
@@ -121,9 +122,11 @@ class SmtpIn(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not read: do not read either."""
+        self.is_unread = True
         self._pause()
 
     def resume_writing(self) -> None:
+        self.is_unread = False
         self._resume()
 
     # --- driving the session ----------------------------------------------------------------------------------------
@@ -148,7 +151,7 @@ class SmtpIn(asyncio.Protocol):
         if transaction is not None and transaction.is_committing:
             if session.buffered_bytes > PAUSE_BUFFERED_BYTES:
                 self._pause()
-        elif self.is_paused and (transaction is None or transaction.body_file >= 0):
+        elif self.is_paused:
             self._resume()
 
     def _pause(self) -> None:
@@ -157,7 +160,10 @@ class SmtpIn(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _resume(self) -> None:
-        if self.is_paused and not self.transport.is_closing():
+        """Read on, if nothing is left that it was paused for."""
+        transaction = self.transaction
+        is_waiting = self.is_unread or (transaction is not None and transaction.body_file < 0)
+        if self.is_paused and not is_waiting and not self.transport.is_closing():
             self.is_paused = False
             self.transport.resume_reading()
 
