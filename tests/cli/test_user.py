@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gatepost.cli.main import cli
+from gatepost.config import argon2id
 from gatepost.config.errors import ConfigErrors
 from gatepost.config.load import load_config
 from gatepost.config.usersfile import (
@@ -25,7 +26,6 @@ from gatepost.config.usersfile import (
     write_users,
 )
 from gatepost.config.values import InvalidValue
-from gatepost.roles import argon2id
 from gatepost.smtp.sasl.scram import derive_verifier, is_password
 
 CONFIG = """\

@@ -8,9 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gatepost.config.schema import Auth, Config, Domain
+from gatepost.model import Address
+from gatepost.policy.engine import Engine
 from gatepost.policy.relay import (
     AddressRange,
     AddressSet,
+    ClientCertificate,
+    ClientPermit,
+    Identity,
     Permits,
     RecipientDomain,
     decide,
@@ -119,3 +125,38 @@ def test_local_parts_that_are_routes(local: str) -> None:
 )
 def test_local_parts_that_are_not(local: str) -> None:
     assert not is_routed_local(local)
+
+
+NAMES = st.text(min_size=1, max_size=20)
+RIGHTS = (
+    st.none()
+    | st.builds(AddressRange, st.sampled_from(NETWORKS))
+    | st.builds(ClientCertificate, NAMES)
+    | st.builds(Identity, NAMES)
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(RIGHTS, st.booleans())
+def test_relaying_needs_a_right_of_the_closed_set(right: ClientPermit | None, ours: bool) -> None:
+    permit = decide(right, ours)
+    assert permit == (RecipientDomain() if ours else right)
+    assert (permit is None) == (right is None and not ours)
+    if isinstance(permit, Identity):
+        assert permit.text == f"identity {permit.user}"
+
+
+@settings(max_examples=100, deadline=None)
+@given(NAMES, st.booleans())
+def test_an_identity_relays_only_where_there_are_users(user: str, has_users: bool) -> None:
+    domains = {"ours.test": Domain(next_hop=["smtp://10.0.0.1:25"])}
+    auth = Auth(users_file="/users" if has_users else None)
+    engine = Engine(Config(hostname="gate.ours.test", listen=[], spool="/s", domains=domains, auth=auth))
+    facts = engine.facts_of("198.51.100.7")
+    far = Address("x@far.test", "x", "far.test")
+    assert engine.decide_rcpt(facts, far).code == 550
+    facts.helo = facts.reverse_path = user
+    assert engine.decide_rcpt(facts, far).code == 550
+    engine.authenticate(facts, user)
+    verdict = engine.decide_rcpt(facts, far)
+    assert (verdict.code, verdict.permit) == ((0, f"identity {user}") if has_users else (550, ""))

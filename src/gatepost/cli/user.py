@@ -197,7 +197,7 @@ def _made(name: str, password: str, kind: str, with_sha_1: bool, addresses: tupl
     scram: dict[str, ScramVerifier] = {}
     argon2id = ""
     if kind == "argon2id":
-        argon2id = importlib.import_module("gatepost.roles.argon2id").derive(password)
+        argon2id = importlib.import_module("gatepost.config.argon2id").derive(password)
     else:
         for algorithm in ("sha256", "sha1") if with_sha_1 else ("sha256",):
             scram[algorithm] = derive_verifier(password, os.urandom(SALT_BYTES), ITERATIONS, algorithm)

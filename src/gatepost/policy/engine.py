@@ -14,8 +14,10 @@ import msgspec
 
 from gatepost.config.schema import Config
 from gatepost.model import Address
-from gatepost.policy.relay import AddressRange, Permits, decide, is_routed_local
+from gatepost.policy.checks.access import NAME as access_name
+from gatepost.policy.checks.access import AccessCheck
 from gatepost.policy.record import FactRecord
+from gatepost.policy.relay import ClientPermit, Identity, Permits, decide, is_routed_local
 from gatepost.policy.relayrules import RelayRules, number_of
 from gatepost.policy.verdict import ACCEPT, Verdict
 from gatepost.routing.router import Refusal, Route, Router
@@ -54,7 +56,7 @@ class Facts(msgspec.Struct, kw_only=True):
     client_address: str
     local_address: str = ""
     session_id: str = ""
-    client_permit: AddressRange | None = None  # from `Engine.facts_of`, once for each connection
+    client_permit: ClientPermit | None = None  # from `Engine.facts_of` or the TLS handshake, once for each connection
     helo: str = ""
     reverse_path: str = ""
     recipient: Address | None = None
@@ -98,7 +100,7 @@ ROUTE_REFUSED = Verdict(
 class Engine:
     """The policy of one configuration; immutable, shared by all sessions of a role."""
 
-    __slots__ = ("_checks", "_permits", "_rcpt_checks", "_router", "_rules", "_shadow_rules")
+    __slots__ = ("_checks", "_permits", "_rcpt_checks", "_router", "_rules", "_shadow_rules", "_users_relay", "access")
 
     def __init__(
         self,
@@ -110,18 +112,22 @@ class Engine:
     ) -> None:
         """`literal_rules`: rules mean what is written even if that opens the relay; for the proof only."""
         self._router = router or Router(config)
+        self.access = AccessCheck(config)
         self._permits = Permits(config.relay.networks)
+        self._users_relay = config.auth.users_file is not None
         rules = config.relay.rules
         self._rules = RelayRules((rule for rule in rules if rule.mode == "enforce"), literal=literal_rules)
         self._shadow_rules = RelayRules(rule for rule in rules if rule.mode == "shadow")
+        if checks is None:
+            checks = _configured_checks(self.access)
         modes = {name: Mode(mode) for name, mode in config.policy.checks.items()}
         named = {
-            phase: [NamedCheck(one.name, one.check, modes.get(one.name, one.mode)) for one in (checks or {}).get(phase, ())]
+            phase: [
+                NamedCheck(one.name, one.check, modes.get(one.name, one.mode)) for one in (checks or {}).get(phase, ())
+            ]
             for phase in Phase
         }
-        self._checks = {
-            phase: tuple(check for check in named[phase] if check.mode is not Mode.OFF) for phase in Phase
-        }
+        self._checks = {phase: tuple(check for check in named[phase] if check.mode is not Mode.OFF) for phase in Phase}
         self._rcpt_checks = self._checks[Phase.RCPT]
 
     def facts_of(self, client_address: str, local_address: str = "", session_id: str = "") -> Facts:
@@ -135,10 +141,20 @@ class Engine:
             client_number=number_of(client_address) if self._rules or self._shadow_rules else None,
         )
 
+    def authenticate(self, facts: Facts, user: str) -> None:
+        """The client has proved to be this user of ours, which is a right of its own."""
+        facts.identity = user
+        if self._users_relay:
+            facts.client_permit = Identity(user)
+
     @property
     def rules(self) -> RelayRules:
         """The rules in force."""
         return self._rules
+
+    def has_checks(self, phase: Phase) -> bool:
+        """Whether a phase has any check; the receiver asks once."""
+        return bool(self._checks[phase])
 
     def decide(self, phase: Phase, facts: Facts) -> Verdict:
         """The verdict of a phase other than RCPT: the first enforced check that refuses, else ACCEPT."""
@@ -148,7 +164,7 @@ class Engine:
                 verdict = ACCEPT
             if facts.trace is not None:
                 facts.trace.append(Step(phase, named.name, named.mode, verdict))
-            if verdict.code:
+            if verdict.code or verdict.route is not None:
                 if named.mode is Mode.ENFORCE:
                     return verdict
                 _note_shadow(facts, verdict)
@@ -166,6 +182,9 @@ class Engine:
             return verdict
         facts.recipient = address
         checked = self.decide(Phase.RCPT, facts)
+        if checked.route is not None and verdict.route is not None:  # taken, and dropped
+            route = Route(checked.route.next_hop, verdict.route.domain, verdict.route.ours, verdict.route.address)
+            return Verdict(0, "", "", route, verdict.permit, checked.check)
         return checked if checked.code else verdict
 
     def _decide_rcpt(self, facts: Facts, address: Address) -> Verdict:
@@ -203,7 +222,16 @@ class Engine:
         if rule.next_hop:
             next_hop = f"mx:{route.domain}" if rule.next_hop == "mx" else rule.next_hop
             route = Route(next_hop, route.domain, route.ours, route.address)
-        return Verdict(0, "", "", route, f"rule {rule.name} ({found.permit})", "", False, rule.name)
+        return Verdict(0, "", "", route, found.permit, "", False, rule.name)
+
+
+def _configured_checks(access: AccessCheck) -> dict[Phase, list[NamedCheck]]:
+    """The checks that a configuration asks for; a new one gets its lines here."""
+    checks: dict[Phase, list[NamedCheck]] = {}
+    if access:
+        for phase, check in ((Phase.CONNECT, access.connect), (Phase.MAIL, access.mail), (Phase.RCPT, access.rcpt)):
+            checks.setdefault(phase, []).append(NamedCheck(access_name, check))
+    return checks
 
 
 def _note_shadow(facts: Facts, verdict: Verdict) -> None:

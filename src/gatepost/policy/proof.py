@@ -105,7 +105,9 @@ def prove(config: Config, now_s: float | None = None) -> Proof:
 def decide(engine: Engine, session: Session, now_s: float, local_address: str = "") -> Verdict:
     """What the engine says of a session."""
     facts = engine.facts_of(session.client, local_address)
-    facts.identity, facts.certificate = session.identity, session.certificate
+    facts.certificate = session.certificate
+    if session.identity:
+        engine.authenticate(facts, session.identity)
     facts.reverse_path, facts.now_s = session.reverse_path, now_s
     return engine.decide_rcpt(facts, session.target.address)
 
@@ -143,7 +145,11 @@ class Specification:
         return ""
 
     def _is_trusted(self, session: Session) -> bool:
-        return _lies_in(session.client, self._networks)
+        return self._is_user(session) or _lies_in(session.client, self._networks)
+
+    def _is_user(self, session: Session) -> bool:
+        """Whether the client has authenticated as a user of ours; whether it can, is not policy's."""
+        return session.identity != "" and self._config.auth.users_file is not None
 
     def has_right(self, session: Session) -> bool:
         """Whether the words give this session a right to relay."""

@@ -66,7 +66,7 @@ class Authenticator:
         self._names = sorted(self._users)
         self._verify_argon2: Callable[[str, str], bool] | None = None
         if any(user.argon2id for user in self._users.values()):
-            self._verify_argon2 = importlib.import_module("gatepost.roles.argon2id").is_password
+            self._verify_argon2 = importlib.import_module("gatepost.config.argon2id").is_password
 
     def bound(self, name: str) -> Bound:
         """The addresses that a user may use."""

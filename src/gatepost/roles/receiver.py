@@ -106,7 +106,7 @@ class Receiver(Role):
         self.descriptors, material = self.descriptors[:listening], self.descriptors[listening:]
         of_tls = len(material) - len(auth_files(self.config.auth))
         self.securing = Securing(self.config, material[:of_tls], self.event, self._is_repaired)
-        self.submitting = Submitting(self.config, material[of_tls:], self.loop, self.event)
+        self.submitting = Submitting(self.config, material[of_tls:], self.loop, self.event, self._engine)
         self.counts |= self.securing.counts
         self.securing.counts = self.counts
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from gatepost.config.schema import Config
 from gatepost.config.usersfile import parse_users
 from gatepost.model import Address
+from gatepost.policy.engine import Engine
 from gatepost.policy.identity import check_header, check_reverse_path
-from gatepost.policy.relay import Identity
 from gatepost.policy.verdict import Verdict
 from gatepost.roles.authenticator import Authenticator
 from gatepost.roles.material import take_material
@@ -30,7 +30,9 @@ AUTHENTICATE_FIRST = constant(530, "7.0", "Authentication required; send AUTH fi
 class Submitting:
     """One for a receiver; `descriptors` are those of `authvalues.auth_files`, read before the lock-in."""
 
-    def __init__(self, config: Config, descriptors: Sequence[int], loop: Any, event: Callable[..., None]) -> None:
+    def __init__(
+        self, config: Config, descriptors: Sequence[int], loop: Any, event: Callable[..., None], engine: Engine
+    ) -> None:
         material = take_material(descriptors)
         auth = config.auth
         users = parse_users(material[0].decode("utf-8") if material else "", auth.users_file or "")
@@ -39,7 +41,8 @@ class Submitting:
             tokens = Tokens(
                 material[1], issuer=auth.issuer or "", audience=auth.audience or "", user_claim=auth.user_claim
             )
-        self.authenticator = Authenticator(auth, users, tokens, loop, event=event, granted=_grant)
+        self.authenticator = Authenticator(auth, users, tokens, loop, event=event, granted=self._grant)
+        self._engine = engine
 
     def decide_mail(self, connection: SmtpIn, reverse_path: Address | None) -> Reply | None:
         """Whether this client may send under this reverse-path at all."""
@@ -52,12 +55,10 @@ class Submitting:
         """Whether the From field is the user's."""
         return _reply(check_header(self.authenticator.bound(connection.facts.identity), header))
 
-
-def _grant(connection: SmtpIn, user: str) -> None:
-    facts, session, port = connection.facts, connection.session, connection.port
-    facts.identity = user
-    facts.client_permit = Identity(user)
-    session.settings = port.secured_repair if session.settings.is_secured else port.repair
+    def _grant(self, connection: SmtpIn, user: str) -> None:
+        session, port = connection.session, connection.port
+        self._engine.authenticate(connection.facts, user)
+        session.settings = port.secured_repair if session.settings.is_secured else port.repair
 
 
 def _reply(verdict: Verdict) -> Reply | None:
