@@ -10,6 +10,7 @@ started again after a back-off; the others go on.
 from __future__ import annotations
 
 import heapq
+import math
 import os
 import selectors
 import signal
@@ -18,11 +19,14 @@ import time
 from collections.abc import Callable
 from itertools import count
 
+import msgspec
+
 from gatepost.config.encoded import encode_config
 from gatepost.config.errors import ConfigErrors
 from gatepost.config.load import load_config
 from gatepost.config.paths import inspect_paths
 from gatepost.config.schema import Config
+from gatepost.config.tlsvalues import listen_addresses
 from gatepost.events import EventLog
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import LinkClosed, WireError
@@ -40,15 +44,14 @@ from gatepost.privsep.reloading import PendingReload
 from gatepost.privsep.watch import Watch
 from gatepost.privsep.wiring import Wiring
 
-START_LIMIT_S = (
-    60.0  # a role that is not ready by then is killed and counted as dead; recovery of a spool is part of it
-)
+START_LIMIT_S = 60.0  # a role not ready by then is killed and counted as dead; recovery of a spool is part of it
 SESSIONS_END_S = 20.0  # SIGTERM: sessions in the middle of a message get this long
 ROLES_END_S = 20.0
 GENERATION_END_S = 600.0  # reload: the old generation's sessions may go on for this long
 LAST_BREATH_S = 1.0  # a role that closed its control channel should have ended by itself by then
 WATCHDOG_RETRY_S = 0.5  # how soon it is looked again whether a role that died is back
 IDLE_RECHECK_S = 60.0  # recheck_s = 0: how soon it is looked whether a reload has changed that
+CERTIFICATES_S = 60.0  # how often it is looked whether files of certificates have changed
 KILL_AFTER_S = 2.0  # behind the limit that a draining role was given
 
 
@@ -181,9 +184,7 @@ class Supervisor:
         except LinkClosed:
             self._selector.unregister(child.fileno())
             child.close()
-            self._after(
-                LAST_BREATH_S, lambda: child.signal(signal.SIGKILL)
-            )  # without its control channel it is of no use
+            self._after(LAST_BREATH_S, lambda: child.signal(signal.SIGKILL))  # of no use without its channel
             return
         except (WireError, OSError) as error:
             self._log.event("role_died", **child.fields, why=f"broke the control protocol: {error}")
@@ -256,6 +257,7 @@ class Supervisor:
             self._on_ready(self._ground.listeners.bound())
             self._notify_ready()
             self._tell_alive()
+            self._after(CERTIFICATES_S, self._look_at_certificates)
             self._recheck()
 
     # --- the service manager ----------------------------------------------------------------------------------------
@@ -383,11 +385,7 @@ class Supervisor:
     def _drain(self, child: Child, limit_s: float, *, end_sessions: bool) -> None:
         if child.state is State.DRAINING and not end_sessions:
             return
-        if (
-            child.state is State.DRAINING
-            and child.kill_at_s is not None
-            and child.kill_at_s <= time.monotonic() + limit_s
-        ):
+        if child.state is State.DRAINING and (child.kill_at_s or math.inf) <= time.monotonic() + limit_s:
             return
         child.state = State.DRAINING
         child.kill_at_s = time.monotonic() + limit_s + KILL_AFTER_S
@@ -396,14 +394,20 @@ class Supervisor:
 
     # --- reload -----------------------------------------------------------------------------------------------------
 
-    def _reload(self, asked_by: Child | None, request: int) -> None:
+    def _look_at_certificates(self) -> None:
+        """Files that have changed are taken up by a new generation with the configuration as it is."""
+        self._after(CERTIFICATES_S, self._look_at_certificates)
+        if self._pending_reload is None and self._ground.materials.have_changed(self._config):
+            self._reload(None, 0, msgspec.structs.replace(self._config))
+
+    def _reload(self, asked_by: Child | None, request: int, unchanged: Config | None = None) -> None:
         """Start a new generation with the new configuration; nothing of the old one changes before all of it is ready."""
         errors: list[str] = []
         config = self._config
         if self._announced and not self._stopping:
             self._notifier.reloading()
         try:
-            config = load_config(self._config_path)
+            config = unchanged or load_config(self._config_path)
             errors = changes_needing_restart(self._config, config)
             errors += [str(problem) for problem in inspect_paths(config, self._config_path)]
             errors += refutation_of(config)
@@ -414,7 +418,8 @@ class Supervisor:
         newly_bound: list[str] = []
         if not errors:
             try:
-                newly_bound = self._ground.listeners.bind_all(config.listen)
+                self._ground.materials.add(config)
+                newly_bound = self._ground.listeners.bind_all(listen_addresses(config))
                 self._ground.make_maildir_roots(config)
                 self._reopen_events(config)
             except (ListenError, OSError) as error:
@@ -452,13 +457,13 @@ class Supervisor:
         self._generation = pending.generation
         for child in self._children.values():
             if child.role == "queue":
-                child.send(
-                    m.Reconfigure(encode_config(self._config, with_recipients=False)), [self._ground.event_descriptor]
-                )
+                config = encode_config(self._config, with_recipients=False)
+                child.send(m.Reconfigure(config), [self._ground.event_descriptor])
         self._wiring.link_generation(self._generation)
         pending.answer([])  # before the control role that asked drains
         self._drain_old()
-        self._ground.listeners.close_except(self._config.listen)
+        self._ground.listeners.close_except(listen_addresses(self._config))
+        self._ground.materials.keep(self._config)
         self._log.event("reloaded", generation=self._generation)
         self._notify_ready()
 
@@ -488,5 +493,7 @@ class Supervisor:
 
     def _refuse_reload(self, errors: list[str]) -> None:
         self._log.event("reload_refused", errors=errors)
+        if self._pending_reload is None:
+            self._ground.materials.keep(self._config)
         if self._announced and self._pending_reload is None and not self._stopping:
             self._notify_ready()  # it goes on as before
