@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 
 import msgspec
 
@@ -41,34 +43,55 @@ class Rule(msgspec.Struct, frozen=True, gc=False):
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
-    """The rule that holds, and the right it rests on, as text of the envelope."""
+    """The rule that holds, and the right it rests on, as text of the envelope: "rule NAME (network N)"."""
 
     rule: Rule
     permit: str
 
 
-Entry = tuple[int, str]  # number of the rule, network as text
+def _found(rule: Rule, right: str) -> Found:
+    return Found(rule, f"rule {rule.name} ({right})")
 
 
-class _Bucket:
-    """Rules of one domain key and one reverse-path key; every list ascends, so that the first that holds is the first."""
+Entry = tuple[int, float, Found]  # number of the rule, until when it holds (0: always), what it gives
 
-    __slots__ = ("certificates", "everybody", "identities", "lists4", "lists6", "ranges", "starts4", "starts6")
+
+_NUMBER = itemgetter(0)
+_ONLY_EVERY = (EVERY,)
+_NO_NAMES: dict[str, list[int]] = {}
+_NO_STARTS: list[int] = []
+_NO_LISTS: list[tuple[Entry, ...]] = []
+
+
+class _Gathered:
+    """Rules of one domain key and one reverse-path key, while they are gathered."""
+
+    __slots__ = ("certificates", "everybody", "identities", "ranges")
 
     def __init__(self) -> None:
         self.ranges: dict[int, list[tuple[int, int, int, str]]] = {4: [], 6: []}
-        self.starts4: list[int] = []
-        self.lists4: list[tuple[Entry, ...]] = []
-        self.starts6: list[int] = []
-        self.lists6: list[tuple[Entry, ...]] = []
         self.identities: dict[str, list[int]] = {}
         self.certificates: dict[str, list[int]] = {}
         self.everybody: list[int] = []
 
-    def seal(self, rules: Sequence[Rule]) -> None:
-        self.starts4, self.lists4 = _segments(self.ranges[4], rules)
-        self.starts6, self.lists6 = _segments(self.ranges[6], rules)
-        self.ranges = {}
+
+class _Bucket:
+    """The same, for look-ups; every list ascends, so that the first that holds is the first.
+
+    What is empty is shared: of a hundred thousand buckets few are in the processor's cache, and each object more would be one more to
+    wait for (bench/policy.py).
+    """
+
+    __slots__ = ("certificates", "everybody", "has_others", "identities", "lists4", "lists6", "starts4", "starts6")
+
+    def __init__(self, gathered: _Gathered, rules: Sequence[Rule]) -> None:
+        starts4, self.lists4 = _segments(gathered.ranges[4], rules)
+        self.starts4 = array("Q", starts4) if starts4 else _NO_STARTS  # numbers side by side: fewer waits for memory
+        self.starts6, self.lists6 = _segments(gathered.ranges[6], rules)
+        self.identities = gathered.identities or _NO_NAMES
+        self.certificates = gathered.certificates or _NO_NAMES
+        self.everybody = tuple(gathered.everybody)
+        self.has_others = bool(self.identities or self.certificates or self.everybody)
 
     def at(self, number: Number) -> tuple[Entry, ...]:
         """The rules of an address."""
@@ -102,19 +125,21 @@ def _segments(
     for first, minus_last, index, text in sorted(ranges):
         close_before(first)
         outer = open_ranges[-1][1] if open_ranges else ()
-        entries = _first_that_hold(sorted((*outer, (index, text))), rules)
+        rule = rules[index]
+        entry = (index, rule.expires_s, _found(rule, f"network {text}"))
+        entries = _first_that_hold(sorted((*outer, entry), key=_NUMBER))
         open_ranges.append((-minus_last, entries))
         begin(first, entries)
     close_before(1 << 129)
-    return starts, lists
+    return (starts, lists) if starts else (_NO_STARTS, _NO_LISTS)
 
 
-def _first_that_hold(entries: list[Entry], rules: Sequence[Rule]) -> tuple[Entry, ...]:
+def _first_that_hold(entries: list[Entry]) -> tuple[Entry, ...]:
     """Behind a rule that never ends no other is reached."""
     kept = []
     for entry in entries:
         kept.append(entry)
-        if not rules[entry[0]].expires_s:
+        if not entry[1]:
             break
     return tuple(kept)
 
@@ -122,43 +147,24 @@ def _first_that_hold(entries: list[Entry], rules: Sequence[Rule]) -> tuple[Entry
 class RelayRules:
     """The rules of one configuration."""
 
-    __slots__ = ("_buckets", "_domain_keys", "_has_suffixes", "_literal", "_path_keys", "by_name", "rules")
+    __slots__ = ("_buckets", "_has_paths", "_has_suffixes", "_literal", "by_name", "rules")
 
     def __init__(self, rules: Iterable[RelayRule], *, literal: bool = False) -> None:
         self._literal = literal
-        self._buckets: dict[tuple[str, str], _Bucket] = {}
         self.rules: list[Rule] = []
+        gathered: dict[tuple[str, str], _Gathered] = {}
         for number, rule in enumerate(rules):
             self.rules.append(_compiled(rule))
-            self._place(number, rule)
-        for bucket in self._buckets.values():
-            bucket.seal(self.rules)
-        self._domain_keys = {domain for domain, _ in self._buckets}
-        self._path_keys = {path for _, path in self._buckets}
-        self._has_suffixes = any(key.startswith(".") for key in self._domain_keys)
+            _place(gathered, number, rule)
+        self._buckets: dict[str, dict[str, _Bucket]] = {}
+        for (domain, path), found in gathered.items():
+            self._buckets.setdefault(domain, {})[path] = _Bucket(found, self.rules)
+        self._has_paths = any(path != EVERY for _, path in gathered)
+        self._has_suffixes = any(domain.startswith(".") for domain in self._buckets)
         self.by_name = {rule.name: rule for rule in self.rules}
 
     def __bool__(self) -> bool:
         return bool(self.rules)
-
-    def _place(self, number: int, rule: RelayRule) -> None:
-        for domain in rule.domains or (EVERY,):
-            for path in rule.reverse_paths or (EVERY,):
-                bucket = self._buckets.get((domain, path))
-                if bucket is None:
-                    bucket = self._buckets[domain, path] = _Bucket()
-                if rule.identities:
-                    for identity in rule.identities:
-                        bucket.identities.setdefault(identity, []).append(number)
-                elif rule.certificates:
-                    for certificate in rule.certificates:
-                        bucket.certificates.setdefault(certificate, []).append(number)
-                elif rule.networks:
-                    for text in rule.networks:
-                        version, first, last = range_of(text)
-                        bucket.ranges[version].append((first, -last, number, text))
-                else:
-                    bucket.everybody.append(number)
 
     def find(
         self,
@@ -173,44 +179,46 @@ class RelayRules:
         """The first rule that holds. `client` is from `number_of`; `domain` canonical; `now_s` 0: the time is not known."""
         best = len(self.rules)
         found: Found | None = None
-        paths = self._paths_of(reverse_path)
-        for key in self._domains_of(domain, is_ours):
-            for path in paths:
-                bucket = self._buckets.get((key, path))
+        paths: list[str] | None = None
+        for by_path in self._by_domain(domain, is_ours):
+            if self._has_paths and paths is None:
+                paths = [EVERY, *path_keys(reverse_path)]
+            for path in paths or _ONLY_EVERY:
+                bucket = by_path.get(path)
                 if bucket is None:
                     continue
                 if client is not None:
-                    for number, text in bucket.at(client):
+                    for number, expires_s, candidate in bucket.at(client):
                         if number >= best:
                             break
-                        if self._is_in_time(number, now_s):
-                            best, found = number, Found(self.rules[number], f"network {text}")
+                        if not expires_s or 0.0 < now_s < expires_s:
+                            best, found = number, candidate
                             break
+                if not bucket.has_others:
+                    continue
                 for number, permit in self._others(bucket, identity, certificate, is_ours):
                     if number < best and self._holds(number, client, identity, certificate, now_s):
-                        best, found = number, Found(self.rules[number], permit)
+                        best, found = number, _found(self.rules[number], permit)
         return found
 
-    def _domains_of(self, domain: str, is_ours: bool) -> list[str]:
-        keys = self._domain_keys
-        every = OURS if is_ours else EVERY
-        found = [every] if every in keys else []
-        if domain in keys:
-            found.append(domain)
+    def _by_domain(self, domain: str, is_ours: bool) -> list[dict[str, _Bucket]]:
+        """The buckets of every key that fits a domain."""
+        get = self._buckets.get
+        found = []
+        every = get(OURS if is_ours else EVERY)
+        if every is not None:
+            found.append(every)
+        own = get(domain)
+        if own is not None:
+            found.append(own)
         if self._has_suffixes:
             at = domain.find(".")
             while at >= 0:
-                if (suffix := domain[at:]) in keys:
-                    found.append(suffix)
+                below = get(domain[at:])
+                if below is not None:
+                    found.append(below)
                 at = domain.find(".", at + 1)
         return found
-
-    def _paths_of(self, reverse_path: str) -> list[str]:
-        keys = self._path_keys
-        found = [EVERY] if EVERY in keys else []
-        if len(found) == len(keys):
-            return found
-        return found + [key for key in path_keys(reverse_path) if key in keys]
 
     def _others(self, bucket: _Bucket, identity: str, certificate: str, is_ours: bool) -> Iterable[tuple[int, str]]:
         if identity and bucket.identities:
@@ -239,6 +247,27 @@ class RelayRules:
             return False
         certificates = rule.certificates
         return certificates is None or bool(certificate) and (certificate in certificates or "*" in certificates)
+
+
+def _place(gathered: dict[tuple[str, str], _Gathered], number: int, rule: RelayRule) -> None:
+    """Put a rule into the buckets of its domains and reverse-paths."""
+    for domain in rule.domains or (EVERY,):
+        for path in rule.reverse_paths or (EVERY,):
+            bucket = gathered.get((domain, path))
+            if bucket is None:
+                bucket = gathered[domain, path] = _Gathered()
+            if rule.identities:
+                for identity in rule.identities:
+                    bucket.identities.setdefault(identity, []).append(number)
+            elif rule.certificates:
+                for certificate in rule.certificates:
+                    bucket.certificates.setdefault(certificate, []).append(number)
+            elif rule.networks:
+                for text in rule.networks:
+                    version, first, last = range_of(text)
+                    bucket.ranges[version].append((first, -last, number, text))
+            else:
+                bucket.everybody.append(number)
 
 
 def _compiled(rule: RelayRule) -> Rule:
