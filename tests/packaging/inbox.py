@@ -71,9 +71,9 @@ def stop_sink(box: Box, number: str) -> None:
     box.run("sh", "-c", f"kill {number}")
 
 
-def send(box: Box, subject: str, port: int = 25) -> None:
+def send(box: Box, subject: str, port: int = 25, host: str = "127.0.0.1") -> None:
     """One message into the gateway of the box."""
-    assert box.run("python3", "-c", SEND, "127.0.0.1", str(port), subject) == "accepted"
+    assert box.run("python3", "-c", SEND, host, str(port), subject) == "accepted"
 
 
 def wait_arrived(box: Box, subject: str) -> None:
