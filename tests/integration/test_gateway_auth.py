@@ -61,6 +61,10 @@ kind = "submission"
 [[listeners]]
 address = "127.0.0.1:{self.submissions}"
 kind = "submissions"
+client_certificates = true
+[[relay.certificates]]
+ca_file = "{self.authority.file}"
+names = ["relay.example.test"]
 """
         self.write_config()
         self.add(ANNA)
@@ -216,6 +220,30 @@ def test_scram(gateway: Submission, plus: bool) -> None:
     assert code == 334, last
     scram.set_server_final(base64.b64decode(last).decode())
     assert client.docmd("")[0] == 235
+    client.close()
+
+
+@pytest.mark.parametrize(("address", "code"), [(ANNA, 235), ("nobody@example.test", 535)])
+def test_external_by_client_certificate(gateway: Submission, address: str, code: int) -> None:
+    issued = gateway.authority.issue(f"client{code}", [f"email:{address}"], usage="clientAuth")
+    context = gateway.context
+    context.load_cert_chain(issued, certificates.key_of(issued))
+    client = smtplib.SMTP_SSL("localhost", gateway.submissions, "client.test", context=context)
+    client.ehlo()
+    assert "EXTERNAL" in client.esmtp_features["auth"]
+    assert client.mail(address)[0] == 530  # the certificate alone is no right here
+    assert client.docmd("AUTH", f"EXTERNAL {base64.b64encode(b'boss@example.test').decode()}")[0] == 535
+    assert client.docmd("AUTH", "EXTERNAL =")[0] == code
+    if code == 235:
+        assert client.mail(ANNA)[0] == 250
+        assert client.rcpt("bob@far.test")[0] == 250
+    client.close()
+
+
+def test_external_without_a_certificate(gateway: Submission) -> None:
+    client = smtplib.SMTP_SSL("localhost", gateway.submissions, "client.test", context=gateway.context)
+    client.ehlo()
+    assert client.docmd("AUTH", "EXTERNAL =")[0] == 535
     client.close()
 
 
