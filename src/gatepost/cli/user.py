@@ -56,7 +56,7 @@ def _with_password(command: click.decorators.FC) -> click.decorators.FC:
 
 
 @user.command()
-@click.argument("name")
+@click.argument("name", metavar="NAME")
 @click.option(
     "--from",
     "patterns",
@@ -100,7 +100,7 @@ def add(
 
 
 @user.command()
-@click.argument("name")
+@click.argument("name", metavar="NAME")
 @_with_password
 @config_option
 @json_option
@@ -118,7 +118,7 @@ def passwd(
 
 
 @user.command()
-@click.argument("name")
+@click.argument("name", metavar="NAME")
 @config_option
 @json_option
 def remove(name: str, config_path: str, as_json: bool) -> None:
