@@ -84,7 +84,7 @@ def check_reverse_path(bound: Bound, path: Address | None) -> Verdict:
 
 def check_header(bound: Bound, header: bytes) -> Verdict:
     """For the end of data: `header` is all in front of the first empty line."""
-    fields = []
+    fields: list[bytearray] = []
     for line in header.split(b"\r\n"):
         if line[:1] in (b" ", b"\t") and fields:
             fields[-1] += line

@@ -18,7 +18,7 @@ from gatepost.smtp.sasl.mechanism import Question
 
 MAX_DETAIL = 200
 # RFC 4954 4: behind AUTH a password may stand, in that line or the next
-_SECRET = re.compile(rb"((?i:\bAUTH)(?: +[A-Z][A-Z0-9_-]{2,19}(?![^ \r\n]))?)[ \r\n].*", re.DOTALL)
+_SECRET = re.compile(rb"((?i:\bAUTH)(?: +[A-Z][A-Z0-9_-]{2,19}(?![^ \r\n]))?)[ \r\n]").search
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -118,5 +118,8 @@ class Violation(Event, frozen=True, gc=False):
 
 def excerpt(octets: bytes) -> str:
     """Octets of a peer as they may stand in a log line: printable ASCII, escaped, at most 200 characters, no password."""
-    shown = _SECRET.sub(rb"\1 ...", bytes(octets[: 4 * MAX_DETAIL]))
+    shown = bytes(octets[: 4 * MAX_DETAIL])
+    secret = _SECRET(shown)
+    if secret is not None:
+        shown = shown[: secret.end(1)] + b" ..."
     return repr(shown[:MAX_DETAIL])[2:-1][:MAX_DETAIL]
