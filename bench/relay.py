@@ -20,9 +20,11 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import measure
+import tlsload
 from measure import Sink
 from peers import PEERS
 from peers.peer import RECIPIENT, Peer, PeerError
@@ -45,6 +47,7 @@ class Load:
     size_bytes: int
     keep: bool
     fewest: int  # messages of a round, however slow the server
+    tls: str = ""  # "messages" or "handshakes": over STARTTLS, by bench/tlsload.py
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class Idle:
     """Sessions that have said EHLO and nothing more."""
 
     sessions: int
+    tls: bool = False
 
 
 SCENARIOS: dict[str, Load | Idle] = {
@@ -59,7 +63,10 @@ SCENARIOS: dict[str, Load | Idle] = {
     "4k-kept": Load(4096, keep=True, fewest=200),
     "100k": Load(100 * 1024, keep=False, fewest=100),
     "1m": Load(1024 * 1024, keep=False, fewest=40),
+    "tls-kept": Load(4096, keep=True, fewest=200, tls="messages"),
+    "tls-handshakes": Load(0, keep=False, fewest=200, tls="handshakes"),
     "idle-1000": Idle(1000),
+    "idle-tls-1000": Idle(1000, tls=True),
     "idle-10000": Idle(10000),
 }
 
@@ -83,11 +90,12 @@ def tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def start_contender(kind: type[Peer], directory: Path, idle_sessions: int = 0) -> Contender:
+def start_contender(kind: type[Peer], directory: Path, idle_sessions: int = 0, *, tls: bool = False) -> Contender:
     """A fresh server with an empty queue and its sink."""
     sink = Sink()
     peer = kind(directory / kind.name, sink.port)
     peer.idle_sessions = idle_sessions
+    peer.tls = tls
     try:
         peer.start()
     except (OSError, shutil.Error) as error:
@@ -113,7 +121,31 @@ def run_round(contender: Contender, load: Load, messages: int, *, sample_pss: bo
 
     os.sync()
     before = accounting.cpu_s()
-    elapsed = measure.send_load(
+    if load.tls:
+        elapsed = tlsload.send_load(
+            contender.sink,
+            contender.peer.port,
+            RECIPIENT,
+            messages,
+            load.size_bytes,
+            contender.peer.sessions,
+            load.tls,
+            ROUND_TIMEOUT_S,
+            sample if sample_pss else None,
+        )
+    else:
+        elapsed = send_plain(contender, load, messages, sample if sample_pss else None)
+    time.sleep(SETTLE_S)
+    used = accounting.cpu_s() - before
+    result = {"messages": messages, "seconds": elapsed, "rate": messages / elapsed, "cpu_s": used * 1000 / messages}
+    if sample_pss:
+        result["pss_bytes"] = largest
+    return result
+
+
+def send_plain(contender: Contender, load: Load, messages: int, tick: Callable[[], None] | None) -> float:
+    """By smtp-source; the seconds it took."""
+    return measure.send_load(
         contender.sink,
         contender.peer.port,
         RECIPIENT,
@@ -122,14 +154,8 @@ def run_round(contender: Contender, load: Load, messages: int, *, sample_pss: bo
         contender.peer.sessions,
         keep=load.keep,
         timeout_s=ROUND_TIMEOUT_S,
-        tick=sample if sample_pss else None,
+        tick=tick,
     )
-    time.sleep(SETTLE_S)
-    used = accounting.cpu_s() - before
-    result = {"messages": messages, "seconds": elapsed, "rate": messages / elapsed, "cpu_s": used * 1000 / messages}
-    if sample_pss:
-        result["pss_bytes"] = largest
-    return result
 
 
 def choose_messages(load: Load, rate: float, round_s: float) -> int:
@@ -156,8 +182,11 @@ def measure_load(
     rounds: dict[str, list[dict[str, float]]] = {}
     try:
         for kind in kinds:
+            if load.tls and not kind.speaks_tls:
+                results[kind.name] = {"skipped": "not set up for TLS here"}
+                continue
             try:
-                contenders[kind.name] = contender = start_contender(kind, directory)
+                contenders[kind.name] = contender = start_contender(kind, directory, tls=bool(load.tls))
                 rate = run_round(contender, load, load.fewest)["rate"]  # warms up, too
                 rate = run_round(contender, load, choose_messages(load, rate, round_s / 3))["rate"]
             except PeerError as error:
@@ -205,11 +234,14 @@ def measure_idle(name: str, idle: Idle, kinds: list[type[Peer]], directory: Path
     """All servers, one after the other."""
     results: dict[str, dict[str, object]] = {}
     for kind in kinds:
+        if idle.tls and not kind.speaks_tls:
+            results[kind.name] = {"skipped": "not set up for TLS here"}
+            continue
         if kind.idle_limit is not None and idle.sessions > kind.idle_limit:
             results[kind.name] = {"skipped": kind.idle_note}
             continue
         try:
-            contender = start_contender(kind, directory, idle.sessions)
+            contender = start_contender(kind, directory, idle.sessions, tls=idle.tls)
         except PeerError as error:
             drop({}, results, name, kind.name, error)
             continue
@@ -219,11 +251,12 @@ def measure_idle(name: str, idle: Idle, kinds: list[type[Peer]], directory: Path
             measure.send_load(
                 contender.sink, contender.peer.port, RECIPIENT, 200, 4096, kind.sessions, keep=False, timeout_s=60
             )
-            for sock in measure.open_idle_sessions(contender.peer.port, kind.sessions):
+            open_idle = tlsload.open_idle_sessions if idle.tls else measure.open_idle_sessions
+            for sock in open_idle(contender.peer.port, kind.sessions):
                 sock.close()
             time.sleep(SETTLE_S)
             before = accounting.pss_bytes()
-            sockets = measure.open_idle_sessions(contender.peer.port, idle.sessions)
+            sockets = open_idle(contender.peer.port, idle.sessions)
             time.sleep(SETTLE_S)
             after = accounting.pss_bytes()
             for sock in sockets:

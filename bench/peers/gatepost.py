@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from certificate import make_certificate
+
 from peers.peer import DOMAIN, RECIPIENT, Peer, PeerError, first_line
 
 PROGRAM = Path(sys.executable).parent / "gatepost"
@@ -18,6 +20,7 @@ class Gatepost(Peer):
     """The gateway of this repository, in the virtual environment that runs the bench."""
 
     name = "gatepost"
+    speaks_tls = True
 
     @classmethod
     def prepare(cls, cache: Path) -> str | None:
@@ -41,4 +44,8 @@ class Gatepost(Peer):
         done = subprocess.run([PROGRAM, "init", "--yes", *answers], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise PeerError(f"gatepost init ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        if self.tls:
+            certificate, key = make_certificate(self.directory, f"gatepost.{DOMAIN}")
+            with open(config, "a", encoding="utf-8") as file:
+                file.write(f'\n[[tls.certificates]]\ncertificate_file = "{certificate}"\nkey_file = "{key}"\n')
         return [str(PROGRAM), "run", "--config", str(config)]

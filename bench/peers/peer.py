@@ -37,6 +37,7 @@ class Peer:
 
     name = ""
     sessions = 40  # of the source at a time
+    speaks_tls = False  # `configure` knows how
     idle_limit: int | None = None  # sessions it can hold idle, None: no limit that the bench would meet
     idle_note = ""  # why it has that limit
     domain = DOMAIN  # of the mail it is sent
@@ -47,6 +48,7 @@ class Peer:
         self.port = take_port()
         self.accounting: Accounting | None = None
         self.process: subprocess.Popen[bytes] | None = None
+        self.tls = False  # set before start: whether it shall offer STARTTLS
         self.idle_sessions = 0  # set before start: the sessions it shall be able to hold
 
     @classmethod

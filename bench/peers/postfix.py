@@ -10,6 +10,8 @@ import os
 import shutil
 from pathlib import Path
 
+from certificate import make_certificate
+
 from peers.peer import MAX_MESSAGE_BYTES, RECIPIENT, Peer, first_line
 
 MAIN_CF = """\
@@ -64,6 +66,7 @@ class Postfix(Peer):
     """The instance to compare with."""
 
     name = "postfix"
+    speaks_tls = True
     idle_limit = 1000
     idle_note = "a process for each session: default_process_limit raised from 100 for this row"
 
@@ -90,6 +93,12 @@ class Postfix(Peer):
         (self.directory / "queue").mkdir()
         (self.directory / "data").mkdir()
         shutil.chown(self.directory / "data", "postfix")
+        if self.tls:
+            certificate, key = make_certificate(self.directory, f"postfix.{self.domain}")
+            shape["extra"] = (
+                f"{shape['extra']}\nsmtpd_tls_security_level = may\nsmtpd_tls_cert_file = {certificate}\n"
+                f"smtpd_tls_key_file = {key}\n"
+            )
         (self.directory / "main.cf").write_text(MAIN_CF.format(**shape))
         (self.directory / "master.cf").write_text(MASTER_CF.format(**shape))
         (self.directory / "recipients").write_text(f"{RECIPIENT} ok\n")
