@@ -1,0 +1,76 @@
+"""The look at the live processes: what is new is told once, what is gone is forgotten, and a failure of the look is told too."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gatepost.config.schema import Config
+from gatepost.privsep import watch
+from gatepost.privsep.attest import RoleReport, notes
+from gatepost.privsep.watch import Watch
+from gatepost.privsep.writable import writable_paths
+
+CONFIG = Config(hostname="g.test", listen=[], spool="/x", domains={})
+
+
+def look(one: Watch, monkeypatch: pytest.MonkeyPatch, *differences: list[str]) -> list[dict]:
+    reports = [RoleReport("receiver", n, 1, 100 + n, differences=found) for n, found in enumerate(differences)]
+    monkeypatch.setattr(watch, "attest", lambda config, rows: reports)
+    return one.look(CONFIG, [{}] * len(reports))
+
+
+def test_each_difference_is_told_once_for_as_long_as_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Watch()
+    assert one.last()["as_declared"] is None
+    assert look(one, monkeypatch, [], []) == []
+    assert one.last()["as_declared"] is True
+    (event,) = look(one, monkeypatch, ["a", "b"], [])
+    assert (event["name"], event["number"], event["differences"]) == ("receiver", 0, ["a", "b"])
+    assert look(one, monkeypatch, ["a", "b"], []) == []
+    assert [row["differences"] for row in look(one, monkeypatch, ["a", "c"], ["a"])] == [["c"], ["a"]]
+    assert one.counters() == {"privs_checks": 4, "privs_differences": 3, "privs_differences_ever": 4}
+    assert look(one, monkeypatch, [], []) == []
+    assert one.last()["as_declared"] is True and one.counters()["privs_differences_ever"] == 4
+
+
+def test_a_process_that_ended_meanwhile_is_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert look(Watch(), monkeypatch, ["the process has ended"]) == []
+
+
+def test_a_look_that_fails_is_told_and_does_not_end_the_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(config: object, rows: object) -> None:
+        raise OSError("no /proc")
+
+    one = Watch()
+    monkeypatch.setattr(watch, "attest", fail)
+    assert "no /proc" in str(one.look(CONFIG, []))
+    assert one.look(CONFIG, []) == []
+    assert one.last()["as_declared"] is False
+
+
+def test_writable_paths_by_owner_group_and_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for name, mode in (("own", 0o600), ("theirs", 0o644), ("open", 0o666), ("group", 0o664)):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "deep").mkdir(mode=0o755)
+    (tmp_path / "deep" / "box").mkdir()
+    (tmp_path / "deep" / "box").chmod(0o777)
+    (tmp_path / "deep" / "box" / "inner").touch()
+    (tmp_path / "link").symlink_to("/etc")
+    me, gid = os.geteuid(), os.stat(tmp_path).st_gid
+    assert writable_paths(str(tmp_path), me, {gid}) == (["/ and below"], True)
+    assert writable_paths(str(tmp_path), 54321, {54321}) == (["/open", "/deep/box and below"], True)
+    assert writable_paths(str(tmp_path), 54321, {gid})[0] == ["/group", "/open", "/deep/box and below"]
+    found, is_complete = writable_paths(str(tmp_path), 54321, {54321}, limit=3)
+    assert not is_complete and len(found) <= 1
+
+
+def test_what_weakens_is_said() -> None:
+
+    weak = msgspec.structs.replace(CONFIG, sandbox="best-effort", sandbox_debug="log")
+    assert len(notes(weak)) == len(notes(CONFIG)) + 2
