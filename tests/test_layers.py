@@ -36,7 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "roles": {*WORDS, "smtp", "mail", "net", "routing", "policy", "spool", "queue", "delivery", "privsep"},
     "admin": {*WORDS},
     "selftest": {*WORDS, "net", "privsep"},
-    "cli": {*WORDS, "selftest", "smtp", "routing", "policy", "spool", "privsep", "admin"},
+    "migrate": {*WORDS, "routing", "policy"},
+    "cli": {*WORDS, "selftest", "migrate", "smtp", "net", "routing", "policy", "spool", "delivery", "privsep", "admin"},
 }
 NEVER_IN_THE_SUPERVISOR = {"asyncio", "ssl", "_ssl", "uvloop", "email", "smtplib", "http"}
 PACKAGES_OF_THE_SUPERVISOR = {"safeopen", "model", "config", "events", "ipc", "net", "spool", "privsep"}

@@ -37,7 +37,7 @@ def open_regular(path: str, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EXDEV):
             raise LinkInPath(error.errno, "a symbolic link stands in the path", path) from error
-        raise
+        raise OSError(error.errno, error.strerror, path) from error
     finally:
         os.close(root)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

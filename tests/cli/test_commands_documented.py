@@ -28,8 +28,6 @@ def test_every_option_has_a_help_text(name):
     for parameter in ALL[name].params:
         if isinstance(parameter, click.Option):
             assert (parameter.help or "").endswith("."), parameter.opts
-        else:
-            assert parameter.metavar, parameter.name
 
 
 @pytest.mark.parametrize("name", sorted(set(ALL) - PRINTS_NO_DATA))
@@ -42,9 +40,8 @@ def test_the_page_is_what_the_program_says():
     assert page == build_page(), "python -m gatepost.cli.reference > docs/commands.md"
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_readme_names_every_command(name):
-    assert f"gatepost {name}" in README
+def test_the_readme_leads_to_the_page():
+    assert "(docs/commands.md)" in README
 
 
 @pytest.mark.parametrize("name", [name.split()[-1] for name in ALL if name.startswith("gatepost queue")])

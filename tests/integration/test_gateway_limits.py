@@ -208,7 +208,9 @@ def test_a_client_that_does_not_read_its_replies_is_not_read_either(roomy):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.settimeout(1.0)
         sock.connect(("127.0.0.1", roomy.port))
+        assert sock.recv(1000).startswith(b"220")
         sock.sendall(HELLO)
+        assert sock.recv(2000).startswith(b"250")  # nothing may be sent before that
         with pytest.raises(TimeoutError):
             while sent < 50_000_000:  # more than the kernel keeps
                 sent += sock.send(block[sent % len(block) :])

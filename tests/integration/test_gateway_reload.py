@@ -42,7 +42,7 @@ def by_signal(gateway: Gateway) -> None:
 
 def newest(gateway: Gateway) -> dict[str, int]:
     """Role -> process id of the newest generation, as the supervisor says."""
-    rows = sorted(gateway.ask("privs"), key=lambda row: row["generation"])
+    rows = sorted(gateway.ask("privs")["processes"], key=lambda row: row["generation"])
     return {row["role"]: row["pid"] for row in rows}
 
 

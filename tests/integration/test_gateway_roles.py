@@ -207,7 +207,7 @@ def test_a_second_gateway_on_the_same_spool_refuses(gateway, tmp_path, socket_li
 def test_privs_says_as_declared(gateway):
     done = gateway.run("privs")
     assert done.stdout.endswith("as declared\n"), done.stdout
-    for report in gateway.ask("privs"):
+    for report in gateway.ask("privs")["processes"]:
         assert not report["differences"]
         if report["role"] != "supervisor":
             assert report["tried"] == report["refused"] > 10
@@ -255,11 +255,11 @@ def test_without_root_everything_works_and_privs_says_so(nobodys_gateway, hop):
     wait_until(lambda: list((gateway.boxes / "nobody").glob("new/*")), "the message in the Maildir")
     done = gateway.run("privs")
     assert done.stdout.endswith("as declared\n"), done.stdout + done.stderr
-    for report in gateway.ask("privs"):
+    for report in gateway.ask("privs")["processes"]:
         assert report["kernel"]["uids"] == [NOBODY] * 4
         if report["role"] != "supervisor":
             assert os.readlink(f"/proc/{report['pid']}/root") == "/" and report["kernel"]["seccomp"] == "filter"
-            assert "no chroot" in report["declared"], report["declared"]
+            assert "no chroot" in report["says"], report["says"]
     assert kill(gateway, "queue") < BACK_WITHIN_S
     assert gateway.run("reload").returncode == 0
     send(gateway.port, "nobody2@example.test")
@@ -276,4 +276,4 @@ def test_an_interpreter_that_cannot_be_executed_ends_the_start(tmp_path, hop):
     command = [sys.executable, "-I", "-c", code, str(gateway.config)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
-    assert "not started: " in done.stderr and "cannot execute /nonexistent/python" in done.stderr
+    assert "not started" in done.stderr and "/nonexistent/python" in done.stderr

@@ -42,7 +42,7 @@ def build_page() -> str:
     for name, command in all_commands():
         arguments = [p for p in command.params if isinstance(p, click.Argument)]
         options = [p for p in command.params if isinstance(p, click.Option)]
-        usage = " ".join([name, "[OPTIONS]" if options else "", *(str(a.metavar) for a in arguments)])
+        usage = " ".join([name, "[OPTIONS]" if options else "", *(a.metavar or str(a.name).upper() for a in arguments)])
         parts.append(f"## {name}\n\n    {' '.join(usage.split())}\n\n{_text(command)}\n")
         rows = [f"| {_names(option)} | {_cell(option.help or '')}{_default(option)} |" for option in options]
         if rows:

@@ -10,6 +10,7 @@ Not here: the rules of SMTP (`smtp/server.py`), the decisions and limits over al
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,6 @@ from gatepost.smtp.events import AuthEnd, AuthQuestion, Body, Data, Hello, Mail,
 from gatepost.smtp.reply import Reply
 from gatepost.smtp.server import ServerSession
 from gatepost.smtp.transaction import Waiting
-from gatepost.spool.layout import close_anyway
 
 if TYPE_CHECKING:
     from gatepost.roles.ports import Port
@@ -455,7 +455,8 @@ class SmtpIn(asyncio.Protocol):
         if transaction.body_descriptor < 0:
             host.held_bytes -= transaction.body_bytes
         elif reply is None:
-            close_anyway(transaction.body_descriptor)
+            with contextlib.suppress(OSError):  # all of it is durable
+                os.close(transaction.body_descriptor)
         else:
             host.release_body_file(transaction.body_file, transaction.body_descriptor)
         self.transaction = None
