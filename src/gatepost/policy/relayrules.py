@@ -144,6 +144,9 @@ def _first_that_hold(entries: list[Entry]) -> tuple[Entry, ...]:
     return tuple(kept)
 
 
+ByPath = dict[str, _Bucket] | tuple[str, _Bucket]
+
+
 class RelayRules:
     """The rules of one configuration."""
 
@@ -156,9 +159,14 @@ class RelayRules:
         for number, rule in enumerate(rules):
             self.rules.append(_compiled(rule))
             _place(gathered, number, rule)
-        self._buckets: dict[str, dict[str, _Bucket]] = {}
+        by_domain: dict[str, dict[str, _Bucket]] = {}
         for (domain, path), found in gathered.items():
-            self._buckets.setdefault(domain, {})[path] = _Bucket(found, self.rules)
+            by_domain.setdefault(domain, {})[path] = _Bucket(found, self.rules)
+        # A domain with one reverse-path key has a pair instead of a dictionary, which would be three waits for memory more.
+        self._buckets: dict[str, ByPath] = {
+            domain: next(iter(by_path.items())) if len(by_path) == 1 else by_path
+            for domain, by_path in by_domain.items()
+        }
         self._has_paths = any(path != EVERY for _, path in gathered)
         self._has_suffixes = any(domain.startswith(".") for domain in self._buckets)
         self.by_name = {rule.name: rule for rule in self.rules}
@@ -183,8 +191,13 @@ class RelayRules:
         for by_path in self._by_domain(domain, is_ours):
             if self._has_paths and paths is None:
                 paths = [EVERY, *path_keys(reverse_path)]
-            for path in paths or _ONLY_EVERY:
-                bucket = by_path.get(path)
+            if type(by_path) is tuple:
+                only = by_path[0]
+                keys: Sequence[str] = (only,) if only == EVERY or (paths and only in paths) else ()
+            else:
+                keys = paths or _ONLY_EVERY
+            for path in keys:
+                bucket = by_path[1] if type(by_path) is tuple else by_path.get(path)  # type: ignore[union-attr]
                 if bucket is None:
                     continue
                 if client is not None:
@@ -201,7 +214,7 @@ class RelayRules:
                         best, found = number, _found(self.rules[number], permit)
         return found
 
-    def _by_domain(self, domain: str, is_ours: bool) -> list[dict[str, _Bucket]]:
+    def _by_domain(self, domain: str, is_ours: bool) -> list[ByPath]:
         """The buckets of every key that fits a domain."""
         get = self._buckets.get
         found = []
