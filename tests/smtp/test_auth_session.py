@@ -203,6 +203,13 @@ def test_in_clear() -> None:
     assert only_tls.say(b"AUTH PLAIN " + GOOD + b"\r\n").startswith(b"538 5.7.11 ")
 
 
+def test_starttls_comes_before_auth() -> None:
+    owner = Owner(ServerSettings(hostname="mx.example.test", mechanisms=("PLAIN",), starttls=True))
+    assert owner.say(b"AUTH PLAIN " + GOOD + b"\r\n").startswith(b"235")
+    assert owner.say(b"STARTTLS\r\n").startswith(b"503 5.5.1")
+    assert owner.session.user == "anna"
+
+
 def test_nothing_follows_before_the_reply() -> None:
     for octets in (b"AUTH LOGIN\r\n" + b64(b"anna") + b"\r\n", b"AUTH PLAIN " + GOOD + b"\r\nMAIL FROM:<>\r\n"):
         owner = Owner()

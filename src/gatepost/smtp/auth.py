@@ -64,11 +64,6 @@ class Authentication(Conversation):
         if event is not None:
             self._later(event)
 
-    def forget_user(self) -> None:
-        """What was learned before STARTTLS is not believed behind it (RFC 3207 4.2)."""
-        self.user = ""
-        self._attempt = None
-
     def _auth(self, line: bytes) -> Event | None:
         settings = self.settings
         self.auth_tries += 1
