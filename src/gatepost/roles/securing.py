@@ -75,7 +75,10 @@ class Securing:
         session = connection.session
         session.secured(self.settings_of(connection, secured=True))
         port = connection.port
-        bindings = port.tls.bindings(layer.object) if port.tls is not None else {}
+        bindings: dict[str, tuple[bytes, ...]] = {}
+        for contexts in (port.tls, port.quiet_tls):
+            if contexts is not None:
+                bindings |= contexts.bindings(layer.object)
         session.security = Security(bindings=bindings, certificate_user=_user_of(facts))
         if facts.peer_names or facts.peer:
             known = connection.facts
