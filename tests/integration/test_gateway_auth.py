@@ -46,6 +46,7 @@ class Submission(Gateway):
         self.extra = f"""
 [auth]
 users_file = "users"
+mechanisms = ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "EXTERNAL", "OAUTHBEARER", "XOAUTH2", "PLAIN", "LOGIN"]
 delay_s = 0.01
 max_delay_s = 0.05
 max_failures = {self.max_failures}

@@ -45,6 +45,13 @@ def test_a_user_is_locked_out_for_strangers_only() -> None:
     assert throttle.begin("192.0.2.9", "anna")
 
 
+def test_attempts_that_name_nobody_lock_out_nobody() -> None:
+    throttle = make(Clock())
+    for n in range(10):
+        fail(throttle, f"198.51.100.{n}", "")
+    assert throttle.begin("192.0.2.1", "")
+
+
 def test_an_account_of_ones_own_wipes_nothing_away() -> None:
     throttle = make(Clock())
     for n in range(4):

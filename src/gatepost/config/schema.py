@@ -193,7 +193,7 @@ class Auth(Section, frozen=True, kw_only=True):
 
     users_file: str | None = None
     mechanisms: list[str] = msgspec.field(
-        default_factory=lambda: ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "EXTERNAL", "OAUTHBEARER", "XOAUTH2", "PLAIN", "LOGIN"]
+        default_factory=lambda: ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2", "PLAIN", "LOGIN"]
     )  # offered where they can work
     on_edge: bool = False  # also on `listen` and listeners of the kind "edge"
     require_tls: bool = True  # also for SCRAM; PLAIN, LOGIN and tokens never go in clear

@@ -49,7 +49,7 @@ class Throttle:
         """Whether this attempt may be made; one that may counts as failed until `succeeded`."""
         place = _network_of(address)
         by_address = self._count(self._addresses, place)
-        by_user = self._count(self._users, user)
+        by_user = self._count(self._users, user) if user else _Count()  # a token may name its user itself
         if by_address.failures >= self._max_failures:
             return False
         if by_user.failures >= self._max_failures and (place, user) not in self._known:
