@@ -98,8 +98,12 @@ def test_a_session_goes_as_far_as_a_real_one(explain, tmp_path: Path) -> None:
     assert "S: 553" in explain("--ip", "8.8.8.8", "--to", "ännä@example.net")
 
 
-def test_a_login_gives_a_right(explain) -> None:
-    assert "right: identity anna" in explain("--ip", "8.8.8.8", "--auth", "anna", "--to", "x@else.example")
+def test_a_login_gives_a_right_where_there_are_users(explain, tmp_path: Path) -> None:
+    arguments = ("--ip", "8.8.8.8", "--auth", "anna", "--to", "x@else.example")
+    assert "S: 550 5.7.1" in explain(*arguments)
+    (tmp_path / "users").write_text("")
+    (tmp_path / "gatepost.toml").write_text(CONFIG + '[auth]\nusers_file = "users"\n')
+    assert "right: identity anna" in explain(*arguments)
 
 
 def test_a_name_is_no_address(explain) -> None:

@@ -14,7 +14,7 @@ from gatepost.config.schema import Config
 from gatepost.model import Address
 from gatepost.policy.engine import Engine, Facts, Phase
 from gatepost.policy.explain import Explainer, Explanation
-from gatepost.policy.relay import Identity
+from gatepost.policy.relay import ClientCertificate
 from gatepost.policy.verdict import Verdict
 from gatepost.smtp.events import Body, Hello, Mail, Rcpt, Violation
 from gatepost.smtp.reply import Reply
@@ -45,6 +45,7 @@ class DryRun:
     def __init__(self, config: Config, engine: Engine | None = None) -> None:
         self._engine = engine or Engine(config)
         self._explainer = Explainer(config, self._engine)
+        self._certificates = config.relay.certificates
         self._settings = ServerSettings.from_config(config)
         self.conversation: list[str] = []
         self.explanations: list[Explanation] = []
@@ -74,8 +75,15 @@ class DryRun:
         facts.identity, facts.certificate = visit.identity, visit.certificate
         facts.now_s = visit.now_s or time.time()
         if visit.identity:
-            facts.client_permit = Identity(visit.identity)
+            self._engine.authenticate(facts, visit.identity)
+        elif visit.certificate and facts.client_permit is None and self._is_listed(visit.certificate):
+            facts.client_permit = ClientCertificate(visit.certificate)
         return facts
+
+    def _is_listed(self, name: str) -> bool:
+        """Whether `relay.certificates` gives this name a right by itself (a fingerprint is not known here)."""
+        below = "*." + name.partition(".")[2]
+        return any(not row.fingerprints and (name in row.names or below in row.names) for row in self._certificates)
 
     def _say(self, session: ServerSession, facts: Facts, line: bytes) -> None:
         self.conversation.append("C: " + line.decode("utf-8", "backslashreplace").rstrip("\r\n"))

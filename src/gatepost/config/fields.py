@@ -203,6 +203,9 @@ class Walker:
             if rule == "processes.users" and name not in rules.ROLES:
                 self.unknown_key((*path, name), list(rules.ROLES))
                 continue
+            if rule == "policy.checks" and name not in rules.CHECKS:
+                self.unknown_key((*path, name), list(rules.CHECKS))
+                continue
             good = self.value(kind, item, (*path, name), f"{rule}.*")
             if good is not None:
                 values[name] = good

@@ -52,12 +52,14 @@ def read_rules(
             names[name] = index
         if isinstance(values.get("next_hop"), list):
             values["next_hop"] = next_hops(values["next_hop"], (*here, "next_hop"))
-        _check_one(values, here, walker)
+        _check_one(values, plain, here, walker)
         good.append(values)
     return good
 
 
-def _check_one(values: dict[str, object], here: tuple[str | int, ...], walker: Walker) -> None:
+def _check_one(
+    values: dict[str, object], written: dict[str, object], here: tuple[str | int, ...], walker: Walker
+) -> None:
     """What no single key can tell."""
     add = walker.findings.add
     if values.get("anyone") and (values.get("networks") or values.get("identities") or values.get("certificates")):
@@ -69,5 +71,5 @@ def _check_one(values: dict[str, object], here: tuple[str | int, ...], walker: W
         problem = "many clients behind one address are trusted here, and nobody answers for it"
         add((*here, "expect_many"), problem, 'add owner = "the person who answers for that range"')
     for key in ("networks", "identities", "certificates", "domains", "reverse_paths"):
-        if values.get(key) == []:
+        if written.get(key) == []:
             add((*here, key), "the list is empty", "write what it is for, or remove the line")

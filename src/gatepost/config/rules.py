@@ -117,6 +117,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sandbox_debug": ("off", "log"),
 }
 
+# What [policy.checks] may name; a check is built in policy/engine.py, the last two count over sessions (roles/judgement.py).
+CHECKS = ("access", "masquerade", "relay-rate")
+
 # (smaller, larger, why)
 ORDERED: tuple[tuple[str, str, str], ...] = (
     ("auth.delay_s", "auth.max_delay_s", "the first delay cannot be longer than the longest"),

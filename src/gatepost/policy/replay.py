@@ -15,7 +15,6 @@ from gatepost.config.schema import Config
 from gatepost.model import Address
 from gatepost.policy.engine import Engine, Facts
 from gatepost.policy.record import HASH_MARK, ROUTED_MARK, FactRecord, RecordedRecipient, hash_local
-from gatepost.policy.relay import Identity
 from gatepost.policy.verdict import Verdict
 
 MAX_EXAMPLES = 5
@@ -72,7 +71,7 @@ class Replay:
         facts.identity, facts.certificate = record.identity, record.certificate
         facts.size_bytes, facts.now_s = record.size_bytes, record.time_s
         if record.identity:
-            facts.client_permit = Identity(record.identity)
+            self._engine.authenticate(facts, record.identity)
         return facts
 
     def address_of(self, recipient: RecordedRecipient) -> Address:
