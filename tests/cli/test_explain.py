@@ -101,7 +101,7 @@ def test_a_session_goes_as_far_as_a_real_one(explain, tmp_path: Path) -> None:
 def test_a_login_gives_a_right_where_there_are_users(explain, tmp_path: Path) -> None:
     arguments = ("--ip", "8.8.8.8", "--auth", "anna", "--to", "x@else.example")
     assert "S: 550 5.7.1" in explain(*arguments)
-    (tmp_path / "users").write_text("")
+    (tmp_path / "users").touch(0o600)
     (tmp_path / "gatepost.toml").write_text(CONFIG + '[auth]\nusers_file = "users"\n')
     assert "right: identity anna" in explain(*arguments)
 
