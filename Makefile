@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := var/gatepost.toml
 
-.PHONY: run test bench bench-quick crash lint lock clean help
+.PHONY: run test bench bench-quick crash attest lint lock clean help
 
 help:
 	@echo "make run          a gateway to try, in the foreground on 127.0.0.1:2525"
 	@echo "make test         all tests; as root on Debian it installs the real mail servers they talk to"
 	@echo "make bench        side by side with the installed mail servers (long); make bench-quick is rougher"
 	@echo "make crash        kills, full disks, power cuts; proves that nothing acknowledged is lost (long)"
+	@echo "make attest       the proofs of the hardening; writes docs/attestation.md"
 	@echo "make lint         ruff"
 	@echo "make lock         pin the dependencies anew, with hashes"
 	@echo "make clean        remove what the others made"
@@ -45,6 +46,9 @@ bench-quick: $(VENV)/.test
 crash: $(VENV)/.test
 	$(BIN)/python tests/install_peers.py
 	$(BIN)/python -m bench.crash
+
+attest: $(VENV)/.test
+	$(BIN)/python -m bench.attest
 
 lint: $(VENV)/.test
 	$(BIN)/pip install -q ruff

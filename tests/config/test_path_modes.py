@@ -20,7 +20,7 @@ from gatepost.cli.main import cli
 from gatepost.config import paths, programfiles
 from gatepost.config.load import load_config
 from gatepost.config.paths import inspect_paths, unused_exceptions
-from gatepost.config.schema import PathException
+from gatepost.config.schema import Config, Domain, PathException, Section
 from gatepost.config.users import role_ids
 
 CONFIG = """\
@@ -60,6 +60,7 @@ PLACES: dict[str, tuple[int, int]] = {
     "interpreter": (0o755, WRITE),
     "secret_key": (0o600, SECRET),
 }
+REAL_NAMED_FILES = paths.named_files
 BITS = [1 << number for number in range(12)]
 
 
@@ -205,6 +206,28 @@ def test_exceptions_that_nothing_needs_are_told(place: Path) -> None:
     config = load_config(path)
     assert config.exceptions == [PathException(path=str(place / "log"), owner="Anna", until=until, reason="x")]
     assert unused_exceptions(config, path) == [str(place / "log")]
+    told = CliRunner().invoke(cli, ["check", "--config", path]).stderr
+    assert f"nothing is wrong with {place / 'log'}" in told and "Anna answers for it" in told
     os.chmod(place / "log", 0o777)
     assert unused_exceptions(config, path) == []
     assert found(place) == []
+
+
+def test_a_group_of_who_starts_the_gateway_may_read_its_secrets(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "secret_key").chmod(0o640)
+    assert [problem.path for problem in found(place)] == [str(place / "secret_key")]
+    monkeypatch.setattr(paths, "_is_private_group", lambda gid, owner: owner == os.geteuid())
+    assert found(place) == []
+
+
+def test_the_keys_of_tls_and_the_users_are_secrets(tmp_path: Path) -> None:
+    class Inner(Section, frozen=True, kw_only=True):
+        certificate_file: str = "/c.pem"
+        key_file: str = "/k.pem"
+
+    class Whole(Config, frozen=True, kw_only=True):
+        pairs: tuple[Inner, ...] = (Inner(),)
+        users_file: str = "/users"
+
+    config = Whole(hostname="a", listen=[], spool="/s", domains={"d": Domain(next_hop=[], recipients_file="/r")})
+    assert REAL_NAMED_FILES(config) >= {("/c.pem", False), ("/k.pem", True), ("/users", True), ("/r", False)}

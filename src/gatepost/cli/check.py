@@ -19,7 +19,7 @@ from gatepost.cli.output import complain, emit
 from gatepost.config.errors import ConfigError, ConfigErrors
 from gatepost.config.load import load_config
 from gatepost.config.neighbours import Finding, findings_of, read_neighbours
-from gatepost.config.paths import PathProblem, inspect_paths
+from gatepost.config.paths import PathProblem, inspect_paths, unused_exceptions
 from gatepost.config.schema import Config, Domain
 from gatepost.config.users import NOT_YET, missing_users, name_of_uid, role_ids, starter_of
 from gatepost.config.warnings import Warning, warnings_of
@@ -70,6 +70,10 @@ def build_report(config_path: str) -> Report:
     starter = starter_of(config)
     problems = inspect_paths(config, path, starter)
     warnings = [*warnings_of(config), *_of_users(config, starter), *_of_auth(config)]
+    warnings += [
+        Warning("exceptions", f"nothing is wrong with {unused}", "remove the exception")
+        for unused in unused_exceptions(config, path, starter)
+    ]
     tls_errors, tls_warnings = inspect_tls(config, path, time.time())
     warnings += tls_warnings
     proof = prove(config)

@@ -72,6 +72,8 @@ def inspect_paths(
 
 def unused_exceptions(config: Config, config_path: str, starter: int | None = None) -> list[str]:
     """The paths of exceptions with which nothing is wrong."""
+    if not config.exceptions:
+        return []
     wrong = {problem.path for problem in _inspect(config, config_path, starter)}
     return [exception.path for exception in config.exceptions if exception.path not in wrong]
 
@@ -206,7 +208,8 @@ class _Inspector:
     def _is_private(self, status: os.stat_result) -> bool:
         key = (status.st_gid, status.st_uid)
         if key not in self._private_groups:
-            self._private_groups[key] = _is_private_group(*key)
+            # Who starts the gateway is trusted as the owner is: a key of root's that only the service's group may read.
+            self._private_groups[key] = _is_private_group(*key) or _is_private_group(key[0], self._starter)
         return self._private_groups[key]
 
     def parents(self, path: str, *, links: bool = False) -> None:

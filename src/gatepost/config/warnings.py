@@ -33,6 +33,12 @@ def warnings_of(config: Config) -> list[Warning]:
     if config.sandbox != "enforce":
         problem = "on a kernel without Landlock or seccomp the gateway starts without them"
         warnings.append(Warning("sandbox", problem, 'write sandbox = "enforce" where the kernel has them'))
+    if config.sandbox_debug != "off":
+        problem = "what a role's system call filter would kill for passes, and is only noted by the kernel"
+        warnings.append(Warning("sandbox_debug", problem, "remove the line when the debugging is over"))
+    for exception in config.exceptions:
+        problem = f"{exception.path} is not judged until {exception.until}: {exception.reason}"
+        warnings.append(Warning("exceptions", problem, f"{exception.owner} answers for it"))
     if config.queue.allow_volatile:
         problem = "a spool on a file system in memory is allowed: accepted mail is lost at a power cut"
         warnings.append(Warning("queue.allow_volatile", problem, "remove the line, and put the spool on a disk"))
