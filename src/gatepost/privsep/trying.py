@@ -133,6 +133,15 @@ def _open_outside() -> None:
         raise PermissionError(errno.EACCES, "not below the root") from error
 
 
+def _write_outside() -> None:
+    path = f"/tmp/gatepost-try-{os.getpid()}"
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+    except FileNotFoundError as error:  # in a chroot there is no such directory
+        raise PermissionError(errno.EACCES, "not below the root") from error
+    os.unlink(path)
+
+
 def _make_device_node() -> None:
     os.mkfifo("gatepost-try")
     os.unlink("gatepost-try")
@@ -212,6 +221,7 @@ def _always(rights: RoleRights, abi: int) -> bool:
 _ACTS = (
     _Act("list the root directory", LANDLOCK, lambda rights, abi: not rights.has_files, _open_root),
     _Act("read /etc/passwd", LANDLOCK, _always, _open_outside),
+    _Act("write a file outside its root", LANDLOCK, _always, _write_outside),
     _Act("make a FIFO", LANDLOCK, _always, _make_device_node),
     _Act("bind a TCP port", LANDLOCK, lambda rights, abi: abi >= 4, _tcp_bind),
     _Act(
@@ -220,6 +230,7 @@ _ACTS = (
     _Act("connect to an abstract UNIX socket", LANDLOCK, lambda rights, abi: abi >= 6, _abstract_socket),
     _Act("signal the parent", LANDLOCK, lambda rights, abi: abi >= 6, _signal_parent),
     _Act("read /etc/passwd", FILTER, _always, _open_outside),
+    _Act("write a file outside its root", FILTER, _always, _write_outside),
     _Act("list the root directory", FILTER, _lacks("openat"), _open_root),
     _Act("bind", FILTER, _always, _on_pair(lambda pair: pair.bind("\0gatepost-try"))),
     _Act("listen", FILTER, _lacks("listen"), _on_pair(lambda pair: pair.listen(1))),
