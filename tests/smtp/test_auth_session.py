@@ -197,6 +197,8 @@ def test_in_clear() -> None:
     assert b"250-AUTH SCRAM-SHA-256\r\n" in Owner(CLEAR, hello=b"").say(EHLO)
     off = Owner(ServerSettings(hostname="mx.example.test"))
     assert off.say(b"AUTH PLAIN " + GOOD + b"\r\n").startswith(b"502 5.5.1")
+    mixed = ServerSettings(hostname="mx.example.test", mechanisms=("PLAIN",), starttls=True, require_tls=True)
+    assert Owner(mixed).say(b"AUTH PLAIN " + GOOD + b"\r\n").startswith(b"538 5.7.11 ")
     only_tls = Owner(
         ServerSettings(hostname="mx.example.test", mechanisms_in_tls=("PLAIN",), starttls=True, require_tls=True)
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 from collections.abc import Callable
 
 import pytest
@@ -204,3 +206,24 @@ def test_any_input_ends_in_a_value_or_malformed(messages: list[bytes], plus: boo
         pass
     except StopIteration as end:
         assert not end.value.granted
+
+
+def test_a_proof_over_another_nonce_is_refused() -> None:
+    for nonce, granted in ((b"abcSERVER", True), (b"abcOTHER", False)):
+        exchange = scram(b"n,,n=anna,r=abc", NO_TLS, False, "sha256", plus=False, nonce=b"SERVER")
+        next(exchange)
+        challenge = exchange.send(VERIFIER)
+        assert isinstance(challenge, Challenge)
+        salted = hashlib.pbkdf2_hmac("sha256", b"pencil", VERIFIER.salt, VERIFIER.iterations)
+        client_key = hmac.digest(salted, b"Client Key", "sha256")
+        bare = b"c=biws,r=" + nonce
+        message = b"n=anna,r=abc," + challenge.octets + b"," + bare
+        signature = hmac.digest(VERIFIER.stored_key, message, "sha256")
+        proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
+        final = bare + b",p=" + base64.b64encode(proof)
+        if granted:
+            assert isinstance(exchange.send(final), Challenge)
+            continue
+        with pytest.raises(StopIteration) as end:
+            exchange.send(final)
+        assert end.value.value == Done(False, "anna", "the nonce does not match")
