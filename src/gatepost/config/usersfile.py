@@ -23,6 +23,7 @@ import msgspec
 from gatepost.config.errors import ConfigError, ConfigErrors
 from gatepost.config.values import InvalidValue, parse_domain
 from gatepost.model import ScramVerifier
+from gatepost.safeopen import read_regular
 
 MAX_FILE_BYTES = 12 * 1024 * 1024  # a role takes its start message in 16 MiB
 MAX_NAME_BYTES = 320
@@ -145,9 +146,7 @@ def read_users_text(path: str) -> str:
     if problem is not None:
         raise ConfigErrors([ConfigError(path, 0, "", problem[0], f"mend it with: {problem[1]}")])
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY)
-        with open(descriptor, "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+        data = read_regular(os.path.abspath(path), MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         return ""
     except OSError as error:
