@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import smtplib
 import socket
+import socketserver
 import ssl
 import subprocess
+import threading
 
 import pytest
 from certificates import RSA, Authority, config_rows, fingerprint, key_of
@@ -457,11 +459,54 @@ def find_bounce(hop: NextHop) -> bytes:
     return next((taken.content for taken in list(hop.taken) if taken.reverse_path == ""), b"")
 
 
-def test_a_failed_handshake_goes_on_in_clear_where_that_is_allowed(tmp_path):
-    with NextHop(extensions=[*EXTENSIONS, "STARTTLS"]) as broken, Gateway(tmp_path, next_hop=broken.name) as gateway:
-        # It says 250 to STARTTLS as to everything else it does not know: that is a refusal
+class BrokenTls(socketserver.StreamRequestHandler):
+    """Offers STARTTLS and cannot do it; takes mail in clear."""
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 broken.test\r\n")
+        replies = {b"EHLO": b"250-broken.test\r\n250 STARTTLS\r\n", b"STAR": b"220 go\r\n"}
+        replies |= {b"DATA": b"354 go\r\n", b"QUIT": b"221 bye\r\n"}
+        while line := self.rfile.readline():
+            verb = line[:4].upper()
+            self.server.verbs.append(verb)
+            self.wfile.write(replies.get(verb, b"250 ok\r\n"))
+            if verb == b"STAR":
+                self.rfile.read(5)  # the begin of a ClientHello
+                self.wfile.write(b"this is no TLS\r\n")
+                return
+            if verb == b"DATA":
+                while self.rfile.readline() != b".\r\n":
+                    pass
+                self.wfile.write(b"250 taken\r\n")
+
+
+@pytest.mark.parametrize("level", ["opportunistic", "encrypt"])
+def test_a_failed_handshake_goes_on_in_clear_where_that_is_allowed(tmp_path, level):
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), BrokenTls) as server:
+        server.verbs, server.daemon_threads = [], True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        hop = f"smtp://127.0.0.1:{server.server_address[1]}"
+        with Gateway(tmp_path, next_hop=hop, extra=f'[tls]\noutbound = "{level}"\n') as gateway:
+            send(gateway.port, USER)
+            failed = gateway.wait_for_event("tls_out_failed", policy=level)
+            if level == "opportunistic":
+                assert failed["clear"] is True
+                gateway.wait_for_event("delivered")
+                assert gateway.wait_for_event("connect_out")["tls"] == ""
+                assert server.verbs[:3] == [b"EHLO", b"STAR", b"EHLO"] and server.verbs.count(b"STAR") == 1
+            else:
+                assert failed["clear"] is False
+                assert gateway.wait_for_event("deferred")["status"] == "4.7.5"
+                assert not {b"MAIL", b"RCPT", b"DATA"}.intersection(server.verbs)
+            gateway.assert_no_bugs()
+        server.shutdown()
+
+
+def test_a_refused_starttls_goes_on_in_clear(tmp_path):
+    # This one says 250 to STARTTLS, as to everything that it does not know
+    with NextHop(extensions=[*EXTENSIONS, "STARTTLS"]) as hop, Gateway(tmp_path, next_hop=hop.name) as gateway:
         send(gateway.port, USER)
-        assert broken.wait_for(1)[0].recipients == [USER]
+        assert hop.wait_for(1)[0].recipients == [USER]
         assert gateway.wait_for_event("connect_out")["tls"] == ""
         gateway.assert_no_bugs()
 
