@@ -33,6 +33,7 @@ SUPERVISOR_CALLS: dict[str, str] = {
     "wait4": "the exit status of a role",
     "bind": "the administrator's socket",
     "chmod": "directories of the spool",
+    "memfd_create": "keys and certificates go to the roles as sealed memory",
     "capset": "a role gives up what it has",
     "seccomp": "a role's system call filter",
     "landlock_create_ruleset": "a role's Landlock rules",

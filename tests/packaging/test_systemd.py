@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 from boxes import Box
 from build_unit import SEPARATING_CAPABILITIES
 from inbox import give, init, send, start_sink, stop_sink, wait_arrived, wait_until_deferred
-from peers import wait_until
+from peers import require, wait_until
 
 pytestmark = [pytest.mark.installation, pytest.mark.timeout(600)]
 
@@ -178,7 +179,7 @@ def test_sockets_for_another_address_than_the_configurations_are_an_error_with_a
     config.write_text(re.sub(r"(?m)^listen = .*", 'listen = ["127.0.0.1:25"]', config.read_text()))
     service.run("systemctl", "stop", UNIT)
     assert "failed" in service.run("systemctl", "start", UNIT, check=False)
-    assert "smtp listens on 0.0.0.0:25, which `listen` does not name; write ListenStream=" in journal(service)
+    assert "smtp listens on 0.0.0.0:25, which neither `listen` nor" in journal(service)
 
 
 @pytest.fixture
@@ -233,3 +234,60 @@ def test_the_separated_service_needs_each_of_its_capabilities(separated: Box, ca
 
 
 STOP_A_ROLE = 'for p in /proc/[0-9]*; do if tr "\\0" " " < $p/cmdline 2>/dev/null | grep -q "roles [r]esolver"; then kill -STOP ${p#/proc/}; fi; done'
+
+
+TLS = """
+[[listeners]]
+address = "0.0.0.0:587"
+kind = "submission"
+
+[[tls.certificates]]
+certificate_file = "/etc/gatepost/tls/cert.pem"
+key_file = "/etc/gatepost/tls/key.pem"
+"""
+STARTTLS = """
+import smtplib, ssl
+context = ssl._create_unverified_context()
+with smtplib.SMTP("127.0.0.1", 25, timeout=30) as client:
+    client.starttls(context=context)
+    client.sendmail("me@example.net", ["you@example.test"], "Subject: over TLS\\r\\n\\r\\nhello\\r\\n")
+with smtplib.SMTP("127.0.0.1", 587, timeout=30) as client:
+    print(client.starttls(context=context)[0])
+"""
+
+
+def test_keys_and_a_submission_listener_under_the_unit(service: Box, tmp_path: Path) -> None:
+    """The supervisor reads keys and hands them over as sealed memory; another socket comes by a drop-in."""
+    command = [
+        require("openssl"),
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+    ]
+    command += ["-subj", "/CN=gate.example.test", "-addext", "subjectAltName=DNS:gate.example.test", "-days", "30"]
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    service.path("/etc/gatepost/tls").mkdir(mode=0o755)
+    for file in (key, certificate):
+        service.path(f"/etc/gatepost/tls/{file.name}").write_bytes(file.read_bytes())
+    service.run("chmod", "0400", "/etc/gatepost/tls/key.pem")
+    service.run("chown", "gatepost:gatepost", "/etc/gatepost/tls/key.pem", "/etc/gatepost/tls/cert.pem")
+    config = service.path("/etc/gatepost/gatepost.toml")
+    config.write_text(config.read_text() + TLS)
+    service.path("/etc/systemd/system/gatepost.socket.d").mkdir()
+    service.path("/etc/systemd/system/gatepost.socket.d/submission.conf").write_text(
+        "[Socket]\nListenStream=0.0.0.0:587\n"
+    )
+    service.run("gatepost", "check")
+    service.run("systemctl", "daemon-reload")
+    service.run("systemctl", "stop", UNIT)
+    service.run("systemctl", "restart", "gatepost.socket")
+    assert service.run("systemctl", "start", UNIT, check=False) == "", journal(service)[-2000:]
+    start_sink(service)
+    assert service.run("python3", "-c", STARTTLS) == "220"
+    wait_arrived(service, "over TLS")
+    assert service.run("gatepost", "privs").endswith("as declared")

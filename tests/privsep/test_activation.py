@@ -74,7 +74,7 @@ def test_a_socket_that_nobody_would_serve_is_an_error(opened: list[int]) -> None
     hand_over(opened, listening())
     inherited = take(1, "gatepost.socket")
     with pytest.raises(
-        ActivationError, match=r"gatepost.socket listens on 127.0.0.1:\d+, which `listen` does not name"
+        ActivationError, match=r"gatepost.socket listens on 127.0.0.1:\d+, which neither `listen` nor"
     ):
         match(inherited, ["127.0.0.1:9"])
     inherited[0].sock.close()
@@ -155,7 +155,7 @@ def test_a_gateway_serves_what_it_was_given_and_keeps_it_over_a_reload(gateway: 
     gateway.listen = [other]  # the service manager still listens there: it may not be given up
     gateway.write_config()
     gateway.signal(signal.SIGHUP)
-    wait_until(lambda: "does not name" in gateway.output.read_text(), "the reload is refused")
+    wait_until(lambda: "which neither `listen` nor" in gateway.output.read_text(), "the reload is refused")
     send_message(port)
     gateway.signal(signal.SIGTERM)
     assert gateway.wait_end() == 0
@@ -168,5 +168,5 @@ def test_a_gateway_does_not_start_on_a_socket_it_would_not_serve(gateway: Servic
     gateway.write_config()
     gateway.start(descriptors=[sock.fileno()])
     assert gateway.wait_end() == 2
-    assert "which `listen` does not name" in gateway.output.read_text()
+    assert "which neither `listen` nor" in gateway.output.read_text()
     sock.close()

@@ -2,7 +2,7 @@
 
 With them nothing of the gateway needs root, not even for port 25. Descriptors from 3 on, LISTEN_FDS of them, meant for the process
 LISTEN_PID, named by LISTEN_FDNAMES. What is handed over is looked at, not trusted: it must be a listening TCP socket whose address is
-written in `listen`. The variables are taken out of the environment, so that no role takes them for its own.
+in the configuration. The variables are taken out of the environment, so that no role takes them for its own.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def take_inherited(
 
 
 def match(inherited: Sequence[Inherited], listen: Sequence[str]) -> dict[str, Inherited]:
-    """Each inherited socket by the entry of `listen` that it serves.
+    """Each inherited socket by the address of the configuration that it serves.
 
     Raises ActivationError for one that no entry names: its clients would connect and hear nothing.
     """
@@ -69,8 +69,8 @@ def match(inherited: Sequence[Inherited], listen: Sequence[str]) -> dict[str, In
         address = wanted.get(one.endpoint)
         if address is None:
             raise ActivationError(
-                f"{one.name} listens on {one}, which `listen` does not name; write ListenStream= in the socket unit "
-                "and `listen` in the configuration alike, then restart the socket unit"
+                f"{one.name} listens on {one}, which neither `listen` nor `[[listeners]]` names; write ListenStream= in the "
+                "socket unit and the addresses in the configuration alike, then restart the socket unit"
             )
         if address in found:
             raise ActivationError(f"{one.name} and {found[address].name} both listen on {one}; hand over one of them")
