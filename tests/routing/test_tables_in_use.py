@@ -12,7 +12,7 @@ from gatepost.config.schema import Config
 from gatepost.config.warnings import warnings_of
 from gatepost.model import Address
 from gatepost.policy.engine import Engine
-from gatepost.routing.router import LOOP, REWRITE_FAILED, TABLE_DOWN, UNKNOWN, Refusal, Route, Router
+from gatepost.routing.router import BAD_DOMAIN, LOOP, REWRITE_FAILED, TABLE_DOWN, UNKNOWN, Refusal, Route, Router
 
 HEAD = 'hostname = "mx.example.net"\nlisten = ["127.0.0.1:2525"]\nspool = "spool"\n'
 FILES = {
@@ -71,6 +71,7 @@ def test_routes_virtual_addresses_and_recipients(tmp_path: Path) -> None:
         "bare@x.below.example": Route("mx:x.below.example", "x.below.example", True),
         "bob@x.below.example": UNKNOWN,
         "bob@below.example": Route("mx:below.example", "below.example", False),
+        "bare@.below.example": BAD_DOMAIN,
         "gone@a.example": Refusal(550, "1.1", "gone"),
         "loop@a.example": LOOP,
         "out@a.example": Route("smtp://10.0.0.9:25", "outside.example", True, "someone@outside.example"),
@@ -123,7 +124,11 @@ def test_the_roles_that_ask_for_no_recipient_get_no_tables(tmp_path: Path) -> No
         (TABLES.replace("sendmail-mailertable:", "sendmail-access:"), {}, 'routes: "'),
         (TABLES.replace("sendmail-access:", "file:"), {}, 'access: "'),
         (TABLES.replace("sendmail-virtusertable:virtusertable", "file:people"), {}, 'people:1: "x" has no domain'),
-        (TABLES.replace('"sendmail-mailertable:mailertable"', '"file:people"'), {}, 'people:1: there is no transport "x" here'),
+        (
+            TABLES.replace('"sendmail-mailertable:mailertable"', '"file:people"'),
+            {},
+            'people:1: there is no transport "x" here',
+        ),
         (
             TABLES + "[relay]\nnetworks = []\n",
             {"access": "0 RELAY\n" + "".join(f"{n} RELAY\n" for n in range(1, 99))},

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("gatepost.cli.init:init", "Write a configuration, and print the DNS records to publish."),
     "check": ("gatepost.cli.check:check", "Check the configuration, file permissions, and who may relay."),
     "run": ("gatepost.cli.run:run", "Run the gateway in the foreground."),
+    "import": ("gatepost.cli.import_:import_", "Take over the configuration of a sendmail or Postfix gateway."),
     "demo": ("gatepost.cli.demo:demo", "Show five exchanges on loopback, and the ledger."),
     "queue": ("gatepost.cli.queue:queue", "List, show, retry and remove queued messages; check the spool."),
     "user": ("gatepost.cli.user:user", "Add, list, change and remove the users who may authenticate."),

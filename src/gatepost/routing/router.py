@@ -85,6 +85,7 @@ class Router:
     def __init__(self, config: Config, recipients: dict[str, Table] | None = None) -> None:
         """`recipients` gives tables of recipients by domain in place of the lists in the configuration."""
         self._domains: dict[str, _OurDomain] = {}
+        self._below: dict[str, _OurDomain] = {}
         self._lookups = Lookups(config)
         for name, domain in config.domains.items():
             table: Table | None = (recipients or {}).get(name)
@@ -92,8 +93,8 @@ class Router:
                 table = InlineTable.of_keys(name, [entry for entry in domain.recipients if ":" not in entry])
             tables = self._lookups.named("recipients", (entry for entry in domain.recipients or () if ":" in entry))
             route = Route(_joined(domain.next_hop, name), name, True)
-            self._domains[name] = _OurDomain(route, table, tables, self._lookups.asks)
-        self._below = any(name[0] == "." for name in self._domains)
+            place = self._below if name[0] == "." else self._domains  # ".a.test" itself is no address's domain
+            place[name] = _OurDomain(route, table, tables, self._lookups.asks)
         relay = _joined(config.relay.next_hop, "")
         self._relay_next_hop = "" if relay == "mx:" else relay
         self._own_literals = {_host_of(listen) for listen in config.listen} - {"0.0.0.0", "::"}
@@ -135,14 +136,20 @@ class Router:
             if name in self._domains:
                 return self.resolve(Address(address.text, address.local, name), local_address)
             domain = name
-        if self._below:
-            at = domain.find(".")
-            while at >= 0:
-                ours = self._domains.get(domain[at:])
-                if ours is not None:
-                    return self._asked(ours, address, domain)
-                at = domain.find(".", at + 1)
+        above = self._above(domain) if self._below else None
+        if above is not None:
+            return self._asked(above, address, domain)
         return self._outside(address.local, domain)
+
+    def _above(self, domain: str) -> _OurDomain | None:
+        """The entry `.rest` that a name lies below, the longest first."""
+        at = domain.find(".")
+        while at >= 0:
+            ours = self._below.get(domain[at:])
+            if ours is not None:
+                return ours
+            at = domain.find(".", at + 1)
+        return None
 
     def _outside(self, local: str, domain: str, written: str = "") -> Route | Refusal:
         """Where mail for a domain that is not ours goes; `written` is the address to put in place of the given one."""
@@ -195,7 +202,7 @@ class Router:
         if not _CANONICAL_DOMAIN.fullmatch(domain) or not _DOT_STRING.fullmatch(local):
             return REWRITE_FAILED
         target = Address(new, local, domain)
-        ours = self._domains.get(domain)
+        ours = self._domains.get(domain) or self._above(domain)
         if ours is not None:
             return self._asked(ours, target, domain, new, steps + 1)
         route = self._outside(local, domain, new)

@@ -121,7 +121,7 @@ def _ranges(rules: list[tuple[str, ...]], version: int) -> list[tuple[int, int, 
     """(first, last, order, value) of each rule for one family of addresses."""
     everything: list[Range] = [(0, _LAST[version])]
     scopes: list[list[Range]] = [everything]
-    found = []
+    found: list[tuple[int, int, int, str]] = []
     for order, rule in enumerate(rules):
         if rule[0] == "endif":
             scopes.pop()

@@ -42,7 +42,7 @@ class CompiledTable(InlineTable):
 
     kind: ClassVar[str] = ""
     ending: ClassVar[str] = ""
-    parse: ClassVar[Callable[[bytes], Records]]
+    parse: ClassVar[staticmethod[[bytes], Records]]
     is_path = True
 
     @classmethod

@@ -68,7 +68,7 @@ class RegexpTable:
 
     def __init__(self, name: str, rules: list[tuple[str, ...]]) -> None:
         self.name = name
-        self._rules = [
+        self._rules: list[tuple[str, bool, Any, list[str | int]]] = [
             (rule[0], rule[1] == "!", compile_rule(rule[2], rule[3]) if rule[0] != "endif" else None, _parts(rule[4]))
             for rule in rules
         ]

@@ -69,15 +69,15 @@ class MailertableTable:
         values = self._values
         value = values.get(domain)
         if value is not None:
-            return _filled(value, domain)
+            return _filled(value, domain, domain)
         at = domain.find(".")
         while at >= 0:
             value = values.get(domain[at:])
             if value is not None:
-                return _filled(value, domain[:at])
+                return _filled(value, domain[:at], domain[at:])
             at = domain.find(".", at + 1)
         value = values.get(".")
-        return None if value is None else _filled(value, domain)
+        return None if value is None else _filled(value, domain, ".")
 
 
 def parse_route(value: str, line: int, collector: Collector) -> str:
@@ -139,7 +139,7 @@ def _checked(text: str) -> str:
     try:
         if "%" not in text:
             return canonical(parse_next_hop(text))
-        parse_next_hop(_ARGUMENT.sub("x", text))
+        parse_next_hop(_ARGUMENT.sub("x", text).replace("%0", "x.x"))
     except NextHopError as error:
         raise BadRoute(error.problem, error.advice) from None
     return text
@@ -153,11 +153,13 @@ def _special(text: str, value: str) -> str:
         raise BadRoute(f'"{value}" is not available', 'write "error:5.1.2:550 text"') from None
 
 
-def _filled(value: str, argument: str) -> str:
-    if "%" not in value or value.startswith("error:"):
-        return value.replace("%1", argument)
+def _filled(value: str, argument: str, key: str) -> str:
+    if "%" not in value:
+        return value
+    if value.startswith("error:"):
+        return value.replace("%1", argument).replace("%0", key)
     try:
-        return canonical(parse_next_hop(_ARGUMENT.sub(argument, value)))
+        return canonical(parse_next_hop(_ARGUMENT.sub(argument, value).replace("%0", key)))
     except NextHopError:
         return "error:550 1.2 The domain of the address leads to no valid host; check it for a typing mistake"
 

@@ -11,8 +11,8 @@ import os
 
 from gatepost.config.errors import ConfigError, ConfigErrors
 from gatepost.config.recipients import fold_local
-from gatepost.safeopen import LinkInPath, read_regular
 from gatepost.config.tables import TableNote
+from gatepost.safeopen import LinkInPath, read_regular
 
 MAX_TABLE_BYTES = 64 * 1024 * 1024
 MAX_ENTRIES = 1_000_000

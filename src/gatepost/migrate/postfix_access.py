@@ -1,0 +1,206 @@
+"""Postfix's restriction lists and access tables: rights become networks, tables become an access table of sendmail's form.
+
+`check_client_access`, `check_sender_access` and `check_recipient_access` of tables with keys (and of networks) are written out
+as one file for `access`: Connect:, From: and To: lines in the order in which Postfix would ask. Here such a table only takes
+away: OK ends the checks and gives no right, as it would make an open relay of a table of senders. What judges by names, lists
+in DNS or other servers is told as refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from gatepost.config.errors import ConfigErrors
+from gatepost.config.tables import read_table
+from gatepost.migrate import postfix_meaning as meaning
+from gatepost.migrate.postfix_cf import split_list
+from gatepost.migrate.report import Report, Result
+from gatepost.routing.tables.postfix_text import split_key
+from gatepost.routing.tables.sendmail_keys import network_of
+
+TAGS = {"check_client_access": "Connect", "check_sender_access": "From", "check_recipient_access": "To"}
+KEYED = ("hash", "btree", "texthash", "cdb", "lmdb", "inline")
+TAKES_ARGUMENT = re.compile(r"check_\w+|reject_(rbl|rhsbl)_\w+|permit_(dnswl|rhswl)_\w+|sleep|defer_if_\w+")
+_CODE = re.compile(r"([45]\d\d)\s*(?:([45])\.(\d+\.\d+))?\s*(.*)", re.DOTALL)
+_DEFAULT_TEXT = "Access denied"
+
+
+class RestrictionImport:
+    """All restriction lists of one main.cf, gathered into one access table."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.rows: dict[str, str] = {}  # "Tag:key" -> value of sendmail's form
+        self.permits_networks = False
+        self.has_guard = False  # reject_unauth_destination or defer_unauth_destination
+
+    def take(
+        self, name: str, value: str, file: str, line: int, last_line: int, classes: dict[str, str], path_of: object
+    ) -> None:
+        """One list: each restriction is told of at the lines of its parameter."""
+        words = split_list(value)
+        index = 0
+        while index < len(words):
+            word = words[index].strip("{}")
+            argument = ""
+            if TAKES_ARGUMENT.fullmatch(word) and index + 1 < len(words):
+                index += 1
+                argument = words[index]
+            index += 1
+            self._restriction(
+                f"{name}: {word} {argument}".rstrip(), word, argument, file, line, last_line, classes, path_of
+            )
+
+    def _restriction(
+        self,
+        text: str,
+        word: str,
+        argument: str,
+        file: str,
+        line: int,
+        last_line: int,
+        classes: dict[str, str],
+        path_of: object,
+    ) -> None:
+        if word in TAGS:
+            self._table(text, TAGS[word], argument, file, line, last_line, path_of)
+        elif word in meaning.RESTRICTIONS:
+            self.permits_networks |= word == "permit_mynetworks"
+            self.has_guard |= word in ("reject_unauth_destination", "defer_unauth_destination")
+            result, note, advice = meaning.RESTRICTIONS[word]
+            self.report.add(file, line, text, Result(result), note, advice, last_line)
+        elif word in classes:
+            self.report.exact(file, line, text, "a class of restrictions, taken with its own line", last_line)
+            self.take(word, classes[word], file, line, last_line, {}, path_of)
+        else:
+            for pattern, result, note, advice in meaning.RESTRICTION_FAMILIES:
+                if pattern.fullmatch(word):
+                    self.report.add(file, line, text, Result(result), note, advice, last_line)
+                    return
+            if ":" in word:  # a bare table is check_client_access in smtpd_client_restrictions
+                self.report.refused(
+                    file, line, text, "a table without its check_", "write check_client_access or another", last_line
+                )
+                return
+            self.report.refused(
+                file, line, text, "this restriction is not known here", "see access(5) for what it does", last_line
+            )
+
+    # --- tables -----------------------------------------------------------------------------------------------------
+
+    def _table(self, text: str, tag: str, argument: str, file: str, line: int, last_line: int, path_of: object) -> None:
+        kind, _, name = argument.removeprefix("proxy:").partition(":")
+        if kind not in (*KEYED, "cidr", "static"):
+            why = (
+                "patterns over clients and senders are not imported" if kind in ("regexp", "pcre") else "it is not read"
+            )
+            self.report.refused(
+                file, line, text, f"{kind}: {why}", "write the lines as keys in the access table", last_line
+            )
+            return
+        path = name if kind in ("inline", "static") else path_of(name)  # type: ignore[operator]
+        self.report.exact(file, line, text, "taken into the access table, line by line", last_line)
+        try:
+            data = read_table(f"{kind}:{path}")
+        except ConfigErrors as errors:
+            for error in errors:
+                self.report.refused(error.file, error.line, os.path.basename(path), error.problem, error.advice)
+            return
+        assert data is not None
+        shown = data.files[0] if data.files else file
+        if kind == "static":
+            self._row(tag, "", data.rules[0][1], file, line, text)
+            return
+        rows = [(key, value, data.lines.get(key, 0)) for key, value in data.entries.items()]
+        if kind == "cidr":
+            rows = self._cidr_rows(data.rules, shown)
+        for key, value, number in rows:
+            self._row(tag, key, value, shown, number, f"{key} {value}")
+
+    def _cidr_rows(self, rules: list[tuple[str, ...]], shown: str) -> list[tuple[str, str, int]]:
+        rows = []
+        with open(shown, encoding="utf-8", errors="replace") as file:
+            lines = {
+                split_key(text)[0].lstrip("!"): number
+                for number, text in enumerate(file.read().split("\n"), 1)
+                if text.strip()
+            }
+        for rule in rules:
+            number = lines.get(rule[2], lines.get(rule[2].partition("/")[0], 0)) if len(rule) > 2 else 0
+            if rule[0] != "rule" or rule[1]:
+                why = "negated networks and if are not imported"
+                self.report.refused(shown, number, " ".join(rule), why, "write plain networks in the access table")
+                continue
+            rows.append((rule[2], rule[3], number))
+        return rows
+
+    def _row(self, tag: str, key: str, value: str, file: str, line: int, text: str) -> None:
+        converted = convert_action(value)
+        if isinstance(converted, tuple):
+            self.report.refused(file, line, text, *converted)
+            return
+        if key == "<>":
+            self.report.unused(file, line, text, "the null reverse-path is always taken (RFC 5321 4.5.5)")
+            return
+        place = _key_of(tag, key)
+        if place is None:
+            why = "the name of a client decides nothing here: whoever answers for its address in DNS gives it"
+            self.report.refused(file, line, text, why, "name the network of the client")
+            return
+        if f"{tag}:{place}" in self.rows:
+            self.report.unused(file, line, text, "an earlier table or line has said something of this key")
+            return
+        self.rows[f"{tag}:{place}"] = converted
+        if value.strip().upper() in ("OK", "PERMIT") or value.strip().isdigit():
+            how = "it ends the checks, and gives no right to relay"
+            self.report.approximated(file, line, text, how, "name networks in relay.networks if it was meant to")
+        else:
+            self.report.exact(file, line, text, "in the access table")
+
+    def text(self) -> str:
+        """The access table."""
+        width = max((len(key) for key in self.rows), default=0)
+        return "".join(f"{key:<{width}}\t{value}\n" for key, value in self.rows.items())
+
+
+def convert_action(value: str) -> str | tuple[str, str]:
+    """A value of access(5) in sendmail's form; or why not, and what instead."""
+    text = value.strip()
+    word, _, rest = text.partition(" ")
+    word = word.upper()
+    rest = " ".join(rest.split())
+    if word in ("OK", "PERMIT", "DUNNO") or word.isdigit() and len(word) != 3:
+        return "SKIP" if word == "DUNNO" else "OK"
+    if word == "REJECT":
+        return f"ERROR:5.7.1:550 {rest}" if rest and not _CODE.fullmatch(rest) else _coded(rest) or "REJECT"
+    if word in ("DEFER", "DEFER_IF_PERMIT", "DEFER_IF_REJECT"):
+        return f"ERROR:4.7.1:450 {rest or 'Try again later'}"
+    if word == "DISCARD":
+        return "DISCARD"
+    coded = _coded(text)
+    if coded:
+        return coded
+    if word in ("HOLD", "FILTER", "REDIRECT", "BCC", "PREPEND", "WARN", "INFO", "STRIP", "REPLACE"):
+        return f"{word} is not imported", "see docs/migration.md for what takes its place"
+    return f'"{text}" is no action that is known here', "write OK, REJECT, DISCARD or 550 text"
+
+
+def _coded(text: str) -> str:
+    match = _CODE.fullmatch(text)
+    if match is None:
+        return ""
+    code, detail, words = match.group(1), match.group(3) or "7.1", match.group(4).strip()
+    return f"ERROR:{code[0]}.{detail}:{code} {words or _DEFAULT_TEXT}"
+
+
+def _key_of(tag: str, key: str) -> str | None:
+    """The key in sendmail's form; None for the name of a client."""
+    plain = key.lower()
+    if tag == "Connect":
+        if "/" in plain or network_of(plain) is not None:
+            return plain if ":" not in plain else f"IPv6:{plain}"
+        if ":" in plain:
+            return f"IPv6:{plain.strip('[]')}"
+        return None if plain else ""
+    return plain

@@ -1,0 +1,119 @@
+"""Postfix's TLS parameters: certificates, levels, authorities; policies by domain and passwords are told and not taken."""
+
+from __future__ import annotations
+
+from gatepost.migrate.draft import Draft
+from gatepost.migrate.postfix_cf import split_list
+from gatepost.migrate.postfix_state import PostfixState
+from gatepost.migrate.report import Report, Result
+from gatepost.migrate.tables import TableImport
+from gatepost.routing.tables.postfix_text import split_key
+
+
+class TlsPart(PostfixState):
+    """What is said of TLS."""
+
+    def _tls(self) -> None:
+        self._certificate()
+        level = self.parameters.value("smtpd_tls_security_level")
+        if self.parameters.is_written("smtpd_tls_security_level"):
+            if level == "encrypt" and self.draft.certificates:
+                self.draft.values["tls.require"] = (True, "smtpd_tls_security_level")
+                self.tell("smtpd_tls_security_level", Result.EXACT, "tls.require = true")
+            elif level == "may" and not self.draft.certificates:
+                self.tell(
+                    "smtpd_tls_security_level",
+                    Result.APPROXIMATED,
+                    "without a certificate no TLS is offered",
+                    "write [[tls.certificates]]",
+                )
+            elif level == "encrypt":
+                why = "without a certificate no TLS can be required"
+                self.tell("smtpd_tls_security_level", Result.REFUSED, why, "write [[tls.certificates]] and tls.require")
+            else:
+                self.tell("smtpd_tls_security_level", Result.EXACT, "TLS is offered if there is a certificate")
+        outbound = self.parameters.value("smtp_tls_security_level")
+        if self.parameters.is_written("smtp_tls_security_level"):
+            levels = {
+                "none": "none",
+                "may": "opportunistic",
+                "encrypt": "encrypt",
+                "verify": "verify",
+                "secure": "verify",
+                "": "opportunistic",
+            }
+            if outbound in levels:
+                self.draft.values["tls.outbound"] = (levels[outbound], "smtp_tls_security_level")
+                self.tell("smtp_tls_security_level", Result.EXACT, f"tls.outbound = {levels[outbound]}")
+            else:
+                self.draft.values["tls.outbound"] = ("opportunistic", "smtp_tls_security_level")
+                self.tell(
+                    "smtp_tls_security_level", Result.APPROXIMATED, f"{outbound}: opportunistic was taken", "see [tls]"
+                )
+        ca_file = self.parameters.value("smtp_tls_CAfile")
+        if self.parameters.is_written("smtp_tls_CAfile"):
+            path = self.places.path(ca_file) if ca_file else ""
+            if path and self.places.exists(path):
+                self.draft.values["tls.ca_file"] = (path, "smtp_tls_CAfile")
+                self.tell("smtp_tls_CAfile", Result.EXACT, "tls.ca_file")
+            else:
+                self.tell("smtp_tls_CAfile", Result.APPROXIMATED, "the authorities of the system are taken")
+        if self.parameters.is_written("smtp_tls_policy_maps"):
+            why = "policies by domain are not imported"
+            self.tell("smtp_tls_policy_maps", Result.REFUSED, why, "write [[tls.policies]] with domains and level")
+            self._note_files("smtp_tls_policy_maps", why, "write [[tls.policies]] with domains and level")
+        if self.parameters.is_written("smtpd_tls_auth_only"):
+            self.tell("smtpd_tls_auth_only", Result.EXACT, "passwords never go in clear")
+        for name in ("smtp_sasl_password_maps",):
+            if self.parameters.is_written(name):
+                why, advice = (
+                    "passwords for other servers are not copied",
+                    "give the password to the next hop, from a file of its own",
+                )
+                self.tell(name, Result.REFUSED, why, advice)
+                self._note_files(name, why, advice, is_secret=True)
+
+    def _certificate(self) -> None:
+        names = ("smtpd_tls_cert_file", "smtpd_tls_key_file")
+        if self.parameters.is_written("smtpd_tls_chain_files"):
+            files = [self.places.path(word) for word in split_list(self.parameters.value("smtpd_tls_chain_files"))]
+            if len(files) == 1 and self.places.exists(files[0]):
+                self.draft.certificates.append((files[0], files[0], "smtpd_tls_chain_files"))
+                self.tell("smtpd_tls_chain_files", Result.EXACT, "[[tls.certificates]]")
+            else:
+                self.tell(
+                    "smtpd_tls_chain_files",
+                    Result.REFUSED,
+                    "not one file with key and chain",
+                    "write [[tls.certificates]]",
+                )
+        if not any(self.parameters.is_written(name) for name in names):
+            return
+        values = [self.parameters.value(name) for name in names]
+        values[1] = values[1] or values[0]
+        paths = [self.places.path(value) for value in values if value]
+        is_there = len(paths) == 2 and all(self.places.exists(path) for path in paths)
+        if is_there:
+            self.draft.certificates.append((paths[0], paths[1], "smtpd_tls_cert_file"))
+        for name in names:
+            if is_there:
+                self.tell(name, Result.EXACT, "[[tls.certificates]]")
+            else:
+                self.tell(
+                    name,
+                    Result.REFUSED,
+                    "the certificate or its key is not there",
+                    "write [[tls.certificates]] once they are",
+                )
+
+    def _note_files(self, name: str, why: str, advice: str, is_secret: bool = False) -> None:
+        """Tell of each line of the tables of a parameter that is not taken."""
+        for word in split_list(self.parameters.value(name)):
+            path = self.places.path(word.removeprefix("proxy:").partition(":")[2])
+            self.seen.update((path, path + ".db"))
+            table = TableImport(Draft(""), Report(), "", "texthash", path, joins_lines=True)
+            if not self.places.exists(path) or not table.load():
+                continue
+            for first, last, text in table.constructs():
+                shown = f"{split_key(text)[0]} ***" if is_secret else text
+                self.report.refused(path, first, shown, why, advice, last)

@@ -1,0 +1,1 @@
+define(`confTO_INITIAL', `3m')dnl
