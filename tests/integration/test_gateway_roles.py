@@ -191,8 +191,8 @@ def test_a_second_signal_ends_at_once_and_loses_nothing(own_gateway, hop):
 
 
 @pytest.mark.parametrize("socket_line", ["", 'control_socket = "{directory}/other.sock"'], ids=["same", "other"])
-def test_a_second_gateway_on_the_same_spool_refuses(gateway, tmp_path, socket_line):
-    other = start(tmp_path, NextHop(), top=socket_line.format(directory=gateway.directory))
+def test_a_second_gateway_on_the_same_spool_refuses(gateway, hop, tmp_path, socket_line):
+    other = start(tmp_path, hop, top=socket_line.format(directory=gateway.directory))
     other.spool = gateway.spool
     done = subprocess.run(other.configure(), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
