@@ -13,6 +13,9 @@ help:
 	@echo "make bench        side by side with the installed mail servers (long); make bench-quick is rougher"
 	@echo "make crash        kills, full disks, power cuts; proves that nothing acknowledged is lost (long)"
 	@echo "make attest       the proofs of the hardening; writes docs/attestation.md"
+	@echo "make wheel        wheel and source archive into dist/"
+	@echo "make deb          Debian package into dist/; make test-deb installs it in a Debian of its own (root, minutes)"
+	@echo "make sbom         bill of materials into dist/; make audit asks advisory services about every dependency"
 	@echo "make lint         ruff"
 	@echo "make lock         pin the dependencies anew, with hashes"
 	@echo "make clean        remove what the others made"
@@ -49,6 +52,27 @@ crash: $(VENV)/.test
 
 attest: $(VENV)/.test
 	$(BIN)/python -m bench.attest
+
+# Packages: the same source gives the same bytes. See packaging/README.md and docs/release.md.
+.PHONY: wheel deb sbom audit test-deb
+
+wheel: $(VENV)/.runtime
+	@$(BIN)/python packaging/build_dist.py
+
+deb: $(VENV)/.runtime
+	@$(BIN)/python packaging/build_deb.py
+
+sbom: $(VENV)/.runtime
+	@$(BIN)/python packaging/build_sbom.py
+
+# Fails, with exit status 3 of its own, where no advisory service can be asked.
+audit: $(VENV)/bin/python
+	@$(BIN)/python packaging/audit.py
+
+test-deb: $(VENV)/.test
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v debootstrap >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends debootstrap iproute2; fi
+	GATEPOST_TEST_DEB=1 $(BIN)/python -m pytest -q -rP tests/packaging
 
 lint: $(VENV)/.test
 	$(BIN)/pip install -q ruff

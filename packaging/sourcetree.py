@@ -44,7 +44,7 @@ def source_epoch() -> int:
     """
     if given := os.environ.get("SOURCE_DATE_EPOCH"):
         return int(given)
-    if (ROOT / ".git").exists():
+    if _has_git():
         answer = subprocess.run(
             ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"], capture_output=True, text=True, check=True
         )
@@ -54,7 +54,7 @@ def source_epoch() -> int:
 
 def source_files() -> list[str]:
     """Paths of the source files, relative and sorted: those that git does not ignore, or all in a source archive."""
-    if (ROOT / ".git").exists():
+    if _has_git():
         listing = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         answer = subprocess.run(listing, capture_output=True, text=True, check=True)
         return sorted(name for name in answer.stdout.split("\0") if name and (ROOT / name).is_file())
@@ -63,6 +63,10 @@ def source_files() -> list[str]:
         directories[:] = [name for name in directories if name not in _NOT_SOURCE and not name.endswith(".egg-info")]
         found += [str((Path(directory) / name).relative_to(ROOT)) for name in files]
     return sorted(name for name in found if name != "PKG-INFO" and name != "setup.cfg")
+
+
+def _has_git() -> bool:
+    return (ROOT / ".git").exists() and shutil.which("git") is not None
 
 
 def stage_source(target: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "packaging"), str(Path(__file__).parent)]
 
-from boxes import CACHE, Box, find_obstacle, find_systemd_obstacle
-from sourcetree import stage_source
+from boxes import Box, find_obstacle, find_systemd_obstacle
+from building import build, snapshot
 
 INSTALLATION = "GATEPOST_TEST_DEB"
 
@@ -29,34 +29,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("installation"):
             item.add_marker(pytest.mark.skip(reason="takes minutes; make test-deb runs it"))
-
-
-def run_script(name: str, *arguments: str, root: Path = ROOT, **environment: str) -> str:
-    """Run a script of packaging/; its output."""
-    result = subprocess.run(
-        [sys.executable, str(root / "packaging" / name), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, **environment},
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout
-    return result.stdout
-
-
-def snapshot(target: Path) -> Path:
-    """A copy of the source, as a source archive has it; the wheels fetched before are at hand."""
-    stage_source(target)
-    CACHE.mkdir(exist_ok=True)
-    (target / "packaging" / ".cache").symlink_to(CACHE)
-    return target
-
-
-def build(source: Path, output: Path) -> Path:
-    """The Debian package of a source tree."""
-    text = run_script("build_deb.py", "--output", str(output), root=source, SOURCE_DATE_EPOCH="1767225600")
-    return Path(text.splitlines()[-1])
 
 
 @pytest.fixture(scope="session")

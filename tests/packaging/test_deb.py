@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from boxes import Box
-from conftest import build
+from building import build
 from inbox import give, init, send, start_sink, stop_sink, wait_arrived, wait_until_deferred
 
 from gatepost.config.users import ROLE_USERS, SERVICE_USER
