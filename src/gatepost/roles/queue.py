@@ -36,7 +36,7 @@ from gatepost.spool.layout import close_anyway
 TICK_S = 1.0
 COMMIT_DELAY_S = 0.5  # outcomes may be this old before a power cut cannot undo them; undone means delivered once more
 MAX_OUTSTANDING = 2000  # attempts with all deliverers
-DEFER_BATCH = 500
+DEFER_BATCH = 100  # with two fsyncs for each; what waits behind it (a commit, a new segment) waits that long
 RETRY_WITHOUT_DELIVERER_S = 0.2
 RETRY_S = 0.25
 RETRY_UNREADABLE_S = 5.0  # its file cannot be opened or read at the moment

@@ -18,7 +18,14 @@ from gatepost.spool.deferred import Batch
 from gatepost.spool.entry import IN_BODY_FILE, IN_DEFERRED, IN_SEGMENT, Entry
 from gatepost.spool.errors import MessageDamaged, SpoolError
 from gatepost.spool.journal import Kind
-from gatepost.spool.layout import body_path, deferred_path, disk_error, segment_path, sync_directory
+from gatepost.spool.layout import (
+    DEFERRED_DIRECTORIES,
+    body_path,
+    deferred_path,
+    disk_error,
+    segment_path,
+    sync_directory,
+)
 from gatepost.spool.segment import content_crc, read_content
 
 if TYPE_CHECKING:
@@ -45,13 +52,14 @@ def _received_before(entries: Iterable[Entry], cutoff: float) -> Iterable[Entry]
         yield entry
 
 
-def defer_to_file(spool: JournalSpool, entries: Sequence[Entry], directory: int) -> list[Entry]:
-    """Move a batch into one directory of the deferred store, and return those whose content is damaged."""
+def defer_to_file(spool: JournalSpool, entries: Sequence[Entry]) -> list[Entry]:
+    """Move a batch into one directory of the deferred store, the next one, and return those whose content is damaged."""
+    spool.deferred_directory = directory = (spool.deferred_directory + 1) % DEFERRED_DIRECTORIES
     batch = Batch(spool.root, directory)
     moved: list[tuple[Entry, int]] = []
     damaged: list[Entry] = []
     try:
-        make_directory(spool.root, directory)
+        make_directory(spool, directory)
         with _Files() as files:
             for entry in entries:
                 with spool.lock:
@@ -66,7 +74,7 @@ def defer_to_file(spool: JournalSpool, entries: Sequence[Entry], directory: int)
                 moved.append((entry, batch.add(entry, content, body_path(spool.root, entry.body_file))))
         batch.sync()
     except OSError as error:
-        batch.abandon()
+        spool.log.doom_all(batch.abandon())
         raise disk_error(error, "deferred store") from error
     _relocate(spool, moved, directory)
     return damaged
@@ -131,6 +139,7 @@ def _relocate(spool: JournalSpool, moved: list[tuple[Entry, int]], directory: in
             entry.segment = entry.offset = entry.content_offset = entry.body_file = 0
             rows.append((entry.id, crc, entry.content_bytes, bytes(entry.states), entry.packed_envelope))
         if rows:
+            spool.log.spare({deferred_path(spool.root, directory, row[0], kind) for row in rows for kind in ("eml", "json")})
             spool.log.write((Kind.DEFERRED, directory, rows))
 
 
@@ -138,17 +147,20 @@ def keep_in_files(spool: JournalSpool, contents: Sequence[tuple[Entry, bytes]]) 
     """Put messages whose segment cannot be trusted into deferred files, from memory. SpoolError: they stay where they are."""
     batch = Batch(spool.root, 0)
     try:
-        make_directory(spool.root, 0)
+        make_directory(spool, 0)
         moved = [(entry, batch.add(entry, content)) for entry, content in contents if entry.id in spool.entries]
         batch.sync()
     except OSError as error:
-        batch.abandon()
+        spool.log.doom_all(batch.abandon())
         raise disk_error(error, "deferred store") from error
     _relocate(spool, moved, 0)
 
 
-def make_directory(root: str, directory: int) -> None:
-    """Have a directory of the deferred store, its name durable."""
+def make_directory(spool: JournalSpool, directory: int) -> None:
+    """Have a directory of the deferred store, its name durable: also one whose maker died, or was refused, before it was."""
+    if directory in spool.deferred_directories:
+        return
     with contextlib.suppress(FileExistsError):
-        os.mkdir(f"{root}/deferred/{directory:02x}", 0o700)
-        sync_directory(f"{root}/deferred")
+        os.mkdir(f"{spool.root}/deferred/{directory:02x}", 0o700)
+    sync_directory(f"{spool.root}/deferred")
+    spool.deferred_directories.add(directory)

@@ -18,7 +18,13 @@ import msgspec
 from gatepost.model import Envelope, Outcome, Recipient
 from gatepost.spool.entry import IN_DEFERRED, Entry, State
 from gatepost.spool.errors import SpoolError
-from gatepost.spool.layout import DEFERRED_DIRECTORY_NAME, DEFERRED_NAME, deferred_path, disk_error
+from gatepost.spool.layout import (
+    DEFERRED_DIRECTORY_NAME,
+    DEFERRED_NAME,
+    close_anyway,
+    deferred_path,
+    disk_error,
+)
 
 _RECIPIENT_FIELDS = Recipient.__struct_fields__
 _ENVELOPE_FIELDS = Envelope.__struct_fields__
@@ -133,13 +139,19 @@ class Batch:
         finally:
             os.close(fd)
 
-    def abandon(self) -> None:
-        """Remove what was written."""
+    def abandon(self) -> list[str]:
+        """Remove what was written, and return what could not be removed: recovery would take it for live messages."""
         while self._fds:
-            os.close(self._fds.pop())
+            close_anyway(self._fds.pop())
+        left = []
         for path in self._paths:
-            with contextlib.suppress(OSError):
+            try:
                 os.unlink(path)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                left.append(path)
+        return left
 
 
 def list_deferred(root: str) -> Iterator[tuple[int, str, set[str]]]:

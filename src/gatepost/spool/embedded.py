@@ -23,7 +23,6 @@ from gatepost.spool.entry import IN_BODY_FILE, IN_DEFERRED, IN_SEGMENT, STATE_OF
 from gatepost.spool.errors import AlreadyGone, MessageDamaged, SpoolError
 from gatepost.spool.journal import Kind
 from gatepost.spool.layout import (
-    DEFERRED_DIRECTORIES,
     body_path,
     close_anyway,
     create_file,
@@ -77,7 +76,8 @@ class JournalSpool:
         self.sources = Sources()
         self.lock_fd = -1
         self._shared: dict[tuple, tuple[Outcome, ...]] = {}
-        self._deferred_dir = 0
+        self.deferred_directory = 0  # of the last batch
+        self.deferred_directories: set[int] = set()  # those whose names are known to be durable
         self._disk = Disk(self.root or "/", config)
         self._names_trouble = ""  # a refused fsync of a directory
 
@@ -453,8 +453,7 @@ class JournalSpool:
         return deferral.to_defer(self, limit)
 
     def defer_to_file(self, entries: Sequence[Entry]) -> list[Entry]:
-        self._deferred_dir = (self._deferred_dir + 1) % DEFERRED_DIRECTORIES
-        return deferral.defer_to_file(self, entries, self._deferred_dir)
+        return deferral.defer_to_file(self, entries)
 
     # --- the whole --------------------------------------------------------------------------------------------------
 

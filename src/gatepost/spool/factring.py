@@ -13,6 +13,8 @@ import struct
 from collections.abc import Iterator
 from zlib import crc32
 
+from gatepost.spool.layout import close_anyway
+
 RING_NAME = re.compile(r"([0-9]{8,})\.ring")
 DIRECTORY = "facts"
 FILES = 16  # of which the ring consists
@@ -83,7 +85,7 @@ class FactRing:
 
     def _end(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
+            close_anyway(self._fd)
             self._fd = -1
 
     def _path(self, number: int) -> str:

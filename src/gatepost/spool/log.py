@@ -91,6 +91,17 @@ class OutcomeLog:
         """Have a file removed once the lines up to now are durable; `path` is absolute."""
         self._doomed.append(path)
 
+    def doom_all(self, paths: list[str]) -> None:
+        """The same for several; takes the lock."""
+        with self.lock:
+            self._doomed += paths
+
+    def spare(self, paths: set[str]) -> None:
+        """These files have become those of live messages: whatever doomed them before was about an earlier try."""
+        if self._doomed or self._removing:
+            self._doomed = [path for path in self._doomed if path not in paths]
+            self._removing = [path for path in self._removing if path not in paths]
+
     def commit(self) -> None:
         """Make every line up to now durable, then remove the files that they free. SpoolFull, SpoolUnhealthy: it is not."""
         with self._commit_mutex:
