@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from bench.crash import processes
 from bench.crash.books import Arrival, Sent, read_book
 from bench.crash.gateway import PARTS, Gateway
@@ -198,6 +200,7 @@ class Bed:
             result.problems.append(f"{error}: {self.gateway.ask('ledger')[1]}")
         drained_s = time.monotonic() - drain_from_s
         result.problems += self._check_ledger(ledger)
+        (self.directory / "disturbances.json").write_bytes(msgspec.json.encode(self.disturbances))
         arrivals = self.read_arrivals()
         proof = prove(self.read_sent(), arrivals, self.disturbances, self.gateway.read_delivered(), grace_s)
         result.problems += proof.problems()

@@ -141,7 +141,8 @@ def _inject(bed: Bed, fault: Fault, seconds: float, problems: list[str]) -> dict
             if b"not permitted" in Path(errors.name).read_bytes():
                 raise Skip("strace may not attach to processes here: needs CAP_SYS_PTRACE")
             attached_s = time.monotonic()
-            asking = bed.gateway.ask_later("ledger") if fault.role == "control" else None
+            if fault.role == "control":
+                bed.gateway.knock()
             bed.run_load(seconds)
         finally:
             detach_s = time.monotonic()
@@ -151,8 +152,8 @@ def _inject(bed: Bed, fault: Fault, seconds: float, problems: list[str]) -> dict
     hits = log.read_bytes().count(b"(INJECTED)")
     accepted_s = bed.wait_accepted(end_s, BACK_LIMIT_S, f"after {fault.name}")
     arrived_s = _wait_arrived(bed, end_s, fault)
-    if asking is not None and asking.wait(10) != 0:
-        problems.append(f"{fault.name}: the administrator was not answered")
+    if bed.gateway.ask("ledger")[0] != 0:
+        problems.append(f"{fault.name}: the administrator is not answered")
     rows = [row for row in bed.read_sent() if began_s <= row.ended_s <= end_s]
     during = [row for row in rows if row.code == 250 and attached_s + SETTLE_S < row.ended_s < detach_s]
     if not hits and not fault.may_miss:

@@ -6,10 +6,12 @@ instead of minutes, small segments) are in `CONFIG`. It sends signals only to th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +23,7 @@ from bench.crash import processes
 from bench.crash.books import Arrival
 from bench.crash.content import read_content
 from bench.crash.processes import CrashError
+from bench.crash.sink import MX_DOMAINS
 from gatepost.spool.layout import VOLATILE, find_filesystem
 
 COMMAND = [sys.executable, "-I", "-m", "gatepost"]
@@ -35,8 +38,7 @@ spool = "{spool}"
 [domains."fixed.test"]
 next_hop = "smtp://127.0.0.1:{sink_port}"
 
-[domains."mx.test"]
-next_hop = "mx"
+{mx_domains}
 
 [domains."box.test"]
 next_hop = "maildir:{box}"
@@ -92,6 +94,7 @@ class Gateway:
                 spool=self.spool,
                 box=self.box,
                 sink_port=sink_port,
+                mx_domains="\n".join(f'[domains."mx{n}.test"]\nnext_hop = "mx"' for n in range(MX_DOMAINS)),
                 events=self.events,
                 queue=queue_settings,
                 volatile="true" if is_volatile(disk) else "false",
@@ -206,10 +209,11 @@ class Gateway:
         except ValueError:
             return done.returncode, {"error": (done.stdout + done.stderr).strip()}
 
-    def ask_later(self, *command: str) -> subprocess.Popen[bytes]:
-        """The same without waiting, and without the answer."""
-        command = (*COMMAND, *command, "--config", str(self.config))
-        return processes.start(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def knock(self) -> None:
+        """Connect to the control socket, and ask nothing."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(1.0)
+            sock.connect(str(self.spool / "run" / "control.sock"))
 
     def wait_drained(self, timeout_s: float) -> dict[str, int]:
         """Wait until nothing is queued; the ledger."""

@@ -18,11 +18,12 @@ import time
 
 from bench.crash.books import Book, Sent
 from bench.crash.content import build_bodies, build_header
+from bench.crash.sink import MX_DOMAINS
 
 ANSWER_LIMIT_S = 30.0  # a gateway that lets a client wait longer than this hangs, for the proof
 PAUSE_S = 0.03  # after a lost connection or a refusal
 MAX_KEPT = 20
-DOMAINS = ("fixed.test", "fixed.test", "mx.test", "box.test")
+DOMAINS = ("fixed.test",) * 10 + tuple(f"mx{number}.test" for number in range(MX_DOMAINS)) + ("box.test",) * 4
 
 
 class Lost(Exception):

@@ -22,7 +22,7 @@ from bench.crash.proof import Disturbance
 NAME = "power"
 QUICK_CUTS = 4
 CHANCES = (0.0, 0.0, 0.5, 0.5, 0.9, 1.0)
-GRACE_S = 1.5  # outcomes are made durable half a second after they are noted, on an idle machine
+GRACE_S = 3.0  # outcomes are made durable half a second after they are noted, and behind what the disk is busy with
 STARTING_SHARE = 0.25  # of the cuts: while the gateway starts
 MOST_CHANGES = 400
 CUT_LIMIT_S = 30.0

@@ -20,6 +20,7 @@ LATE_S = 0.03
 VERY_LATE_SHARE = 0.01
 VERY_LATE_S = 1.5  # longer than a role takes to come back: its attempts outlive the queue that gave them
 MX_ADDRESS = "127.0.0.2"  # not that of the gateway, which would take it for itself
+MX_DOMAINS = 8  # next hops whose hosts have to be looked up
 TTL_S = 1
 A, MX = 1, 15
 
@@ -37,6 +38,7 @@ class SinkSession(asyncio.Protocol):
         self._has_mail = False
         self._in_text = False
         self._is_late = False
+        self._came_s = 0.0  # what waits in the buffer behind a late answer
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -44,6 +46,8 @@ class SinkSession(asyncio.Protocol):
         self._transport.write(b"220 sink.test ESMTP\r\n")
 
     def data_received(self, data: bytes) -> None:
+        if not self._is_late or not self._buffer:
+            self._came_s = time.monotonic()
         self._buffer += data
         self._advance()
 
@@ -77,7 +81,7 @@ class SinkSession(asyncio.Protocol):
         if verb in (b"EHLO", b"HELO"):
             return b"250-sink.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n"
         if verb == b"MAIL":
-            self._recipients, self._begun_s = [], time.monotonic()
+            self._recipients, self._begun_s = [], self._came_s
             self._has_mail = not refuses
             return b"451 4.3.0 not now\r\n" if refuses else b"250 2.1.0 Ok\r\n"
         if verb == b"RCPT":
@@ -123,7 +127,7 @@ class SinkSession(asyncio.Protocol):
 
 
 class NameServer(asyncio.DatagramProtocol):
-    """MX of mx.test, and the address of that host; nothing else has records."""
+    """MX of every name that begins with mx, and the address of that host; nothing else has records."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -135,7 +139,7 @@ class NameServer(asyncio.DatagramProtocol):
         name = data[12 : end - 4].lower()
         kind = struct.unpack_from("!H", data, end - 4)[0]
         records = b""
-        if kind == MX and name == _encode_name("mx.test"):
+        if kind == MX and name[1:3] == b"mx":
             exchange = struct.pack("!H", 10) + _encode_name("sink.mx.test")
             records = b"\xc0\x0c" + struct.pack("!HHIH", MX, 1, TTL_S, len(exchange)) + exchange
         elif kind == A and name == _encode_name("sink.mx.test"):
