@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from boxes import Box
+from boxes import ROOT, Box
 from build_unit import SEPARATING_CAPABILITIES
 from inbox import give, init, send, start_sink, stop_sink, wait_arrived, wait_until_deferred
 from peers import require, wait_until
@@ -291,3 +291,28 @@ def test_keys_and_a_submission_listener_under_the_unit(service: Box, tmp_path: P
     assert service.run("python3", "-c", STARTTLS) == "220"
     wait_arrived(service, "over TLS")
     assert service.run("gatepost", "privs").endswith("as declared")
+
+
+CHANGE_OVER = f"""
+systemctl disable --now gatepost.service gatepost.socket
+chown -R gatepost-queue:gatepost-queue {SPOOL}
+chown -R root:root {SPOOL}/run
+chown root:root {SPOOL}
+systemctl enable --now {SEPARATED}
+""".strip().splitlines()
+
+
+def test_the_queue_comes_along_when_the_service_is_changed(service: Box) -> None:
+    """The commands of packaging/README.md."""
+    readme = (ROOT / "packaging" / "README.md").read_text()
+    for line in CHANGE_OVER:
+        assert f"    {line}\n" in readme
+    send(service, "queued by one service")
+    wait_until_deferred(service)
+    for line in CHANGE_OVER:
+        service.run("sh", "-c", line)
+    start_sink(service)
+    service.run("gatepost", "queue", "retry", "--all")
+    wait_arrived(service, "queued by one service")
+    assert "the configuration is good" in service.run("gatepost", "check")
+    assert service.run("systemctl", "is-active", SEPARATED) == "active"
