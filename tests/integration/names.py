@@ -21,8 +21,6 @@ class Names:
         self.broken: set[str] = set()
         self._zones: dict[str, Handler] = {name: from_zone(f"{name}.", SOA + text) for name, text in zones.items()}
         self._authority = DnsAuthority(self._answer)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="names", daemon=True)
 
     @property
     def address(self) -> str:
@@ -43,6 +41,8 @@ class Names:
         return response
 
     def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="names", daemon=True)
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._authority.__aenter__(), self._loop).result(10)
         return self

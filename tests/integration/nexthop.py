@@ -53,8 +53,6 @@ class NextHop:
         self.connections = 0
         self.held = False
         self.open_now: set[_Session] = set()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="next hop", daemon=True)
         self._server: asyncio.Server | None = None
 
     @property
@@ -99,6 +97,8 @@ class NextHop:
         return found
 
     def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="next hop", daemon=True)
         self._thread.start()
         self.open()
         return self

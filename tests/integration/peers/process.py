@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 T = TypeVar("T")
+PORTS = (20000, 32000)
 
 
 class PeerStartError(Exception):
@@ -27,10 +29,15 @@ class PeerStartError(Exception):
 
 
 def take_port(address: str = "127.0.0.1") -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind((address, 0))
-        return sock.getsockname()[1]
+    """A TCP port that was free a moment ago.
+
+    Below the range that the kernel gives to outgoing connections (from 32768 on), so that none of those takes it meanwhile.
+    """
+    while True:
+        port = random.randrange(*PORTS)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind((address, port))
+            return port
 
 
 def wait_until(condition: Callable[[], T], what: str, timeout_s: float = 20.0) -> T:
