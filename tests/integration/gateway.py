@@ -104,9 +104,13 @@ class Gateway(PeerProcess):
         """The counters of each role, by "role/instance"."""
         return ask(load_config(str(self.config)), "stats")
 
+    def processes(self) -> list[dict[str, Any]]:
+        """What the supervisor says of each process: role, generation, pid, state."""
+        return ask(load_config(str(self.config)), "roles")
+
     def ledger(self) -> dict[str, int]:
         """The ledger, which must balance."""
-        ledger = self.ask("ledger")
+        ledger = ask(load_config(str(self.config)), "ledger")
         assert ledger["accepted"] == sum(ledger[part] for part in PARTS), ledger
         return ledger
 
