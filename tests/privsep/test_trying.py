@@ -44,6 +44,14 @@ def test_everything_forbidden_to_the_queue_is_refused(ask_role: Ask, started_as:
     assert ["filter", "list the root directory"] not in result["all"]
 
 
+@pytest.mark.usefixtures("spool_directory")
+@pytest.mark.parametrize("name", ["tmp", "dev/shm"])
+def test_a_directory_of_that_name_below_the_root_is_not_outside(ask_role: Ask, started_as: str, name: str) -> None:
+    """A Maildir that is the root directory of its role has a tmp: the role did not start any more."""
+    before = f"os.umask(0); os.makedirs(ROOT + '/{name}', 0o777, exist_ok=True)"
+    assert attest(ask_role, started_as, "QUEUE", before)["holes"] == []
+
+
 def test_a_missing_filter_shows(ask_role: Ask) -> None:
     result = attest(ask_role, "nobody", "DELIVERER", "seccomp.load_filter = lambda rights, denied: ''")
     assert {"fork", "ptrace", "map executable memory", "memfd_create"} <= set(result["holes"])

@@ -134,12 +134,18 @@ def _open_outside() -> None:
 
 
 def _write_outside() -> None:
-    path = f"/tmp/gatepost-try-{os.getpid()}"
+    # Not /tmp: a Maildir that is a root directory has a tmp of its own. Everybody may write here, and it is a file system of its own.
+    path = f"/dev/shm/gatepost-try-{os.getpid()}"
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except FileNotFoundError as error:  # in a chroot there is no such directory
         raise PermissionError(errno.EACCES, "not below the root") from error
     os.unlink(path)
+    try:
+        if os.fstat(fd).st_dev == os.stat("/").st_dev:
+            raise PermissionError(errno.EACCES, "below the root after all")
+    finally:
+        os.close(fd)
 
 
 def _make_device_node() -> None:
