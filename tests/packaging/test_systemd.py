@@ -174,6 +174,23 @@ def test_without_a_configuration_starting_it_does_nothing(systemd_box: Box, pack
     assert systemd_box.run("systemctl", "is-failed", UNIT, check=False) == "inactive"
 
 
+def test_sysusers_and_tmpfiles_make_what_the_installation_made(systemd_box: Box, package: Path) -> None:
+    systemd_box.run("apt-get", "install", "-y", "-q", give(systemd_box, package))
+    users = systemd_box.run("getent", "passwd")
+    look = ("stat", "-c", "%a %U %G", "/etc/gatepost", SPOOL)
+    made = systemd_box.run(*look)
+    systemd_box.run("systemd-sysusers", "gatepost.conf")
+    assert systemd_box.run("getent", "passwd") == users
+    systemd_box.run("systemd-tmpfiles", "--create", "gatepost.conf")
+    assert systemd_box.run(*look) == made
+    systemd_box.run("rmdir", "/etc/gatepost", SPOOL)
+    systemd_box.run("systemd-tmpfiles", "--create", "gatepost.conf")
+    assert systemd_box.run(*look) == made
+    systemd_box.run("chown", "root:root", SPOOL)
+    systemd_box.run("systemd-tmpfiles", "--create", "gatepost.conf")
+    assert systemd_box.run(*look).splitlines()[1] == "711 root root", "of the separated service: left alone"
+
+
 def test_sockets_for_another_address_than_the_configurations_are_an_error_with_advice(service: Box) -> None:
     config = service.path("/etc/gatepost/gatepost.toml")
     config.write_text(re.sub(r"(?m)^listen = .*", 'listen = ["127.0.0.1:25"]', config.read_text()))
