@@ -23,6 +23,7 @@ from bench.crash.proof import Disturbance
 NAME = "faults"
 FAULT_S = 1.2
 LONG_FAULT_S = 3.0
+MOST_S = 15.0  # until a rare call is made
 QUICK_FAULT_S = 0.6
 BACK_GOAL_S = 2.0
 BACK_LIMIT_S = 20.0
@@ -144,16 +145,19 @@ def _inject(bed: Bed, fault: Fault, seconds: float, problems: list[str]) -> dict
             if fault.role == "control":
                 bed.gateway.knock()
             bed.run_load(seconds)
+            while not fault.may_miss and not _count_hits(log) and time.monotonic() < attached_s + MOST_S:
+                bed.run_load(0.5)
         finally:
             detach_s = time.monotonic()
             processes.stop(strace)
     end_s = time.monotonic()
     bed.disturbances.append(Disturbance(fault.role, began_s, end_s))
-    hits = log.read_bytes().count(b"(INJECTED)")
+    hits = _count_hits(log)
     accepted_s = bed.wait_accepted(end_s, BACK_LIMIT_S, f"after {fault.name}")
     arrived_s = _wait_arrived(bed, end_s, fault)
-    if bed.gateway.ask("ledger")[0] != 0:
-        problems.append(f"{fault.name}: the administrator is not answered")
+    status, answer = bed.gateway.ask("ledger")
+    if status != 0:
+        problems.append(f"{fault.name}: the administrator is not answered: {answer}")
     rows = [row for row in bed.read_sent() if began_s <= row.ended_s <= end_s]
     during = [row for row in rows if row.code == 250 and attached_s + SETTLE_S < row.ended_s < detach_s]
     if not hits and not fault.may_miss:
@@ -169,6 +173,11 @@ def _inject(bed: Bed, fault: Fault, seconds: float, problems: list[str]) -> dict
         "accepted_again_s": round(accepted_s, 2),
         "arrived_again_s": round(arrived_s, 2),
     }
+
+
+def _count_hits(log: Path) -> int:
+    """Calls that have failed so far."""
+    return log.read_bytes().count(b"(INJECTED)") if log.exists() else 0
 
 
 def _is_attached(path: str) -> bool:

@@ -111,6 +111,7 @@ class Gateway(PeerProcess):
     def ledger(self) -> dict[str, int]:
         """The ledger, which must balance."""
         ledger = ask(load_config(str(self.config)), "ledger")
+        assert "error" not in ledger, ledger
         assert ledger["accepted"] == sum(ledger[part] for part in PARTS), ledger
         return ledger
 
@@ -118,7 +119,8 @@ class Gateway(PeerProcess):
         """The events so far, or those of one name."""
         if not self.events_file.exists():
             return []
-        rows = [json.loads(line) for line in self.events_file.read_text().splitlines()]
+        whole, _, _ = self.events_file.read_text().rpartition("\n")  # a line may be on its way
+        rows = [json.loads(line) for line in whole.splitlines()]
         return [row for row in rows if not name or row["event"] == name]
 
     def wait_for_event(self, name: str, timeout_s: float = 20.0, **fields: Any) -> dict[str, Any]:

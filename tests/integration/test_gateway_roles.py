@@ -99,6 +99,14 @@ def test_a_session_survives_the_death_of(gateway, hop, role):
     hop.wait_to(f"after-{role}@example.test")
 
 
+def test_the_operator_is_answered_while_the_queue_is_away(gateway):
+    """Control waits for it; whoever is started as ready can be asked."""
+    pid = gateway.roles()["queue"]
+    os.kill(pid, signal.SIGKILL)
+    assert gateway.ledger()["accepted"] >= 0
+    wait_until(lambda: gateway.roles()["queue"] != pid, "the queue is back")
+
+
 def test_a_large_message_in_the_middle_of_the_queues_death_is_deferred(gateway, hop):
     """Its body file was opened by the queue that died: nothing of it was acknowledged, the client sends it again."""
     content = message("large", b"0123456789" * 7 + b"\r\n") + b"0123456789\r\n" * 100_000

@@ -244,14 +244,18 @@ class Supervisor:
             self._check_reload()  # the new generation is linked when all of it is ready
         else:
             self._wiring.link_all(child, self._generation)
+            self._check_serving()
 
     def _is_pending(self, child: Child) -> bool:
         """Whether it is of a generation that has not taken over yet."""
         return self._pending_reload is not None and child.generation == self._pending_reload.generation
 
     def _check_serving(self) -> None:
-        receivers = [c for c in self._children.values() if c.role == "receiver" and c.generation == self._generation]
-        if not self._announced and receivers and all(c.is_serving for c in receivers):
+        if self._announced:
+            return
+        wanted = placements(self._config, self._generation)
+        roles = [self._children.get((p.role, p.instance, p.generation)) for p in wanted]
+        if all(c and c.state is State.READY and (c.role != "receiver" or c.is_serving) for c in roles):
             self._announced = True
             self._log.flush()
             self._on_ready(self._ground.listeners.bound())
@@ -383,9 +387,8 @@ class Supervisor:
                 return
 
     def _drain(self, child: Child, limit_s: float, *, end_sessions: bool) -> None:
-        if child.state is State.DRAINING and not end_sessions:
-            return
-        if child.state is State.DRAINING and (child.kill_at_s or math.inf) <= time.monotonic() + limit_s:
+        is_sooner = (child.kill_at_s or math.inf) <= time.monotonic() + limit_s
+        if child.state is State.DRAINING and (is_sooner or not end_sessions):
             return
         child.state = State.DRAINING
         child.kill_at_s = time.monotonic() + limit_s + KILL_AFTER_S
@@ -470,9 +473,8 @@ class Supervisor:
     def _drain_old(self) -> None:
         """Let the generations before end; a resolver only behind the deliverers that ask it."""
         asking = {c.generation for c in self._children.values() if c.role == "deliverer"}
-        for child in list(self._children.values()):
-            is_old = child.role != "queue" and child.generation < self._generation
-            if is_old and (child.role != "resolver" or child.generation not in asking):
+        for child in [c for c in self._children.values() if c.role != "queue" and c.generation < self._generation]:
+            if child.role != "resolver" or child.generation not in asking:
                 self._drain(child, GENERATION_END_S, end_sessions=False)
 
     def _give_up_generation(self, child: Child, why: str) -> None:

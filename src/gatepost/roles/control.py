@@ -7,22 +7,34 @@ the user who started the gateway, mode 0600: who can open it may ask everything.
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 from collections.abc import Callable
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
-from gatepost.roles.skeleton import Role
+from gatepost.roles.skeleton import Peer, Role
 
 MAX_REQUEST_BYTES = 256 * 1024
 ANSWER_WAIT_S = 30.0
+QUEUE_WAIT_S = 5.0  # a queue that died is back by then
+QUEUE_LOOK_S = 0.05
 RELOAD_WAIT_S = 120.0
 SUPERVISOR_VERBS = frozenset({"roles", "status"})
-QUEUE_VERBS = frozenset({"ledger", "list", "show", "retry", "remove", "hold", "release", "next_hops"})
+QUEUE_LOOKS = frozenset({"ledger", "list", "show", "next_hops"})
+QUEUE_VERBS = QUEUE_LOOKS | {"retry", "remove", "hold", "release"}
+
+
+class _Waiting(NamedTuple):
+    """A question that was passed on: who is to hear the answer, who was asked, and what to do if that one ends first."""
+
+    answer: Callable[[bytes], None]
+    peer: Peer | None
+    again: Callable[[], None] | None
 
 
 class _Request(msgspec.Struct, forbid_unknown_fields=True):
@@ -38,7 +50,7 @@ class Control(Role):
 
     def begin(self) -> None:
         self._numbers = count(1)
-        self._waiting: dict[int, Callable[[bytes], None]] = {}
+        self._waiting: dict[int, _Waiting] = {}
         self._parts: dict[int, bytes] = {}
         self._connections: set[_Connection] = set()
         self._server: Any = None
@@ -89,18 +101,25 @@ class Control(Role):
                 self._done(message.request, data)
 
     def _done(self, number: int, data: bytes) -> None:
-        answer = self._waiting.pop(number, None)
-        if answer is not None:
-            answer(data)
+        self._parts.pop(number, None)
+        waiting = self._waiting.pop(number, None)
+        if waiting is not None:
+            waiting.answer(data)
+
+    def on_link_lost(self, peer: Peer) -> None:
+        """What only looks is asked again; of the rest nobody knows whether it was done."""
+        for number, waiting in [item for item in self._waiting.items() if item[1].peer == peer]:
+            if waiting.again is not None:
+                del self._waiting[number]
+                waiting.again()
+            else:
+                error = f"{peer[0]} ended before it answered; look whether it was done, and try again"
+                self._done(number, msgspec.json.encode({"error": error}))
 
     def ask(self, what: str, arguments: dict[str, Any], answer: Callable[[bytes], None]) -> None:
         """Answer one request by `answer(json)`, once."""
         if what in QUEUE_VERBS:
-            peers = self.peers("queue")
-            if not peers:
-                answer(b'{"error":"the queue is not running at the moment; try again in a second"}')
-                return
-            self._post(peers[0], m.Ask(self._number(answer, ANSWER_WAIT_S), what, arguments))
+            self._ask_queue(what, arguments, answer, self.loop.time() + QUEUE_WAIT_S)
         elif what in SUPERVISOR_VERBS and self.supervisor is not None:
             self._post(self.supervisor, m.Ask(self._number(answer, ANSWER_WAIT_S), what, {}))
         elif what == "reload" and self.supervisor is not None:
@@ -110,12 +129,29 @@ class Control(Role):
         else:
             answer(msgspec.json.encode({"error": f"unknown request {what!r}"}))
 
+    def _ask_queue(self, what: str, arguments: dict[str, Any], answer: Callable[[bytes], None], until_s: float) -> None:
+        peers = self.peers("queue")
+        if peers:
+            again = functools.partial(self.ask, what, arguments, answer) if what in QUEUE_LOOKS else None
+            number = self._number(answer, ANSWER_WAIT_S, peers[0].peer, again)
+            self._post(peers[0], m.Ask(number, what, arguments))
+        elif self.loop.time() < until_s:
+            self.loop.call_later(QUEUE_LOOK_S, self._ask_queue, what, arguments, answer, until_s)
+        else:
+            answer(b'{"error":"the queue is not running at the moment; try again in a second"}')
+
     def _post(self, channel: Channel, message: m.Message) -> None:
         channel.post(message)
 
-    def _number(self, answer: Callable[[bytes], None], wait_s: float) -> int:
+    def _number(
+        self,
+        answer: Callable[[bytes], None],
+        wait_s: float,
+        peer: Peer | None = None,
+        again: Callable[[], None] | None = None,
+    ) -> int:
         number = next(self._numbers)
-        self._waiting[number] = answer
+        self._waiting[number] = _Waiting(answer, peer, again)
         self.loop.call_later(wait_s, self._done, number, b'{"error":"no answer in time"}')
         return number
 
@@ -136,7 +172,8 @@ class Control(Role):
             answer(b"{}")
         for channel in channels:
             role, instance, _ = channel.peer
-            channel.post(m.Ask(self._number(one(f"{role}/{instance}"), ANSWER_WAIT_S), "stats", {}))
+            number = self._number(one(f"{role}/{instance}"), ANSWER_WAIT_S, channel.peer)
+            channel.post(m.Ask(number, "stats", {}))
 
 
 class _Connection(asyncio.Protocol):

@@ -112,7 +112,7 @@ class Queue(Role):
                 self.finish(entry)
             return
         envelope = entry.envelope
-        if any(recipient.next_hop == DISCARD for recipient in envelope.recipients):
+        if DISCARD in [recipient.next_hop for recipient in envelope.recipients]:
             drop(self, entry)
             if not entry.pending:
                 self.finish(entry)
