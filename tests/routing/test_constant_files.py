@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import shutil
 import sqlite3
 import struct
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -23,39 +26,41 @@ RECORDS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def lmdb_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("lmdb") / "made.lmdb"
+@functools.cache
+def lmdb_file() -> bytes:
+    path = Path(tempfile.mkdtemp()) / "made.lmdb"
     text = "VERSION=3\nformat=print\ntype=btree\nmapsize=4194304\nmaxreaders=126\ndb_pagesize=4096\nHEADER=END\n"
     text += "".join(f" {key.decode()}\n {value.decode()}\n" for key, value in RECORDS)
     run_tool(unpacked("lmdb-utils", "liblmdb0"), "mdb_load", "-n", str(path), text=text + "DATA=END\n")
-    return path.read_bytes()
+    data = path.read_bytes()
+    shutil.rmtree(path.parent)
+    return data
 
 
-@pytest.fixture(scope="module")
-def cdb_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("cdb") / "made.cdb"
+@functools.cache
+def cdb_file() -> bytes:
+    path = Path(tempfile.mkdtemp()) / "made.cdb"
     text = "".join(f"+{len(key)},{len(value)}:{key.decode()}->{value.decode()}\n" for key, value in RECORDS)
     run_tool(unpacked("tinycdb", "libcdb1"), "cdb", "-c", str(path), text=text + "\n")
-    return path.read_bytes()
+    data = path.read_bytes()
+    shutil.rmtree(path.parent)
+    return data
 
 
-def test_a_tree_of_pages_and_a_long_value(lmdb_file: bytes) -> None:
-    assert parse_lmdb(lmdb_file) == RECORDS
+def test_a_tree_of_pages_and_a_long_value() -> None:
+    assert parse_lmdb(lmdb_file()) == RECORDS
 
 
-def test_records_in_their_order(cdb_file: bytes) -> None:
-    assert parse_cdb(cdb_file) == RECORDS
+def test_records_in_their_order() -> None:
+    assert parse_cdb(cdb_file()) == RECORDS
 
 
 @settings(max_examples=100, deadline=None)
 @given(
     changes=st.lists(st.tuples(st.integers(0, 1 << 22), st.integers(0, 255)), max_size=8), cut=st.integers(0, 1 << 22)
 )
-def test_damage_ends_in_records_or_bad_file(
-    lmdb_file: bytes, cdb_file: bytes, changes: list[tuple[int, int]], cut: int
-) -> None:
-    for good, parse in ((lmdb_file, parse_lmdb), (cdb_file, parse_cdb)):
+def test_damage_ends_in_records_or_bad_file(changes: list[tuple[int, int]], cut: int) -> None:
+    for good, parse in ((lmdb_file(), parse_lmdb), (cdb_file(), parse_cdb)):
         damaged = bytearray(good)
         for at, value in changes:
             damaged[at % len(damaged)] = value
@@ -66,6 +71,17 @@ def test_damage_ends_in_records_or_bad_file(
             except BadFile:
                 continue
             assert len(records) <= len(text)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.dictionaries(st.binary(min_size=1, max_size=60), st.binary(max_size=9000), max_size=40))
+def test_what_the_lmdb_library_writes(values: dict[bytes, bytes]) -> None:
+    lmdb = pytest.importorskip("lmdb")
+    with tempfile.TemporaryDirectory() as directory:
+        with lmdb.open(f"{directory}/x", subdir=False, map_size=1 << 22) as environment, environment.begin(write=True) as work:
+            for key, value in values.items():
+                work.put(key, value)
+        assert parse_lmdb(Path(directory, "x").read_bytes()) == sorted(values.items())
 
 
 @pytest.mark.parametrize("data", [b"", b"x" * 100, b"x" * 8192, struct.pack("<512I", *[9999999, 9] * 256)])

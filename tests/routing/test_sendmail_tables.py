@@ -305,11 +305,11 @@ ERRORS = {
     "nouser 551 moved": (551, "1.1", "moved"),
     "nouser 5.7.0:550 text": (550, "7.0", "text"),
     "550 5.1.1 gone": (550, "1.1", "gone"),
-    "550 gone": (550, "3.0", "gone"),
+    "550 gone": (550, "0.0", "gone"),
     "plain words": (553, "3.0", "plain words"),
     "tempfail": (450, "0.0", "Refused by a rule of this site; ask its postmaster"),
     "5.7.1:450 later": (450, "7.1", "later"),
-    "550 smörgås\x07": (550, "3.0", "sm?rg?s?"),
+    "550 smörgås\x07": (550, "0.0", "sm?rg?s?"),
 }
 
 

@@ -94,6 +94,8 @@ def _finish(ctx: click.Context, draft: Draft, report: Report, output: str, force
     config = os.path.join(output, "gatepost.toml")
     if os.path.lexists(config) and not force:
         raise click.UsageError(f"{config} exists already; give --force to overwrite it, or another --output")
+    for key, how in draft.settle_order():
+        report.approximated(draft.source, 0, key, how)
     items = report.items()
     counts = report.counts()
     try:

@@ -12,8 +12,8 @@ import re
 import unicodedata
 
 from gatepost.config.errors import ConfigError, ConfigErrors
-from gatepost.safeopen import LinkInPath, read_regular
 from gatepost.config.values import InvalidValue, parse_domain
+from gatepost.safeopen import LinkInPath, read_regular
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
 

@@ -115,6 +115,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
         "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1", "EXTERNAL", "OAUTHBEARER", "XOAUTH2", "PLAIN", "LOGIN",
     ),
     "sandbox_debug": ("off", "log"),
+    "detail_separator": ("+", "-", "=", "_", "."),
 }
 
 # What [policy.checks] may name; a check is built in policy/engine.py, the last two count over sessions (roles/judgement.py).

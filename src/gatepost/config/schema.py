@@ -257,6 +257,7 @@ class Config(Section, frozen=True, kw_only=True):
     routes: list[str] = []  # tables "KIND:ARGUMENT" of next hops; asked before next_hop and MX
     access: list[str] = []  # tables of the kind sendmail-access
     virtual: list[str] = []  # tables of addresses that stand for others
+    detail_separator: str | None = None  # "+": user+detail@ours exists where user does
     domaintable: list[str] = []  # tables of domains that stand for others
     genericstable: list[str] = []  # tables of addresses for mail on its way out
     policy: Policy = Policy()

@@ -14,6 +14,7 @@ import msgspec
 from gatepost.config import rules
 from gatepost.config.errors import ConfigErrors
 from gatepost.config.load import load_config
+from gatepost.config.schema import Config
 from gatepost.policy.proof import prove
 
 HEAD = (
@@ -72,6 +73,25 @@ class Draft:
         is_seconds = key.endswith("_s") and not key.endswith("bytes_s")
         self.values[key] = (float(cut) if is_seconds else int(cut), origin)
         return cut
+
+    def settle_order(self) -> list[tuple[str, str]]:
+        """Bring numbers that belong together into order; returns (key, how) of those that were moved for it."""
+        defaults = msgspec.to_builtins(Config(hostname="", listen=[], spool="", domains={}))
+        moved = []
+        for smaller, larger, why in rules.ORDERED:
+            low, high = (self._number_of(key, defaults) for key in (smaller, larger))
+            if low <= high:
+                continue
+            key, value = (smaller, high) if smaller not in self.values else (larger, low)
+            was_set = self.number(key, value, "so that it fits what was imported")
+            moved.append((key, f"{key} = {was_set:.15g}: {why}"))
+        return moved
+
+    def _number_of(self, key: str, defaults: dict[str, dict[str, float]]) -> float:
+        if key in self.values:
+            return float(self.values[key][0])  # type: ignore[arg-type]
+        section, _, name = key.partition(".")
+        return float(defaults[section][name])
 
     def text_of(self, path: str) -> str:
         """The TOML text."""

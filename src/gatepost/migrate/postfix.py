@@ -314,6 +314,8 @@ class PostfixImport(DomainPart, TlsPart):
             directories.sort()
             for name in sorted(names):
                 path = os.path.join(parent, name)
+                if not os.path.isfile(path):
+                    continue
                 short = os.path.relpath(path, self.places.directory)
                 if path in self.seen:
                     continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from gatepost.config import rules
 from gatepost.config.values import InvalidValue, parse_domain
 from gatepost.migrate.aliases import import_aliases
 from gatepost.migrate.draft import Draft
@@ -326,8 +327,18 @@ class DomainPart(PostfixState):
         for domain in names:
             self._alias_domain(domain, f"virtual_alias_domains main.cf:{self.line_of('virtual_alias_domains')}")
         if self.parameters.is_written("recipient_delimiter"):
-            how = "the local part is passed on with its extension; tables are asked for the whole address"
-            self.tell("recipient_delimiter", Result.APPROXIMATED, how)
+            self._delimiter(self.parameters.value("recipient_delimiter"))
+
+    def _delimiter(self, value: str) -> None:
+        good = [character for character in value if character in rules.CHOICES["detail_separator"]]
+        if not value.strip():
+            self.tell("recipient_delimiter", Result.EXACT, "none")
+        elif not good:
+            self.tell("recipient_delimiter", Result.REFUSED, "no such separator is known", "write detail_separator")
+        else:
+            self.draft.values["detail_separator"] = (good[0], "recipient_delimiter")
+            result = Result.EXACT if len(value) == 1 else Result.APPROXIMATED
+            self.tell("recipient_delimiter", result, f"detail_separator = {good[0]}")
 
     def _alias_domain(self, domain: str, origin: str) -> None:
         """A domain in which only virtual addresses exist."""

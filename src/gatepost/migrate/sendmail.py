@@ -19,7 +19,7 @@ from gatepost.migrate.report import Report
 from gatepost.migrate.sendmail_mc import PORTS, McReader, domain_of
 from gatepost.migrate.tables import TableImport
 from gatepost.routing.tables.sendmail_keys import network_of
-from gatepost.routing.tables.sendmail_mailertable import BadRoute, parse_route
+from gatepost.routing.tables.sendmail_mailertable import BadRoute, MailertableTable, parse_route
 from gatepost.routing.tables.source import Collector
 
 STANDARD = "/etc/mail"
@@ -60,6 +60,7 @@ class SendmailImport:
         self.seen: set[str] = set()
         self.reader = McReader(self.places, self.draft, self.report)
         self.macros = self.reader.macros
+        self.routes = MailertableTable("", {})
         self.local: dict[str, str] = {}  # class w: domain -> origin
 
     def run(self) -> None:
@@ -111,7 +112,9 @@ class SendmailImport:
                 continue
             self._see(path, path + ".db")
             self.report.exact(file, call.line, str(call), f"{path} is used", call.last_line)
-            TableImport(self.draft, self.report, key, kind, path).run(note)
+            data = TableImport(self.draft, self.report, key, kind, path).run(note)
+            if key == "routes" and data is not None:
+                self.routes = MailertableTable.of_data(data)
         if "access_db" in self.macros.features and not {"blacklist_recipients", "blocklist_recipients"} & set(
             self.macros.features
         ):
@@ -302,11 +305,17 @@ class SendmailImport:
             if name is None:
                 self.report.refused(file, line, word, "it is not a domain", "write its name")
                 continue
-            self.draft.domain(name, f"VIRTUSER_DOMAIN {os.path.basename(file)}:{line}").recipients = []
-            if "virtuser_entire_domain" in self.macros.features:
-                self.draft.domain("." + name)
-            how = "a domain of ours; what the virtusertable does not know goes on to its MX hosts or its route, as in sendmail"
-            self.report.approximated(file, line, word, how, "name the table in recipients, so that others are refused")
+            names = [name, "." + name] if "virtuser_entire_domain" in self.macros.features else [name]
+            route = self.routes.route(name)
+            for each in names:
+                imported = self.draft.domain(each, f"VIRTUSER_DOMAIN {os.path.basename(file)}:{line}")
+                imported.recipients = None if route else []
+            if route:
+                how = f"a domain of ours; what the virtusertable does not know goes to {route}, by the mailertable"
+                self.report.exact(file, line, word, how)
+                continue
+            how = "a domain of ours; what the virtusertable does not know is refused, where sendmail passes it on"
+            self.report.approximated(file, line, word, how, "name its mail server in the mailertable, if it has one")
 
     def _aliases(self) -> None:
         value, file, line = self.macros.defines.get("ALIAS_FILE", ("", "", 0))
@@ -435,6 +444,8 @@ class SendmailImport:
             directories.sort()
             for name in sorted(names):
                 path = os.path.join(parent, name)
+                if not os.path.isfile(path):
+                    continue
                 if path in self.seen:
                     continue
                 short = os.path.relpath(path, self.places.directory)

@@ -80,11 +80,20 @@ class _OurDomain:
 class Router:
     """Routes of one configuration; immutable, shared by all sessions of a role."""
 
-    __slots__ = ("_below", "_domains", "_lookups", "_own_literals", "_postmaster", "_relay_next_hop")
+    __slots__ = (
+        "_below",
+        "_detail_separator",
+        "_domains",
+        "_lookups",
+        "_own_literals",
+        "_postmaster",
+        "_relay_next_hop",
+    )
 
     def __init__(self, config: Config, recipients: dict[str, Table] | None = None) -> None:
         """`recipients` gives tables of recipients by domain in place of the lists in the configuration."""
         self._domains: dict[str, _OurDomain] = {}
+        self._detail_separator = config.detail_separator or ""
         self._below: dict[str, _OurDomain] = {}
         self._lookups = Lookups(config)
         for name, domain in config.domains.items():
@@ -118,7 +127,10 @@ class Router:
         if key == _POSTMASTER:
             return ours.route
         try:
-            return UNKNOWN if ours.recipients.lookup(key) is None else ours.route
+            if ours.recipients.lookup(key) is not None:
+                return ours.route
+            bare = self._without_detail(key)
+            return ours.route if bare and (bare == _POSTMASTER or ours.recipients.lookup(bare) is not None) else UNKNOWN
         except TableUnavailable:
             return TABLE_DOWN
 
@@ -140,6 +152,11 @@ class Router:
         if above is not None:
             return self._asked(above, address, domain)
         return self._outside(address.local, domain)
+
+    def _without_detail(self, key: str) -> str:
+        """The local part in front of its detail; "" if it has none, or none is configured."""
+        separator = self._detail_separator
+        return key.partition(separator)[0] if separator and separator in key else ""
 
     def _above(self, domain: str) -> _OurDomain | None:
         """The entry `.rest` that a name lies below, the longest first."""
@@ -173,7 +190,9 @@ class Router:
             if new is not None and new != f"{address.local}@{domain}":
                 return self._instead(new, steps)
             if key != _POSTMASTER and not self._exists(ours, key, domain):
-                return UNKNOWN
+                bare = self._without_detail(key)
+                if bare != _POSTMASTER and not (bare and self._exists(ours, bare, domain)):
+                    return UNKNOWN
             next_hop = self._lookups.route(key, domain) if self._lookups.has_routes else None
         except TableUnavailable:
             return TABLE_DOWN

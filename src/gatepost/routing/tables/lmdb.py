@@ -38,6 +38,7 @@ class _Reader:
             raise BadFile("its page size is not one of LMDB's")
         self.page_size = page_size
         self.seen: set[int] = set()
+        self.room = 2 * len(data)  # bytes that keys and values may have in all
         metas = [at for at in (0, page_size) if self._is_meta(self.order, at)]
         newest = max(metas, key=lambda at: struct.unpack_from(self.order + "Q", data, at + 144))
         (self.flags,) = struct.unpack_from(self.order + "H", data, newest + 88 + 4)
@@ -97,11 +98,14 @@ class _Reader:
         value_at = key_at + key_length
         if flags & _BIG:
             (page,) = struct.unpack_from(self.order + "Q", self.data, value_at)
+            if page >= len(self.data) // self.page_size:
+                raise BadFile(f"it points to page {page}, which is not there")
             value_at = page * self.page_size + _HEADER
             (kind,) = struct.unpack_from(self.order + "H", self.data, page * self.page_size + 10)
             if not kind & _OVERFLOW:
                 raise BadFile(f"page {page} is not the rest of a value")
         key, value = self.data[key_at : key_at + key_length], self.data[value_at : value_at + length]
-        if len(key) != key_length or len(value) != length:
-            raise BadFile("a record is longer than the file")
+        self.room -= key_length + length
+        if len(key) != key_length or len(value) != length or self.room < 0:
+            raise BadFile("a record is longer than the file, or records overlap")
         return key, value

@@ -19,11 +19,12 @@ from gatepost.routing.tables.uses import route_of, virtual_of
 class Lookups:
     """The tables of one configuration; each is built once, however often it is named."""
 
-    __slots__ = ("_built", "_data", "_routes", "_virtual", "asks", "has_routes", "has_virtual")
+    __slots__ = ("_built", "_data", "_routes", "_separator", "_virtual", "asks", "has_routes", "has_virtual")
 
     def __init__(self, config: Config) -> None:
         self._data: dict[str, Any] = getattr(config, "tables", {})
         self._built: dict[str, Any] = {}
+        self._separator = config.detail_separator or ""
         self._routes = self.named("routes", config.routes)
         self._virtual = self.named("virtual", config.virtual)
         self.has_routes = bool(self._routes)
@@ -51,4 +52,14 @@ class Lookups:
 
     def virtual(self, local: str, domain: str, written: str) -> str | None:
         """The address that stands for another, or "error:CODE DETAIL TEXT"; raises TableUnavailable."""
-        return virtual_of(self._virtual, local, domain, written)
+        found = virtual_of(self._virtual, local, domain, written)
+        separator = self._separator
+        if found is not None or not separator or separator not in local:
+            return found
+        user, _, detail = written.partition(separator)
+        tables = [table for table in self._virtual if not hasattr(table, "rewrite")]  # sendmail's have their own rules
+        found = virtual_of(tables, local.partition(separator)[0], domain, user)
+        if found is None or found.startswith("error:"):
+            return found
+        new_local, _, new_domain = found.rpartition("@")
+        return f"{new_local}{separator}{detail}@{new_domain}"

@@ -71,7 +71,7 @@ def parse_error(text: str) -> ErrorReply:
     if code == 421 or not 400 <= code <= 599:
         raise BadError(f"{code} is not a reply to a command")
     is_exact = not class_digit or class_digit == str(code // 100)
-    return ErrorReply(code, detail or "3.0", _clean(match.group(4) or ""), is_exact)
+    return ErrorReply(code, detail or "0.0", _clean(match.group(4) or ""), is_exact)
 
 
 def canonical_error(reply: ErrorReply) -> str:
