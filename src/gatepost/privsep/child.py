@@ -37,7 +37,7 @@ class Child:
         self.instance = instance
         self.generation = generation
         self.state = State.STARTING
-        self.is_serving = False
+        self.is_serving = role != "receiver"  # it says when it listens
         self.rights = ""
         self.tries = b"[]"
         self.pid = 0

@@ -251,11 +251,9 @@ class Supervisor:
         return self._pending_reload is not None and child.generation == self._pending_reload.generation
 
     def _check_serving(self) -> None:
-        if self._announced:
-            return
-        wanted = placements(self._config, self._generation)
-        roles = [self._children.get((p.role, p.instance, p.generation)) for p in wanted]
-        if all(c and c.state is State.READY and (c.role != "receiver" or c.is_serving) for c in roles):
+        wanted = [(p.role, p.instance, p.generation) for p in placements(self._config, self._generation)]
+        all_up = all((c := self._children.get(key)) and c.state is State.READY and c.is_serving for key in wanted)
+        if all_up and not self._announced:
             self._announced = True
             self._log.flush()
             self._on_ready(self._ground.listeners.bound())
