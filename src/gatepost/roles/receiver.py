@@ -147,6 +147,7 @@ class Receiver(Role):
             self.loop.call_later(0.005, self._introduce, channel)
             return
         channel.post(m.Holding(self._owner))
+        self._body_asked = 0  # what was asked in front of it the queue has not taken
         self._ask_segment()
         self._ask_body_files()
 
