@@ -25,7 +25,6 @@ FAULT_S = 1.2
 LONG_FAULT_S = 3.0
 MOST_S = 15.0  # until a rare call is made
 QUICK_FAULT_S = 0.6
-BACK_GOAL_S = 2.0
 BACK_LIMIT_S = 20.0
 SETTLE_S = 0.1  # a commit that was under way when the fault began may still be answered
 
@@ -164,7 +163,7 @@ def _inject(bed: Bed, fault: Fault, seconds: float, problems: list[str]) -> dict
         problems.append(f"{fault.name}: no call was hit")
     if fault.silences and during:
         problems.append(f"{fault.name}: {len(during)} messages were acknowledged meanwhile")
-    if max(accepted_s, arrived_s) > BACK_GOAL_S:
+    if max(accepted_s, arrived_s) > bed.options.back_goal_s:
         problems.append(f"{fault.name}: accepting after {accepted_s:.1f} s, delivering after {arrived_s:.1f} s")
     return {
         "hits": hits,
