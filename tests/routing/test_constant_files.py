@@ -78,7 +78,10 @@ def test_damage_ends_in_records_or_bad_file(changes: list[tuple[int, int]], cut:
 def test_what_the_lmdb_library_writes(values: dict[bytes, bytes]) -> None:
     lmdb = pytest.importorskip("lmdb")
     with tempfile.TemporaryDirectory() as directory:
-        with lmdb.open(f"{directory}/x", subdir=False, map_size=1 << 22) as environment, environment.begin(write=True) as work:
+        with (
+            lmdb.open(f"{directory}/x", subdir=False, map_size=1 << 22) as environment,
+            environment.begin(write=True) as work,
+        ):
             for key, value in values.items():
                 work.put(key, value)
         assert parse_lmdb(Path(directory, "x").read_bytes()) == sorted(values.items())

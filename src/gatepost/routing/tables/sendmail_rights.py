@@ -95,20 +95,44 @@ def _judge(tag: str, bare: str, network: Network | None, file: str, line: int, r
 
 
 def _without_exceptions(networks: dict[Network, tuple[int, bool]]) -> list[Network]:
-    """The networks with RELAY, less the more specific ones without it, plus the ones inside those that have it again."""
-    kept: list[Network] = []
-    for network, (_, is_relay) in sorted(networks.items(), key=lambda item: (item[0].version, item[0].prefixlen)):
-        same = [other for other in kept if other.version == network.version]
-        if is_relay:
-            if not any(network.subnet_of(other) for other in same):  # type: ignore[arg-type]
-                kept.append(network)
-            continue
-        for other in same:
-            if network.subnet_of(other):  # type: ignore[arg-type]
-                kept.remove(other)
-                if network != other:
-                    kept.extend(other.address_exclude(network))  # type: ignore[arg-type]
-    return sorted(kept, key=lambda network: (network.version, network))
+    """The networks with RELAY, less the more specific ones without it, plus the ones inside those that have it again.
+
+    One walk over the addresses in their order: networks nest or are apart, so that the innermost one open says what counts.
+    """
+    found: list[Network] = []
+    for version in (4, 6):
+        address_of = ipaddress.IPv4Address if version == 4 else ipaddress.IPv6Address
+        for first, last in _relay_ranges(networks, version):
+            found.extend(ipaddress.summarize_address_range(address_of(first), address_of(last)))
+    return found
+
+
+def _relay_ranges(networks: dict[Network, tuple[int, bool]], version: int) -> list[tuple[int, int]]:
+    spans = sorted(
+        (int(network.network_address), -int(network.broadcast_address), is_relay)
+        for network, (_, is_relay) in networks.items()
+        if network.version == version
+    )
+    ranges: list[tuple[int, int]] = []
+    outer: list[tuple[int, bool]] = []  # (last address, whether RELAY) of the networks around the place
+    at = 0
+
+    def upto(end: int) -> None:
+        nonlocal at
+        if outer and outer[-1][1] and at < end:
+            if ranges and ranges[-1][1] == at - 1:
+                ranges[-1] = (ranges[-1][0], end - 1)
+            else:
+                ranges.append((at, end - 1))
+        at = max(at, end)
+
+    for first, minus_last, is_relay in [*spans, (1 << 129, -(1 << 129), False)]:
+        while outer and outer[-1][0] < first:
+            upto(outer[-1][0] + 1)
+            outer.pop()
+        upto(first)
+        outer.append((-minus_last, is_relay))
+    return ranges
 
 
 def _is_below(name: str, domains: dict[str, tuple[int, bool]]) -> bool:
