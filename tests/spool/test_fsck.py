@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -100,10 +101,9 @@ def test_repair_by_root_leaves_files_to_the_queue(filled):
         for name in subdirectories + names:
             os.chown(f"{directory}/{name}", 4711, 4711)
     os.chmod(filled, 0o711)
-    parent = os.path.dirname(filled)
-    while os.stat(parent).st_mode & 0o001 == 0:  # pytest's directories are for their owner only
-        os.chmod(parent, 0o711)
-        parent = os.path.dirname(parent)
+    for parent in Path(filled).parents:  # pytest's directories are for their owner only, some of them opened by other tests
+        if parent.stat().st_mode & 0o001 == 0:
+            parent.chmod(0o711)
     fsck(filled, repair=True)
     assert {os.stat(f"{filled}/journal/{name}").st_uid for name in os.listdir(f"{filled}/journal")} == {4711}
     assert os.geteuid() == 0
