@@ -336,6 +336,18 @@ def test_nothing_is_overwritten_and_nothing_else_is_touched(tmp_path: Path) -> N
     assert {path: path.read_bytes() for path in source.rglob("*") if path.is_file()} == before
 
 
+def test_copies_of_all_tables(tmp_path: Path) -> None:
+    for kind, source in (("sendmail", "sendmail/etc/mail"), ("postfix", "postfix/etc/postfix")):
+        output = tmp_path / kind
+        _, answer = run_import(kind, EXAMPLES / source, output, "--copy")
+        assert answer["ok"], answer["problems"]
+        config = load_config(str(output / "gatepost.toml"))
+        files = {file for table in config.tables.values() for file in table.files}  # type: ignore[attr-defined]
+        assert files
+        assert all(Path(file).parent == output for file in files)
+        check_written(output)
+
+
 def test_an_empty_directory_is_no_gateway(tmp_path: Path) -> None:
     for kind in ("sendmail", "postfix"):
         (tmp_path / kind).mkdir()

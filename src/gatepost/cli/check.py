@@ -125,8 +125,12 @@ def rule_statements(config: Config) -> list[str]:
 def _recipients_text(domain: Domain) -> str:
     if domain.recipients is None:
         return "any recipient"
-    count = len(domain.recipients)
-    return f"{count} listed recipient{'' if count == 1 else 's'} and postmaster"
+    tables = [entry for entry in domain.recipients if ":" in entry]
+    count = len(domain.recipients) - len(tables)
+    listed = f"{count} listed recipient{'' if count == 1 else 's'}"
+    if not tables:
+        return f"{listed} and postmaster"
+    return f"{listed + ', ' if count else ''}the recipients in {', '.join(tables)} and postmaster"
 
 
 def _of_auth(config: Config) -> list[Warning]:

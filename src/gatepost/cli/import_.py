@@ -57,6 +57,9 @@ _options = [
     click.option(
         "--hostname", metavar="NAME", default="", help="The full host name, where the old files do not tell it."
     ),
+    click.option(
+        "--copy", is_flag=True, help="Copy the tables beside the configuration, instead of naming the old files."
+    ),
     click.option("--force", is_flag=True, help="Overwrite what an earlier import has written there."),
     json_option,
 ]
@@ -71,9 +74,11 @@ def _with_options(function: Any) -> Any:
 @import_.command()
 @_with_options
 @click.pass_context
-def sendmail(ctx: click.Context, directory: str, output: str, hostname: str, force: bool, as_json: bool) -> None:
+def sendmail(
+    ctx: click.Context, directory: str, output: str, hostname: str, copy: bool, force: bool, as_json: bool
+) -> None:
     """Import /etc/mail: sendmail.mc, its tables as text or .db, relay-domains, local-host-names, aliases."""
-    importer = SendmailImport(directory, hostname)
+    importer = SendmailImport(directory, hostname, copy)
     importer.run()
     _finish(ctx, importer.draft, importer.report, output, force, as_json)
 
@@ -81,9 +86,11 @@ def sendmail(ctx: click.Context, directory: str, output: str, hostname: str, for
 @import_.command()
 @_with_options
 @click.pass_context
-def postfix(ctx: click.Context, directory: str, output: str, hostname: str, force: bool, as_json: bool) -> None:
+def postfix(
+    ctx: click.Context, directory: str, output: str, hostname: str, copy: bool, force: bool, as_json: bool
+) -> None:
     """Import /etc/postfix: main.cf, master.cf and the tables they name."""
-    importer = PostfixImport(directory, hostname)
+    importer = PostfixImport(directory, hostname, copy)
     importer.run()
     _finish(ctx, importer.draft, importer.report, output, force, as_json)
 

@@ -35,8 +35,9 @@ class ImportedDomain(msgspec.Struct):
 class Draft:
     """Collects what the importers find."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, copies_tables: bool = False) -> None:
         self.source = source
+        self.copies_tables = copies_tables  # beside the configuration, instead of naming the old server's files
         self.hostname = ""
         self.listen: list[str] = []
         self.listeners: list[dict[str, object]] = []

@@ -16,10 +16,10 @@ STANDARD = "/etc/postfix"
 class PostfixState:
     """One directory, and what is known of it so far."""
 
-    def __init__(self, directory: str, hostname: str = "") -> None:
+    def __init__(self, directory: str, hostname: str = "", copies_tables: bool = False) -> None:
         self.places = Places(directory, STANDARD)
         self.report = Report()
-        self.draft = Draft(self.places.directory)
+        self.draft = Draft(self.places.directory, copies_tables)
         self.main = os.path.join(self.places.directory, "main.cf")
         self.master = os.path.join(self.places.directory, "master.cf")
         self.hostname = hostname

@@ -118,6 +118,8 @@ def _may_join(before: Item, item: Item) -> bool:
     return (
         before.file == item.file
         and item.line <= before.last_line + 1
-        and before.result is item.result is Result.EXACT
+        and before.result is item.result
+        and item.result in (Result.EXACT, Result.APPROXIMATED)
+        and before.advice == item.advice
         and before.note == item.note != ""
     )

@@ -15,7 +15,7 @@ from gatepost.config.values import InvalidValue, parse_fqdn, parse_listen, parse
 from gatepost.migrate.aliases import import_aliases
 from gatepost.migrate.draft import Draft
 from gatepost.migrate.places import Places, Unreadable
-from gatepost.migrate.report import Report
+from gatepost.migrate.report import Report, Result
 from gatepost.migrate.sendmail_mc import PORTS, McReader, domain_of
 from gatepost.migrate.tables import TableImport
 from gatepost.routing.tables.sendmail_keys import network_of
@@ -24,13 +24,14 @@ from gatepost.routing.tables.source import Collector
 
 STANDARD = "/etc/mail"
 LOCAL_LMTP = "lmtp://127.0.0.1:24"
+NOT_YET = "read and named in the configuration; this version does not rewrite with it yet"
 # feature -> (key of the configuration, kind, file, what is exact about its lines)
 TABLES = {
     "access_db": ("access", "sendmail-access", "access", "used as sendmail-access"),
     "mailertable": ("routes", "sendmail-mailertable", "mailertable", "used as sendmail-mailertable"),
     "virtusertable": ("virtual", "sendmail-virtusertable", "virtusertable", "used as sendmail-virtusertable"),
-    "domaintable": ("domaintable", "sendmail-domaintable", "domaintable", "used as sendmail-domaintable"),
-    "genericstable": ("genericstable", "sendmail-genericstable", "genericstable", "used as sendmail-genericstable"),
+    "domaintable": ("domaintable", "sendmail-domaintable", "domaintable", NOT_YET),
+    "genericstable": ("genericstable", "sendmail-genericstable", "genericstable", NOT_YET),
 }
 OTHER_FILES = {
     "sendmail.cf": "made by m4 from sendmail.mc",
@@ -52,10 +53,10 @@ OTHER_FILES = {
 class SendmailImport:
     """One directory."""
 
-    def __init__(self, directory: str, hostname: str = "") -> None:
+    def __init__(self, directory: str, hostname: str = "", copies_tables: bool = False) -> None:
         self.places = Places(directory, STANDARD)
         self.report = Report()
-        self.draft = Draft(self.places.directory)
+        self.draft = Draft(self.places.directory, copies_tables)
         self.draft.hostname = hostname
         self.seen: set[str] = set()
         self.reader = McReader(self.places, self.draft, self.report)
@@ -111,8 +112,10 @@ class SendmailImport:
                 )
                 continue
             self._see(path, path + ".db")
-            self.report.exact(file, call.line, str(call), f"{path} is used", call.last_line)
-            data = TableImport(self.draft, self.report, key, kind, path).run(note)
+            result = Result.APPROXIMATED if note is NOT_YET else Result.EXACT
+            told = note if note is NOT_YET else f"{path} is used"
+            self.report.add(file, call.line, str(call), result, told, "", call.last_line)
+            data = TableImport(self.draft, self.report, key, kind, path).run(note, result)
             if key == "routes" and data is not None:
                 self.routes = MailertableTable.of_data(data)
         if "access_db" in self.macros.features and not {"blacklist_recipients", "blocklist_recipients"} & set(
@@ -400,7 +403,7 @@ class SendmailImport:
 
     def _masquerade(self) -> None:
         name, file, line = self.macros.masquerade_as
-        advice = "write it in the rewriting of the configuration"
+        advice = "let the mail server behind the gateway write the addresses as they are to be seen"
         if name:
             self.report.refused(file, line, f"MASQUERADE_AS({name})", "masquerading is not imported", advice)
         for list_name in ("MASQUERADE_DOMAIN", "MASQUERADE_EXCEPTION", "EXPOSED_USER", "GENERICS_DOMAIN"):

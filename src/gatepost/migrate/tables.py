@@ -13,7 +13,7 @@ from collections.abc import Callable
 from gatepost.config.errors import ConfigError, ConfigErrors
 from gatepost.config.tables import TableData, TableNote, read_table
 from gatepost.migrate.draft import FILE_HEAD, Draft
-from gatepost.migrate.report import Report
+from gatepost.migrate.report import Report, Result
 from gatepost.routing.tables.berkeley import parse_berkeley
 from gatepost.routing.tables.cdb import parse_cdb
 from gatepost.routing.tables.lmdb import parse_lmdb
@@ -40,12 +40,12 @@ class TableImport:
         self.shown = path
         self.name = f"{kind}:{path}"
         self.lines: list[str] = []
-        self.is_copy = False
+        self.is_copy = draft.copies_tables
         self.is_marker: Callable[[str], str | None] | None = None  # keys that are no addresses, but domains of ours
         self.markers: list[str] = []
 
-    def run(self, note: str) -> TableData | None:
-        """Take the table over; None if it cannot be read at all. `note` says what is exact about its lines."""
+    def run(self, note: str, result: Result = Result.EXACT) -> TableData | None:
+        """Take the table over; None if it cannot be read at all. `note` says how its good lines are used."""
         if not self.load():
             return None
         refused: set[int] = set()
@@ -71,7 +71,7 @@ class TableImport:
             if number in notes:
                 self.report.approximated(self.shown, number, text, notes[number].problem, "", last)
             else:
-                self.report.exact(self.shown, number, text, note, last)
+                self.report.add(self.shown, number, text, result, note, "", last)
         if not self.constructs():
             self.report.unused(self.shown, 0, os.path.basename(self.shown), "it has no entry")
         self._name()
