@@ -203,6 +203,7 @@ def test_a_second_gateway_on_the_same_spool_refuses(gateway, hop, tmp_path, sock
     other = start(tmp_path, hop, top=socket_line.format(directory=gateway.directory))
     other.spool = gateway.spool
     done = subprocess.run(other.configure(), capture_output=True, text=True, timeout=60, check=False)
+    other.stop()
     assert done.returncode == 2
     assert ("another gateway answers" if not socket_line else "in use by another queue") in done.stderr
     assert "ready" not in done.stdout
@@ -283,5 +284,6 @@ def test_an_interpreter_that_cannot_be_executed_ends_the_start(tmp_path, hop):
     )
     command = [sys.executable, "-I", "-c", code, str(gateway.config)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    gateway.stop()
     assert done.returncode == 2
     assert "not started" in done.stderr and "/nonexistent/python" in done.stderr
