@@ -258,6 +258,8 @@ def test_bad_access(tmp_path: Path, text: str, error: str) -> None:
     [
         ("ours.example RELAY\n", 't:1: "ours.example RELAY" is taken as To:, for mail to the domain; clients'),
         ("To:a@ours.example RELAY\n", 't:1: "To:a@ours.example RELAY" gives no right'),
+        ("Connect:bad.example REJECT\n", 't:1: "bad.example" is the name of a client, and names are not looked up'),
+        ("From:a.example QUARANTINE:x\n", "t:1: there is no quarantine: the client is answered 451 4.7.1"),
         ("TLS_Rcpt:a.example ENCR:128\n", "t:1: tls_rcpt is not asked"),
         ('AuthInfo:a.example "U:x" "P:secret"\n', "t:1: authinfo is not asked here, and its value is not kept"),
         ("10.0.0.0/15 REJECT\n", "t:1: sendmail itself knows no 10.0.0.0/15"),

@@ -26,6 +26,7 @@ from gatepost.routing.tables.sendmail_keys import (
     canonical_key,
     domain_keys,
     full_keys,
+    network_of,
     parse_value,
     tag_of,
     user_keys,
@@ -195,4 +196,10 @@ def _check(key: str, value: str, line: int, collector: Collector) -> str | None:
     if (answer.word in ("FRIEND", "HATER")) != (tag == "spam"):
         collector.error(line, f'"{value}" has no meaning for this tag', _ADVICE)
         return None
+    if answer.word == "QUARANTINE":
+        problem = "there is no quarantine: the client is answered 451 4.7.1 and tries again"
+        collector.note(line, problem, "write REJECT, or judge such mail in a scanner")
+    if tag == "connect" and answer.word != "RELAY" and network_of(bare_key(key)) is None:
+        problem = f'"{bare_key(key)}" is the name of a client, and names are not looked up: the line matches nothing'
+        collector.note(line, problem, "write the network of the client")
     return value
