@@ -100,7 +100,7 @@ def prove(
     proof.refused_arrived = sum(key in found for key in refused)
     proof.lost = [f"{key[0]} to {key[1]}" for key in wanted if key not in found]
     for (message_id, recipient), several in found.items():
-        several.sort(key=lambda arrival: arrival.ended_s)
+        several.sort(key=lambda arrival: arrival.begun_s)  # one that is answered late may end behind the next
         for earlier, later in itertools.pairwise(several):
             proof.duplicates += 1
             noted = delivered.get((earlier.gateway_id, recipient), ())

@@ -64,6 +64,13 @@ def test_duplicates_need_a_reason(what, begin_s, noted_s, grace_s, is_explained)
     assert bool(proof.unexplained) is not is_explained
 
 
+def test_an_attempt_under_way_may_end_behind_the_one_that_repeats_it():
+    late = Arrival("m1", "Gm1", 2.0, 4.0, ["a@x.test"], True)
+    kill = Disturbance("queue", 2.5, 2.5)
+    proof = prove([sent("m1")], [arrived("m1", 3.0), late], [kill], {("Gm1", "a@x.test"): [3.1]})
+    assert (proof.duplicates, proof.unexplained) == (1, [])
+
+
 def test_books_are_read_on_from_where_they_ended(tmp_path):
     path = tmp_path / "book"
     book = Book(str(path))
