@@ -40,11 +40,11 @@ test: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python tests/install_peers.py
-	$(BIN)/python -m bench.relay
+	$(BIN)/python bench/relay.py
 
 bench-quick: $(VENV)/.test
 	$(BIN)/python tests/install_peers.py
-	$(BIN)/python -m bench.relay --quick
+	$(BIN)/python bench/relay.py --quick
 
 crash: $(VENV)/.test
 	$(BIN)/python tests/install_peers.py
