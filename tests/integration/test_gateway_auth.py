@@ -344,6 +344,7 @@ def test_guessing_is_locked_out_and_never_says_what_was_wrong(strict: Submission
     assert len(set(replies[:8])) == 1
     assert replies[0][0] == 535
     assert replies[8][0] == 454
+    gateway.wait_for_event("auth_failed", address="127.0.9.9", cause="locked out")
     failures = [row for row in gateway.events("auth_failed") if row["address"] == "127.0.9.9"]
     assert {row["cause"] for row in failures} == {"wrong name or password", "locked out"}
     gateway.login().quit()  # anna herself, from where she was before, still can

@@ -15,12 +15,14 @@ RULES = [
     RelayRule(name="office", networks=["203.0.113.0/24"], owner="Anna", expect_many=True),
     RelayRule(name="trial", networks=["198.51.100.0/24"], mode="shadow"),
 ]
+_POLICY = Policy()
+_FACTS = FactsKept()
 
 
 class Bed:
     """A Judgement with its surroundings."""
 
-    def __init__(self, policy: Policy = Policy(), facts: FactsKept = FactsKept(), key: bytes = b"") -> None:
+    def __init__(self, policy: Policy = _POLICY, facts: FactsKept = _FACTS, key: bytes = b"") -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.records: list[FactRecord] = []
         config = Config(

@@ -59,10 +59,10 @@ class Notices:
         if now_s >= backoff.expires_at(entry.received_s, envelope.reverse_path, queue.config.queue):
             self._expire(entry, envelope, now_s)
             return
-        if not entry.delay_notified and entry.pending and not entry.held:
-            if not self._notify_delay(entry, envelope, now_s):
-                queue.deadlines.set(entry.id, now_s + AGAIN_S)
-                return
+        is_due = not entry.delay_notified and entry.pending and not entry.held
+        if is_due and not self._notify_delay(entry, envelope, now_s):
+            queue.deadlines.set(entry.id, now_s + AGAIN_S)
+            return
         queue.deadlines.set(entry.id, self.next_deadline_s(entry, envelope))
 
     def _expire(self, entry: Entry, envelope: Envelope, now_s: float) -> None:

@@ -211,7 +211,7 @@ def main(arguments: list[str]) -> int:
         return 0
     except SandboxError as error:
         _say_fatal(control, error.problem, error.advice)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the process ends, and says why
         traceback.print_exc()
         _say_fatal(control, f"{type(error).__name__}: {error}", getattr(error, "advice", ""))
     return 1

@@ -29,7 +29,7 @@ class Worker:
             work, done, failed = self._queue.get()
             try:
                 result = work()
-            except Exception as error:  # whatever it is, the loop is told: it decides and logs
+            except Exception as error:  # noqa: BLE001 - whatever it is, the loop is told: it decides and logs
                 self._loop.call_soon_threadsafe(failed, error)
             else:
                 self._loop.call_soon_threadsafe(done, result)
