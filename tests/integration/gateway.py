@@ -123,6 +123,11 @@ class Gateway(PeerProcess):
         rows = [json.loads(line) for line in whole.splitlines()]
         return [row for row in rows if not name or row["event"] == name]
 
+    def told(self, name: str = "") -> list[dict[str, Any]]:
+        """The events after every role has written what it had to tell: it answers a question only behind that."""
+        self.stats()
+        return self.events(name)
+
     def wait_for_event(self, name: str, timeout_s: float = 20.0, **fields: Any) -> dict[str, Any]:
         """The first event with these fields."""
 

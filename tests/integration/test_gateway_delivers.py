@@ -77,7 +77,7 @@ def test_both_recipients_get_it_in_one_transaction(pair):
     assert send_with_smtplib(gateway.port, (USER, "other@example.test")) == {}
     for count, name in zip(before, ("user", "other"), strict=True):
         inside.wait_for_messages(count + 1, f"{name}@example.test")
-    session = gateway.events("accepted")[-1]
+    session = gateway.told("accepted")[-1]
     assert session["recipients"] == 2
 
 

@@ -138,7 +138,7 @@ def test_a_dsn_never_begets_a_dsn(bed):
     bed.outcome("bounced", created["id"])
     assert bed.gateway.wait_for_event("dsn_suppressed", id=created["id"])["cause"] == "null reverse-path"
     bed.wait_until_empty()
-    assert not [row for row in bed.gateway.events("dsn_created") if row["about"] == created["id"]]
+    assert not [row for row in bed.gateway.told("dsn_created") if row["about"] == created["id"]]
     assert bed.senders.find(sender) is None
 
 
@@ -149,7 +149,7 @@ def test_nobody_is_told_when_the_reverse_path_is_null(bed):
     bed.outcome("bounced", message_id)
     bed.gateway.wait_for_event("dsn_suppressed", id=message_id)
     bed.wait_until_empty()
-    assert not [row for row in bed.gateway.events("dsn_created") if row["about"] == message_id]
+    assert not [row for row in bed.gateway.told("dsn_created") if row["about"] == message_id]
 
 
 # --- what a next hop cannot take -----------------------------------------------------------------------------------------
@@ -215,5 +215,5 @@ def test_many_recipients_of_one_next_hop_are_one_transaction(bed):
 def test_the_ledger_knows_all_of_it(bed):
     ledger = bed.wait_until_empty()
     assert ledger["accepted"] == ledger["delivered"] + ledger["bounced"]
-    assert ledger["bounced"] == len(bed.gateway.events("bounced"))
-    assert ledger["delivered"] == len(bed.gateway.events("delivered"))
+    assert ledger["bounced"] == len(bed.gateway.told("bounced"))
+    assert ledger["delivered"] == len(bed.gateway.told("delivered"))

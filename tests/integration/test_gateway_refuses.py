@@ -92,7 +92,7 @@ def test_a_peer_that_vanishes_before_the_final_dot(gateway):
             sock.sendall(command)
             read_reply(file)
         sock.sendall(b"Subject: half\r\n\r\nno end\r\n")
-        session = gateway.events("connect")[-1]["session"]
+        session = gateway.told("connect")[-1]["session"]
         file.close()
     gateway.wait_for_event("disconnect", session=session)
     assert gateway.ledger()["accepted"] == accepted

@@ -118,7 +118,7 @@ def test_the_new_configuration_holds_and_old_sessions_go_on(gateway, hop, reload
     for role, pid in before.items():
         if role not in ("queue", "supervisor"):
             gateway.wait_for_event("role_ended", pid=pid)
-    assert len(gateway.events("accepted")) == 3
+    assert len(gateway.told("accepted")) == 3
 
 
 def test_no_connection_is_refused_and_no_message_lost(gateway, hop):

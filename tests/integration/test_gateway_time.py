@@ -50,7 +50,7 @@ def test_a_message_whose_next_hop_never_answered_expires_too(short_lived):
     bed.outcome("expired", null)
     bed.gateway.wait_for_event("dsn_suppressed", id=null)
     bed.wait_until_empty()
-    assert not [row for row in bed.gateway.events("dsn_created") if row["about"] == null]
+    assert not [row for row in bed.gateway.told("dsn_created") if row["about"] == null]
 
 
 def test_the_sender_is_told_once_that_it_takes_long(tmp_path):
@@ -135,7 +135,7 @@ def test_messages_in_segments_outlive_a_restart(tmp_path):
         bed.gateway.halt()
         bed.inside.open()
         bed.gateway.start()
-        recovered = bed.gateway.events("recovered")[-1]
+        recovered = bed.gateway.told("recovered")[-1]
         assert (recovered["messages"], recovered["damaged"]) == (20, 0)
         assert bed.gateway.ledger()["accepted"] == before["accepted"]
         bed.gateway.run("queue", "retry", "--all")

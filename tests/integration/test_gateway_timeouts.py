@@ -116,7 +116,7 @@ def ends(tmp_path_factory):
             client: pool.submit(run, client, number) for number, client in enumerate([*CLIENTS, goes_on])
         }
         words = {client: future.result(60) for client, future in futures.items()}
-        details = {row["address"]: row["detail"] for row in gateway.events("violation") if row["kind"] == "timeout"}
+        details = {row["address"]: row["detail"] for row in gateway.told("violation") if row["kind"] == "timeout"}
         yield {
             client: (words[client], details.get(f"127.0.0.{100 + number}"))
             for number, client in enumerate([*CLIENTS, goes_on])

@@ -126,7 +126,7 @@ def test_real_clients_send_by_tls(bed, hop, kind, client):
     taken = hop.wait_for(before + 1)[-1]
     assert (b"with ESMTPS id" if kind == EDGE else b"with ESMTPSA id") in taken.content
     assert b"\r\n\t(version=TLSv1.3 cipher=TLS_AES_256_GCM_SHA384 bits=256)\r\n" in taken.content
-    assert bed.gateway.events("accepted")[-1]["tls"] == "TLSv1.3"
+    assert bed.gateway.told("accepted")[-1]["tls"] == "TLSv1.3"
 
 
 @pytest.mark.parametrize("kind", [EDGE, SUBMISSIONS])
@@ -226,7 +226,7 @@ def test_what_is_pipelined_behind_starttls_is_never_executed(bed, hop):
         assert talk.is_closed()
     row = gateway.wait_for_event("violation", kind="starttls-injection")
     assert "evil@outside.test" in row["detail"]
-    assert len(gateway.events("accepted")) == before[1]
+    assert len(gateway.told("accepted")) == before[1]
     assert gateway.stats()["receiver/0"]["violations"] == before[2] + 1
 
 
