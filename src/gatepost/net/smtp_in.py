@@ -16,8 +16,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from gatepost.model import Address, Envelope, Recipient
+from gatepost.model import Address, Envelope
 from gatepost.net.tls import TlsFacts, TlsLayer
+from gatepost.net.transaction_in import Transaction
 from gatepost.smtp.events import AuthEnd, AuthQuestion, Body, Data, Hello, Mail, Quit, Rcpt, Reset, StartTls, Violation
 from gatepost.smtp.reply import Reply
 from gatepost.smtp.server import ServerSession
@@ -30,34 +31,6 @@ if TYPE_CHECKING:
 LOW_MEMORY_SPILL_BYTES = 16 * 1024  # a message over this goes to a body file while the memory budget is used up
 PAUSE_BUFFERED_BYTES = 256 * 1024  # of input that the session cannot take yet
 LINGER_S = 10.0  # a client that does not read its last reply is cut off after this
-
-
-class Transaction:
-    """A mail transaction from MAIL to its end. A new transaction is a new object."""
-
-    __slots__ = (
-        "begun_s", "body_bytes", "body_crc", "body_descriptor", "body_file", "body_type", "chunks", "failure", "header", "id",
-        "is_committing", "permit", "recipients", "reverse_path", "seen", "smtputf8", "trace",
-    )  # fmt: skip
-
-    def __init__(self, reverse_path: str, body_type: str, smtputf8: bool) -> None:
-        self.reverse_path = reverse_path
-        self.body_type = body_type
-        self.smtputf8 = smtputf8
-        self.recipients: list[Recipient] = []
-        self.seen: set[str] | None = None  # made with the second recipient
-        self.permit = ""
-        self.id = ""
-        self.trace = b""
-        self.chunks: list[bytes] = []
-        self.header: bytearray | None = None  # so far, of an authenticated user's message
-        self.body_bytes = 0
-        self.body_file = 0
-        self.body_descriptor = -1
-        self.body_crc = 0
-        self.begun_s = 0.0  # loop time at which its text began
-        self.failure: Reply | None = None
-        self.is_committing = False
 
 
 class SmtpIn(asyncio.Protocol):

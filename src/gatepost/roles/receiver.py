@@ -20,11 +20,11 @@ from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.mail.header import TraceBuilder
 from gatepost.model import Address, Envelope, Recipient
-from gatepost.net.smtp_in import LOW_MEMORY_SPILL_BYTES, SmtpIn, Transaction
+from gatepost.net.smtp_in import LOW_MEMORY_SPILL_BYTES, SmtpIn
+from gatepost.net.transaction_in import Transaction
 from gatepost.policy.engine import Engine, Phase
 from gatepost.policy.relay import AddressSet
-from gatepost.roles.clientrates import ClientRates
-from gatepost.roles.clients import ClientCounts
+from gatepost.roles.admission import Admission
 from gatepost.roles.groupcommit import FULL, UNHEALTHY, GroupCommit, Pending
 from gatepost.roles.ids import IdMaker
 from gatepost.roles.judgement import Judgement
@@ -44,9 +44,6 @@ QUEUE_AWAY_LIMIT_S = 30.0  # acknowledge without a queue for no longer than this
 SWEEP_S = 1.0
 SERVER_BACKLOG = 4096
 
-_TOO_MANY = Reply(421, "3.2", "Too many connections, try again later")
-_TOO_MANY_YOURS = Reply(421, "7.0", "Too many connections from your address, close some and try again")
-_TOO_FAST = Reply(421, "7.0", "Too many connections from your address within a minute, try again later")
 _FULL = FULL
 
 
@@ -77,9 +74,8 @@ class Receiver(Role):
             key=bytes.fromhex(start.extra.get("facts_key", "")),
         )
         self._repaired = AddressSet(config.smtp.repair_networks) if config.smtp.repair_networks else None
-        self._judges_connect, self._judges_mail = map(self._engine.has_checks, (Phase.CONNECT, Phase.MAIL))
-        self._clients = ClientCounts()
-        self._rates = ClientRates()
+        self._judges_mail = self._engine.has_checks(Phase.MAIL)
+        self._admission = Admission(config.smtp, self._engine, loop.time)
         self._connections: set[SmtpIn] = set()
         self._servers: list[Any] = []
         self._health: Reply | None = None
@@ -266,14 +262,11 @@ class Receiver(Role):
         facts = self._engine.facts_of(address, connection.local_address, connection.session_id)
         connection.facts = facts
         connection.session = ServerSession(self.securing.settings_of(connection), connection.session_id)
-        yours = self._clients.enter(address)
         self._connections.add(connection)
         self.counts["connections"] += 1
         connection.deadline_s = connection.opened_s + self.limits.command_timeout_s
-        refusal = self._judge_client(connection, yours)
-        if self._clients.total > self.limits.max_connections:
-            refusal = _TOO_MANY
-        elif self._is_ending:
+        refusal = self._admission.enter(address, facts)
+        if self._is_ending:
             refusal = SHUTTING_DOWN
         if refusal is not None:
             self.event(
@@ -289,25 +282,6 @@ class Receiver(Role):
             connection.begin_tls()
         else:
             self.greet(connection)
-
-    def _judge_client(self, connection: SmtpIn, yours: int) -> Reply | None:
-        """Whether this client may have one more connection; tables of the configuration may say otherwise for it."""
-        address = connection.address
-        most = self.limits.max_connections_per_client
-        if self._engine.access:
-            limit = self._engine.access.limit
-            rate = limit("clientrate", address)
-            if rate and self._rates.enter(address, self.loop.time()) > rate:
-                return _TOO_FAST
-            allowed = limit("clientconn", address)
-            most = most if allowed is None else allowed or self.limits.max_connections
-        if yours > most:
-            return _TOO_MANY_YOURS
-        if self._judges_connect:
-            verdict = self._engine.decide(Phase.CONNECT, connection.facts)
-            if verdict.code:  # RFC 5321 3.1: 554 in place of the greeting; 421 for what may pass
-                return Reply(554 if verdict.code >= 500 else 421, verdict.detail, verdict.text)
-        return None
 
     def greet(self, connection: SmtpIn) -> None:
         """Now, or after the delay that strangers get."""
@@ -326,7 +300,7 @@ class Receiver(Role):
 
     def closed(self, connection: SmtpIn, cause: str) -> None:
         self._connections.discard(connection)
-        self._clients.leave(connection.address)
+        self._admission.leave(connection.address)
         self._judgement.end_session(connection.facts)
         self.event(
             "disconnect",

@@ -6,7 +6,7 @@ policy, sockets or time. No input raises. An idle session is this object, its id
 
 Invariants: at most one event is unanswered, and nothing is parsed meanwhile; a transaction that the owner accepted ends
 with exactly one of `Body(last=True)` and `Reset`; after a forbidden octet nothing of the client is believed any more.
-Which verb is legal when is the table VERBS, at the end; AUTH is in `auth.py`.
+Which verb is legal when is the table VERBS, at the end; AUTH is in `auth.py`, the text of a message in `messagetext.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections.abc import Callable
 import msgspec
 
 from gatepost.smtp import reply as replies
-from gatepost.smtp.auth import Authentication
 from gatepost.smtp.command import parse_bdat, parse_hello, parse_mail, parse_rcpt
 from gatepost.smtp.conversation import (
     AUTH,
@@ -32,11 +31,12 @@ from gatepost.smtp.conversation import (
     SECURING,
     TLS_RECORD,
 )
-from gatepost.smtp.data import Content, find_fault
+from gatepost.smtp.data import find_fault
 from gatepost.smtp.events import Body, Data, Event, Hello, Mail, Quit, Rcpt, Reset, Violation, excerpt
+from gatepost.smtp.messagetext import MessageText
 from gatepost.smtp.reply import Reply
 from gatepost.smtp.settings import ServerSettings
-from gatepost.smtp.transaction import Chunk, Refusal, State, Transaction, Waiting, find_excess
+from gatepost.smtp.transaction import Chunk, Refusal, State, Transaction, Waiting
 
 __all__ = [
     "Body", "Data", "Event", "Hello", "Mail", "Quit", "Rcpt", "Reply", "Reset", "ServerSession", "ServerSettings",
@@ -57,7 +57,7 @@ BARE = 8  # takes no argument
 _KINDS = {"3.4": "size", "5.4": "parameter", "1.7": "path", "1.3": "path", "6.7": "path", "5.2": "syntax"}
 
 
-class ServerSession(Authentication):
+class ServerSession(MessageText):
     """One client, from the greeting to the end; the module says how it is used."""
 
     __slots__ = ()
@@ -296,15 +296,6 @@ class ServerSession(Authentication):
         if reply is not None and not reply.is_positive:
             self._chunk.refusal = "", reply
 
-    def _answer_body(self, reply: Reply | None) -> None:
-        self._transaction = self._chunk = None
-        self._state = READY
-        self._idle = 0
-        if reply is None or reply.is_positive:
-            self._put(reply or replies.MESSAGE_OK)
-        else:
-            self._refuse(reply, is_error=False)
-
     def _reset(self, line: bytes) -> Event | None:
         self._put(replies.OK)
         return Reset() if self._give_up() else None
@@ -342,103 +333,6 @@ class ServerSession(Authentication):
         if self._commands == 1 and line.startswith(TLS_RECORD):
             return self._violate("tls", replies.NOT_SMTP, line, close=True)
         return self._violate("unknown", replies.UNKNOWN_COMMAND, line)
-
-    # --- text of the message ----------------------------------------------------------------------------------------
-
-    def _begin_content(self) -> None:
-        assert self._transaction is not None
-        self._transaction.content = Content(self.settings.max_line_bytes, repair=self.settings.repair)
-
-    def _read_content(self) -> Event | None:
-        if self._state == AUTH:
-            return self._read_response()
-        if self._state == DATA:
-            return self._read_data()
-        if self._state == CHUNK:
-            return self._read_chunk()
-        return self._early_talker() if self.settings.refuse_early_talkers else None
-
-    def _early_talker(self) -> Violation:
-        octets = bytes(self._input)
-        if octets.startswith(TLS_RECORD):
-            return self._violate("tls", replies.NOT_SMTP, octets, close=True)
-        return self._violate("early-talker", replies.EARLY_TALKER, octets, close=True)
-
-    def _read_data(self) -> Event | None:
-        settings = self.settings
-        transaction = self._transaction
-        assert transaction is not None and transaction.content is not None
-        content = transaction.content
-        block = self._input
-        if self._at or not isinstance(block, bytes):
-            block = bytes(block[self._at :])
-        octets, rest = content.feed(block)
-        if rest < 0 or rest == len(block):
-            self._input = b""
-            self._at = 0
-        else:
-            self._input = block
-            self._at = rest
-        if content.fault is not None:
-            return self._violate(content.fault[0], replies.BARE_IN_MESSAGE, content.fault[1], close=True)
-        excess = find_excess(content, settings)
-        if excess is not None:
-            if content.body_bytes > settings.max_message_bytes + settings.max_swallowed_bytes:
-                return self._violate("size", replies.MESSAGE_TOO_LARGE, b"", close=True)
-            return self._refuse_message(excess) if rest >= 0 else None
-        if rest >= 0:
-            self._pending = ServerSession._answer_body
-            return Body(octets, True)
-        return Body(octets, False) if octets else None
-
-    def _read_chunk(self) -> Event | None:
-        chunk = self._chunk
-        assert chunk is not None
-        take = min(chunk.left, len(self._input) - self._at)
-        if not take and chunk.left:
-            return None
-        block = bytes(self._input[self._at : self._at + take])
-        self._consume(self._at + take)
-        chunk.left -= take
-        done = not chunk.left
-        octets = b""
-        if chunk.refusal is None:
-            content = self._content
-            octets = content.feed_chunk(block, last=done and chunk.last)
-            if content.fault is not None:
-                return self._violate(content.fault[0], replies.BARE_IN_MESSAGE, content.fault[1], close=True)
-            chunk.refusal = find_excess(content, self.settings)
-        if chunk.refusal is not None:
-            return self._end_refused_chunk(chunk) if done else None
-        if not done:
-            return Body(octets, False) if octets else None
-        if chunk.last:
-            self._pending = ServerSession._answer_body
-            return Body(octets, True)
-        self._chunk = None
-        self._state = BDAT
-        self._put(Reply(250, "0.0", f"{chunk.size_bytes} octets received"))
-        return Body(octets, False) if octets else None
-
-    def _end_refused_chunk(self, chunk: Chunk) -> Event | None:
-        """The octets were swallowed (RFC 3030 2): now the reply. The message, if there is one, is given up."""
-        assert chunk.refusal is not None
-        kind, reply = chunk.refusal
-        self._chunk = None
-        self._state = chunk.resume
-        if kind and (chunk.resume == BDAT or kind == "size"):
-            return self._refuse_message((kind, reply))
-        if kind:
-            return self._violate(kind, reply, b"")
-        self._refuse(reply)
-        if self._give_up():
-            self._later(Reset())
-        return self._next_queued()
-
-    def _refuse_message(self, refusal: Refusal) -> Event:
-        self._give_up()
-        self._later(Reset())
-        return self._violate(refusal[0], refusal[1], b"")
 
 
 class Verb(msgspec.Struct, frozen=True):

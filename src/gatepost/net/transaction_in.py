@@ -1,0 +1,37 @@
+"""A mail transaction as a connection of a client keeps it: envelope so far, text so far, its body file. Values only.
+
+A new transaction is a new object. `smtp_in.py` moves it; the session has its own idea of it (`smtp/transaction.py`), without text.
+"""
+
+from __future__ import annotations
+
+from gatepost.model import Recipient
+from gatepost.smtp.reply import Reply
+
+
+class Transaction:
+    """A mail transaction from MAIL to its end. A new transaction is a new object."""
+
+    __slots__ = (
+        "begun_s", "body_bytes", "body_crc", "body_descriptor", "body_file", "body_type", "chunks", "failure", "header", "id",
+        "is_committing", "permit", "recipients", "reverse_path", "seen", "smtputf8", "trace",
+    )  # fmt: skip
+
+    def __init__(self, reverse_path: str, body_type: str, smtputf8: bool) -> None:
+        self.reverse_path = reverse_path
+        self.body_type = body_type
+        self.smtputf8 = smtputf8
+        self.recipients: list[Recipient] = []
+        self.seen: set[str] | None = None  # made with the second recipient
+        self.permit = ""
+        self.id = ""
+        self.trace = b""
+        self.chunks: list[bytes] = []
+        self.header: bytearray | None = None  # so far, of an authenticated user's message
+        self.body_bytes = 0
+        self.body_file = 0
+        self.body_descriptor = -1
+        self.body_crc = 0
+        self.begun_s = 0.0  # loop time at which its text began
+        self.failure: Reply | None = None
+        self.is_committing = False
