@@ -15,6 +15,7 @@ from integration.peers.clients import (
     send_with_swaks,
 )
 from integration.peers.dovecot import DovecotLmtp
+from integration.peers.haproxy import HaProxy
 from integration.peers.packages import read_packages, require, require_root
 from integration.peers.postfix import PostfixServer
 from integration.peers.process import PeerProcess, PeerStartError, open_directory, take_port, wait_until
@@ -22,6 +23,7 @@ from integration.peers.sink import SmtpSink
 
 __all__ = [
     "DovecotLmtp",
+    "HaProxy",
     "PeerProcess",
     "PeerStartError",
     "PostfixServer",

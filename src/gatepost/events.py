@@ -92,6 +92,12 @@ EVENTS: dict[str, dict[str, str]] = {
         "code": "reply code",
         "status": "enhanced status code",
     },
+    "proxied": _SESSION | {
+        "address": "client, as the proxy says",
+        "proxy": "the proxy's own address",
+        "version": "of the PROXY protocol",
+        "local": "whether the proxy opened the connection for itself",
+    },
     "auth_ok": _SESSION | {"address": "client", "user": "who it is", "mechanism": "of SASL"},
     "auth_failed": _SESSION | {
         "address": "client",

@@ -24,6 +24,7 @@ from gatepost.config.exceptions import read_exceptions
 from gatepost.config.fields import Walker
 from gatepost.config.nexthop import NextHopError, canonical, parse_next_hop
 from gatepost.config.positions import key_lines
+from gatepost.config.proxies import check_proxies
 from gatepost.config.recipients import read_recipients
 from gatepost.config.relayrules import read_rules, split_rules
 from gatepost.config.schema import Config, Domain
@@ -308,6 +309,7 @@ class _Loader:
         self._check_users(values)
         check_tls(values, self.findings)
         check_auth(values, self.findings)
+        check_proxies(values, self.findings)
 
     def _check_width(self, values: dict[str, object]) -> None:
         """Many networks can make the world as well as one."""

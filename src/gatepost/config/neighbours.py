@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from gatepost.config.proxies import proxy_networks
 from gatepost.config.schema import Config
 
 _BRIDGE = re.compile(r"(?:docker|br-|cni|cbr|podman|virbr|lxcbr|lxdbr|incusbr|flannel|cali|kube-|vmbr|tailscale)[\w-]*")
@@ -113,6 +114,14 @@ def findings_of(config: Config, neighbours: Neighbours) -> list[Finding]:
             if network.version == 4 and network.overlaps(ipaddress.ip_network(balancer)):
                 problem = f"{text} holds {balancer}: {owner}, from which strangers come"
                 findings.append(Finding(key, problem, "list your own senders by their own addresses"))
+        findings += [
+            Finding(key, f"{text} holds {proxy}, which {of} names: what it says it opened itself may relay", "take the proxies out")
+            for of, proxy in proxy_networks(config)
+            if (other := ipaddress.ip_network(proxy)).version == network.version and network.overlaps(other)
+        ]
+    for key, text in proxy_networks(config):
+        problem = f"whoever connects from {text} says who the client is, and can name any address that may relay"
+        findings.append(Finding(key, problem, "list proxies by their addresses, and let nobody else send from there"))
     return findings
 
 

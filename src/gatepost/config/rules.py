@@ -47,6 +47,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "smtp.message_timeout_s": (1, DAY),
     "smtp.min_rate_bytes_s": (0, 100 * MIB),
     "smtp.rate_window_s": (1, 3600),
+    "smtp.proxy_timeout_s": (1, 300),
     "smtp.max_connections": (1, 1_000_000),
     "smtp.max_connections_per_client": (1, 1_000_000),
     "smtp.memory_bytes": (MIB, 64 * GIB),
@@ -257,6 +258,10 @@ def _repair_network(text: str) -> str:
     return str(parse_network(text, "a way for strangers to smuggle messages past us"))
 
 
+def _proxy_network(text: str) -> str:
+    return str(parse_network(text, "a way for strangers to say that they are somebody else"))
+
+
 def _listen(text: str) -> str:
     return str(parse_listen(text))
 
@@ -284,12 +289,14 @@ PARSERS: dict[str, Callable[[str], str]] = {
     "relay.certificates.*.names": parse_certificate_name,
     "relay.certificates.*.fingerprints": parse_fingerprint,
     "listeners.*.address": _listen,
+    "listeners.*.proxy_from": _proxy_network,
     "tls.certificates.*.names": parse_certificate_name,
     "tls.policies.*.domains": parse_tls_domain,
     "tls.policies.*.next_hops": _next_hop,
     "tls.policies.*.names": parse_certificate_name,
     "tls.policies.*.fingerprints": parse_fingerprint,
     "smtp.banner_name": parse_fqdn,
+    "smtp.proxy_from": _proxy_network,
     "smtp.repair_networks": _repair_network,
     "delivery.helo_name": parse_fqdn,
     "dns.servers": _dns_server,
@@ -306,6 +313,8 @@ UNIQUE = (
     "relay.rules.*.certificates",
     "relay.rules.*.reverse_paths",
     "relay.rules.*.domains",
+    "smtp.proxy_from",
+    "listeners.*.proxy_from",
     "smtp.repair_networks",
     "auth.mechanisms",
     "dns.servers",

@@ -107,6 +107,8 @@ class Smtp(Section, frozen=True, kw_only=True):
     pipelining: bool = True
     smtputf8: bool = True
     eightbitmime: bool = True
+    proxy_from: list[str] = []  # load balancers that say on `listen` who the client is (PROXY protocol)
+    proxy_timeout_s: float = 10.0  # for that
 
 
 class Queue(Section, frozen=True, kw_only=True):
@@ -152,6 +154,7 @@ class Listener(Section, frozen=True, kw_only=True):
     kind: str = "submission"  # "edge"; "submission": STARTTLS, 587; "submissions": TLS from the first octet, 465
     require_tls: bool | None = None  # None: where the kind is not "edge"
     client_certificates: bool = False  # ask for one
+    proxy_from: list[str] = []  # as smtp.proxy_from, which does not hold here
 
 
 class Certificate(Section, frozen=True, kw_only=True):

@@ -65,16 +65,19 @@ class SmtpIn(asyncio.Protocol):
     # --- asyncio ----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        self.transport = transport
         peer = transport.get_extra_info("peername")
-        host = self.host
-        self.opened_s = host.loop.time()
         if not peer:  # gone before it was accepted
             transport.abort()
             return
-        self.address = peer[0]
-        self.local_address = transport.get_extra_info("sockname")[0]
-        host.opened(self, peer[1])
+        self.introduce(transport, peer[0], peer[1], transport.get_extra_info("sockname")[0])
+
+    def introduce(self, transport: Any, address: str, port: int, local_address: str) -> None:
+        """Begin with a client of this address, which may not be the one that the connection comes from."""
+        self.transport = transport
+        self.address = address
+        self.local_address = local_address
+        self.opened_s = self.host.loop.time()
+        self.host.opened(self, port)
 
     def data_received(self, data: bytes) -> None:
         self.bytes_in += len(data)

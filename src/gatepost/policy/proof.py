@@ -15,6 +15,7 @@ import unicodedata
 
 import msgspec
 
+from gatepost.config.proxies import proxy_networks
 from gatepost.config.relayvalues import NULL_PATH, OURS, end_of_day_s
 from gatepost.config.schema import Config, RelayRule
 from gatepost.config.values import InvalidValue, parse_domain
@@ -31,6 +32,7 @@ CLAIM = (
     "This is about the policy, not about the network: it holds for clients whose address is their own. Whether strangers can reach "
     "the gateway through a trusted address (NAT, proxy, load balancer) is not known here."
 )
+BELIEVED = "A client's address is what one of these says it is, and whoever sends from there can say any"
 
 
 class Counterexample(msgspec.Struct, frozen=True):
@@ -56,6 +58,7 @@ class Proof(msgspec.Struct, frozen=True):
     is_whole: bool  # the product of all classes was tried, not each rule by itself
     counterexamples: list[Counterexample] = []
     claim: str = CLAIM
+    believed: list[str] = []  # proxies that say who the client is
 
     @property
     def holds(self) -> bool:
@@ -71,6 +74,7 @@ class Proof(msgspec.Struct, frozen=True):
         return [
             f"Proved: {self.sessions} classes of sessions ({how}); {self.relayed} relay, each by a right; no other does.",
             self.claim,
+            *([f"{BELIEVED}: {', '.join(self.believed)}."] if self.believed else ()),
         ]
 
 
@@ -99,7 +103,8 @@ def prove(config: Config, now_s: float | None = None) -> Proof:
         if fault and (not verdict.rule or verdict.rule not in refuted) and len(examples) < MAX_COUNTEREXAMPLES:
             refuted.add(verdict.rule)
             examples.append(Counterexample(fault, verdict.rule, conversation(config, session, verdict)))
-    return Proof(count, relayed, is_whole, examples)
+    believed = list(dict.fromkeys(text for _, text in proxy_networks(config)))
+    return Proof(count, relayed, is_whole, examples, believed=believed)
 
 
 def decide(engine: Engine, session: Session, now_s: float, local_address: str = "") -> Verdict:

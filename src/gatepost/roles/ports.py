@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from gatepost.config.authvalues import offered_mechanisms
 from gatepost.config.schema import Config, Listener
 from gatepost.net.tlscontext import Pair, ServerTls
-from gatepost.policy.relay import CertificateRight
+from gatepost.policy.relay import AddressSet, CertificateRight
 from gatepost.smtp.settings import ServerSettings
 
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
@@ -21,7 +21,7 @@ _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 class Port:
     """One listening address. `tls` asks for a client certificate if the port does, `quiet_tls` never."""
 
-    __slots__ = ("is_implicit", "kind", "plain", "quiet_tls", "repair", "secured", "secured_repair", "tls")
+    __slots__ = ("is_implicit", "kind", "plain", "proxies", "quiet_tls", "repair", "secured", "secured_repair", "tls")
 
     def __init__(self, config: Config, row: Listener, tls: ServerTls | None, quiet_tls: ServerTls | None) -> None:
         requires = row.kind != "edge" if row.require_tls is None else row.require_tls
@@ -29,6 +29,7 @@ class Port:
         self.is_implicit = row.kind == "submissions"
         self.tls = tls
         self.quiet_tls = quiet_tls
+        self.proxies = AddressSet(row.proxy_from) if row.proxy_from else None
         auth = config.auth
         asks = row.client_certificates and bool(config.relay.certificates)
         in_tls = offered_mechanisms(auth, row.kind, secured=True, asks_certificate=asks)
@@ -49,7 +50,13 @@ def listener_rows(config: Config) -> list[Listener]:
     """All listeners, those of `listen` first, in the order of `listen_addresses`."""
     tls = config.tls
     edge = [
-        Listener(address=address, kind="edge", require_tls=tls.require, client_certificates=tls.client_certificates)
+        Listener(
+            address=address,
+            kind="edge",
+            require_tls=tls.require,
+            client_certificates=tls.client_certificates,
+            proxy_from=config.smtp.proxy_from,
+        )
         for address in config.listen
     ]
     return [*edge, *config.listeners]

@@ -20,6 +20,7 @@ from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.mail.header import TraceBuilder
 from gatepost.model import Address, Envelope, Recipient
+from gatepost.net.proxy_in import ProxyIn
 from gatepost.net.smtp_in import LOW_MEMORY_SPILL_BYTES, SmtpIn
 from gatepost.net.transaction_in import Transaction
 from gatepost.policy.engine import Engine, Phase
@@ -76,7 +77,7 @@ class Receiver(Role):
         self._repaired = AddressSet(config.smtp.repair_networks) if config.smtp.repair_networks else None
         self._judges_mail = self._engine.has_checks(Phase.MAIL)
         self._admission = Admission(config.smtp, self._engine, loop.time)
-        self._connections: set[SmtpIn] = set()
+        self._connections: set[SmtpIn | ProxyIn] = set()
         self._servers: list[Any] = []
         self._health: Reply | None = None
         self._queue: Channel | None = None
@@ -243,7 +244,8 @@ class Receiver(Role):
         self._servers = [None]
 
     async def _listen(self, sock: socket.socket, port: Port) -> None:
-        server = await self.loop.create_server(lambda: SmtpIn(self, port), sock=sock, backlog=SERVER_BACKLOG)
+        protocol = SmtpIn if port.proxies is None else ProxyIn
+        server = await self.loop.create_server(lambda: protocol(self, port), sock=sock, backlog=SERVER_BACKLOG)
         self._servers = [s for s in self._servers if s is not None] + [server]
         if len(self._servers) == len(self.descriptors):
             self.tell_supervisor(m.Serving())
@@ -282,6 +284,19 @@ class Receiver(Role):
             connection.begin_tls()
         else:
             self.greet(connection)
+
+    def wait_for(self, connection: ProxyIn) -> bool:
+        """A connection whose client is not known yet; whether there is room for it."""
+        if self._is_ending or len(self._connections) >= self.limits.max_connections:
+            return False
+        self._connections.add(connection)
+        return True
+
+    def forget(self, connection: ProxyIn) -> None:
+        """Its client is known now, or it is gone."""
+        self._connections.discard(connection)
+        if self._is_draining and not self._connections:
+            self._finish_drain()
 
     def greet(self, connection: SmtpIn) -> None:
         """Now, or after the delay that strangers get."""
