@@ -174,7 +174,7 @@ EVENTS: dict[str, dict[str, str]] = {
     "connect_out": {
         "host": "name, address and port",
         "next_hop": "next hop by name",
-        "policy": "TLS policy: none, opportunistic, encrypt, verify",
+        "policy": "what holds for the host: none, opportunistic, encrypt, verify, dane, sts",
         "tls": "version of TLS; empty: in clear",
         "cipher": "of TLS",
         "peer": "name or fingerprint of the host's certificate",

@@ -12,6 +12,7 @@ import dns.rcode
 import pytest
 import uvloop
 
+from gatepost.config.schema import Dns
 from gatepost.ipc.messages import LookupDone
 from gatepost.net import dnstransport
 
@@ -197,9 +198,11 @@ def test_ad_flag_of_loopback_is_believed_and_asked_for(run):
 def test_ad_flag_is_not_believed_when_not_trusted(run):
     async def go() -> None:
         async with DnsAuthority(with_ad) as server:
-            resolver = make_resolver(server, trust_ad=False)
-            assert (await resolver.query("MX", "example.test")).secure is False
-            resolver.close()
+            for config in (Dns(trust_ad="never"), Dns()):
+                others = ["192.0.2.53:53"] if config.trust_ad == "auto" else []
+                resolver = make_resolver(server, *others, config=config)
+                assert (await resolver.query("MX", "example.test")).secure is False
+                resolver.close()
 
     run(go())
 

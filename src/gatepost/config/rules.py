@@ -102,12 +102,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "processes.recheck_s": (0, DAY),
 }
 
-TLS_LEVELS = ("none", "opportunistic", "encrypt", "verify")
+TLS_LEVELS = ("best", "none", "opportunistic", "encrypt", "verify", "dane", "dane-only", "sts")
 CHOICES: dict[str, tuple[str, ...]] = {
     "smtp.long_lines": ("accept", "refuse"),
     "relay.rules.*.mode": ("enforce", "shadow", "off"),
     "policy.checks.*": ("enforce", "shadow", "off"),
     "listeners.*.kind": ("edge", "submission", "submissions"),
+    "dns.trust_ad": ("auto", "never", "always"),
     "tls.min_version": ("1.2", "1.3"),
     "tls.outbound": TLS_LEVELS,
     "tls.policies.*.level": TLS_LEVELS,

@@ -186,7 +186,7 @@ class Tls(Section, frozen=True, kw_only=True):
     client_certificates: bool = False  # on `listen`: ask for one
     handshake_timeout_s: float = 30.0
     max_handshake_bytes: int = 64 * 1024
-    outbound: str = "opportunistic"  # "none", "opportunistic", "encrypt", "verify"
+    outbound: str = "best"  # "best" (DANE, else MTA-STS, else opportunistic) or a level of a policy, see docs/config.md
     ca_file: str | None = None  # None: that of the system
     policies: list[TlsPolicy] = []
 
@@ -218,6 +218,7 @@ class Dns(Section, frozen=True, kw_only=True):
     """The stub resolver."""
 
     servers: list[str] = []  # "127.0.0.1:53"; empty: those of /etc/resolv.conf, read by the supervisor
+    trust_ad: str = "auto"  # believe what a server says it has validated: "auto" if all are on loopback, "never", "always"
     timeout_s: float = 3.0
     attempts: int = 3
     max_cache_entries: int = 20000

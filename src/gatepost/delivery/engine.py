@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable
 
 from gatepost.config.schema import Config
-from gatepost.delivery.mx import RouteFailure, Target
+from gatepost.delivery.mx import RouteFailure
 from gatepost.delivery.pool import NextHopPool, Shared
-from gatepost.delivery.resolve import Lookup, TargetResolver
-from gatepost.delivery.tlspolicy import Policy, TlsPolicies
+from gatepost.delivery.resolve import Found, TargetResolver
+from gatepost.delivery.securing import Lookup, Securing
+from gatepost.delivery.tlspolicy import Policy, StsLookup, TlsPolicies
 from gatepost.delivery.work import Job, Read, Work
 from gatepost.ipc.messages import Attempt, AttemptDone
 from gatepost.model import NextHopTrouble, Result
@@ -47,16 +48,17 @@ class DeliveryEngine:
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         tls: TlsPolicies | None = None,
+        sts: StsLookup | None = None,
     ) -> None:
         delivery = config.delivery
         self._config = delivery
-        self._resolver = TargetResolver(config, own_addresses, lookup)
         self._read = read
         self._done = done
         self._event = event
         self._clock = clock
         helo_name = delivery.helo_name or config.hostname
         self._tls = tls or TlsPolicies(config, {})
+        self._resolver = TargetResolver(config, own_addresses, lookup, Securing(lookup, self._tls, sts=sts))
         timeout_s = config.tls.handshake_timeout_s
         self._shared = Shared(delivery, helo_name, event, clock, rng or random.Random(), timeout_s)
         self._pools: dict[str, NextHopPool] = {}
@@ -154,10 +156,10 @@ class DeliveryEngine:
 
     # --- what pools need (Services) ----------------------------------------------------------------------------------
 
-    async def resolve(self, name: str) -> tuple[list[Target], float] | RouteFailure:
+    async def resolve(self, name: str, policy: Policy) -> Found | RouteFailure:
         """The targets of a next hop; whatever goes wrong defers."""
         try:
-            return await self._resolver.resolve(name)
+            return await self._resolver.resolve(name, policy)
         except Exception as error:  # noqa: BLE001 - the one broad catch of this task
             self._event("internal_error", what="resolve", next_hop=name, error=repr(error))
             return RouteFailure(Result.DEFERRED, "4.3.0", "the next hop cannot be resolved", NextHopTrouble.DOWN)

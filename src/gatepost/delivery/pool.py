@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol, cast
 
 from gatepost.config.schema import Delivery
 from gatepost.delivery.attempt import Verdict, is_stale, judge_problem, judge_transaction
 from gatepost.delivery.mx import RouteFailure, Target, order
-from gatepost.delivery.tlspolicy import Policy, plan
+from gatepost.delivery.resolve import Found
+from gatepost.delivery.tlspolicy import Plan, Policy, plan
 from gatepost.delivery.work import Job, Work
 from gatepost.model import NextHopTrouble, Outcome, Result
 from gatepost.net.smtp_out import SmtpOut, build_timeouts
@@ -111,8 +112,8 @@ class Opening:
 class Services(Protocol):
     """What a pool needs of its engine."""
 
-    async def resolve(self, name: str) -> tuple[list[Target], float] | RouteFailure:
-        """The targets of a next hop, and for how many seconds they hold."""
+    async def resolve(self, name: str, policy: Policy) -> Found | RouteFailure:
+        """The targets of a next hop, for how many seconds they hold, and plans for hosts that need one of their own."""
 
     def complete(self, job: Job) -> None:
         """Every recipient of this job has an outcome."""
@@ -130,6 +131,7 @@ class NextHopPool:
         self._services = services
         self._targets: list[Target] = []
         self._targets_until_s = 0.0
+        self._plans: Mapping[str, Plan] = {}
         self._resolving = False
         self._queue: deque[Work] = deque()
         self._retries: deque[Work] = deque()  # each needs a connection of its own
@@ -217,7 +219,7 @@ class NextHopPool:
     # --- opening -----------------------------------------------------------------------------------------------------
 
     async def _resolve(self) -> None:
-        found = await self._services.resolve(self.name)
+        found = await self._services.resolve(self.name, self._policy)
         self._resolving = False
         if isinstance(found, RouteFailure):
             if self._ready:
@@ -225,7 +227,7 @@ class NextHopPool:
                 return
             self._fail_waiting(_route_verdict(found), "")
             return
-        self._targets, valid_s = found
+        self._targets, valid_s, self._plans = found
         self._targets_until_s = self._shared.clock() + valid_s
         self.stir()
 
@@ -247,12 +249,16 @@ class NextHopPool:
 
     async def _connect(self, opening: Opening, target: Target) -> None:
         shared = self._shared
-        policy = self._policy
-        tls = policy.tls
+        way = self._plans.get(target.name) or plan(self._policy, target.name, self._mx_domain)
+        if way.problem is not None:
+            self._target_failed(opening, target, way.problem, is_suspect=False)
+            return
+        if way.dane is not None:
+            way = way._replace(context=way.dane.context(way.context))
+        tls = way.tls
         if tls is Tls.IF_OFFERED and shared.clear.get((target.address, target.port), 0.0) > shared.clock():
             tls = Tls.NEVER
         settings = shared.settings[target.lmtp, tls]
-        way = plan(policy, target.name, self._mx_domain)
         connection = SmtpOut(self, settings, shared.timeouts, shared.clock, target, opening, way)
         shared.connections.add(connection)
         timeout_s = shared.config.connect_timeout_s
@@ -270,10 +276,11 @@ class NextHopPool:
             shared.connections.discard(connection)
             self._target_failed(opening, target, problem)
 
-    def _target_failed(self, opening: Opening, target: Target, problem: Problem) -> None:
+    def _target_failed(self, opening: Opening, target: Target, problem: Problem, *, is_suspect: bool = True) -> None:
         shared = self._shared
         opening.verdicts.append((judge_problem(problem), target.label))
-        shared.suspects[target.address, target.port] = shared.clock() + SUSPECT_S
+        if is_suspect:
+            shared.suspects[target.address, target.port] = shared.clock() + SUSPECT_S
         self._open_next(opening)
 
     def _open_failed(self, opening: Opening) -> None:
@@ -331,22 +338,26 @@ class NextHopPool:
 
     def _told(self, connection: SmtpOut) -> dict[str, object]:
         tls = connection.tls
-        fields: dict[str, object] = {"policy": self._policy.level, "tls": ""}
+        way = cast("Plan", connection.plan)
+        fields: dict[str, object] = {"policy": way.level, "tls": ""}
         if tls is not None:
-            fields.update(tls.event_fields, verified=self._policy.level == "verify")
+            fields.update(tls.event_fields, verified=way.is_verified)
         return fields
 
     def _falls_back(self, connection: SmtpOut, failure: Problem) -> bool:
-        """Tell of a handshake that failed; whether the host is tried again in clear, once, which the policy must allow."""
+        """Tell of a handshake that failed; whether the host is tried again: in clear, once, where that is allowed, or for DANE-TA."""
         shared = self._shared
         target = connection.target
+        way = cast("Plan", connection.plan)
+        if way.dane is not None and way.dane.goes_on(way.context):
+            return True
         key = (target.address, target.port)
-        goes_on = self._policy.may_be_clear and shared.clear.get(key, 0.0) <= shared.clock()
+        goes_on = way.may_be_clear and shared.clear.get(key, 0.0) <= shared.clock()
         shared.event(
             "tls_out_failed",
             host=target.label,
             next_hop=self.name,
-            policy=self._policy.level,
+            policy=way.level,
             reason=failure.text,
             clear=goes_on,
         )

@@ -1,11 +1,13 @@
 """Which TLS policy holds for a recipient domain at a next hop, and what it means for a connection.
 
 Levels: "none", "opportunistic" (TLS if it is offered, nothing verified, clear text if it fails), "encrypt" (TLS always, nothing
-verified), "verify" (TLS with a certificate that fits). The first row of `[[tls.policies]]` that names the domain or the next hop
-holds, else `tls.outbound`. DANE and MTA-STS (RFC 7672, 8461) become further levels, with facts of the DNS as arguments of `plan`.
+verified), "verify" (TLS with a certificate that fits); and those that ask what the other side publishes: "dane", "dane-only", "sts",
+"best" (DANE, else MTA-STS, else opportunistic). The first row of `[[tls.policies]]` that names the domain or the next hop holds, else
+`tls.outbound`. What is published comes as facts: `securing.py` asks for them when a next hop is resolved, and makes a `Plan` for each host
+with `plan_dane`, `plan_sts`, `plan_held`; a host without one of its own gets `plan`.
 
-Invariant: only "none" and "opportunistic" ever let a message travel in clear. Contexts are built before the lock-in; nothing is read
-here. RFC 7435 (opportunistic security), RFC 6125 (names).
+Invariant: only "none", "opportunistic" and what came to no more than that ever let a message travel in clear. Contexts are built before
+the lock-in, but for those of DANE-TA (`HostDane`); nothing is read here. RFC 7435 (opportunistic security), RFC 6125 (names), RFC 7672, RFC 8461.
 """
 
 from __future__ import annotations
@@ -13,16 +15,41 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from gatepost.config.schema import Config, TlsPolicy
 from gatepost.config.tlsvalues import SYSTEM_CA_FILE
-from gatepost.net.tls import TlsLayer
-from gatepost.net.tlscontext import new_client_context
-from gatepost.smtp.outgoing import Tls
+from gatepost.delivery.dane import Tlsa, find_anchors, is_end_entity
+from gatepost.net.tls import TlsLayer, common_names, presented_chain
+from gatepost.net.tlscontext import CertificateError, new_anchored_context, new_client_context
+from gatepost.smtp.outgoing import Problem, Tls
 
-_TLS_OF = {"none": Tls.NEVER, "opportunistic": Tls.IF_OFFERED, "encrypt": Tls.ALWAYS, "verify": Tls.ALWAYS}
+# What a session asks for where nothing more is known of its host.
+_TLS_OF = {
+    "none": Tls.NEVER,
+    "opportunistic": Tls.IF_OFFERED,
+    "encrypt": Tls.ALWAYS,
+    "verify": Tls.ALWAYS,
+    "best": Tls.IF_OFFERED,
+    "dane": Tls.IF_OFFERED,
+    "dane-only": Tls.ALWAYS,
+    "sts": Tls.IF_OFFERED,
+}
+ASK_DANE = frozenset({"best", "dane", "dane-only"})
+ASK_STS = frozenset({"best", "sts"})
+MX_ONLY = frozenset({"best", "sts"})  # for a next hop that the operator has named they are "opportunistic"
+
+
+class StsPolicy(NamedTuple):
+    """What a domain publishes by MTA-STS (RFC 8461 3.2), as whoever fetched it gives it to `plan_sts`."""
+
+    mode: str  # "enforce", "testing", "none"
+    mx: tuple[str, ...]  # patterns: "mx.example.net", "*.example.net"
+    id: str = ""
+
+
+StsLookup = Callable[[str], Awaitable[StsPolicy | None]]  # by domain; None: it has no policy. It never raises, and is quick if cached.
 
 
 class Policy:
@@ -47,13 +74,17 @@ class Policy:
 
     @property
     def tls(self) -> Tls:
-        """What a session asks for."""
+        """What a session asks for where nothing more is known of its host."""
         return _TLS_OF[self.level]
 
     @property
     def may_be_clear(self) -> bool:
-        """Whether a message may travel without TLS."""
-        return self.level in ("none", "opportunistic")
+        """Whether a message may travel without TLS, if nothing more is known of its host."""
+        return self.tls is not Tls.ALWAYS
+
+    def asks(self, is_mx: bool) -> bool:
+        """Whether facts of the hosts are needed before a connection is made."""
+        return self.level in ASK_DANE | ASK_STS if is_mx else self.level in ASK_DANE - MX_ONLY
 
 
 class Plan(NamedTuple):
@@ -63,14 +94,76 @@ class Plan(NamedTuple):
     server_name: str | None
     fingerprints: frozenset[str]
     is_verified: bool
+    tls: Tls = Tls.IF_OFFERED
+    level: str = "opportunistic"  # what it came to; for events and `gatepost tls show`
+    why: str = ""
+    dane: HostDane | None = None
+    problem: Problem | None = None  # the host is not to be used, and why
+
+    @property
+    def may_be_clear(self) -> bool:
+        """Whether a message may travel without TLS."""
+        return self.tls is not Tls.ALWAYS
 
     def check(self, layer: TlsLayer) -> str:
         """What is wrong with the peer of a finished handshake, beyond what OpenSSL has verified; empty: nothing."""
+        if self.dane is not None:
+            return self.dane.check(layer, self.context)
         if not self.fingerprints:
             return ""
         certificate = layer.peer_certificate()
         found = hashlib.sha256(certificate).hexdigest() if certificate else "none"
         return "" if found in self.fingerprints else f"certificate with the fingerprint {found} is not the one expected"
+
+
+class HostDane:
+    """The TLSA records of one host while they hold, and the trust anchor by which its chain was verified.
+
+    A certificate that matches by DANE-EE is known after one handshake. For DANE-TA the chain has to be verified: the first handshake shows
+    it, a second one on a connection of its own trusts nothing but the certificates in it that the records name. `goes_on` says when.
+    """
+
+    __slots__ = ("_anchored", "base", "names", "records")
+
+    def __init__(self, records: tuple[Tlsa, ...], base: str, names: tuple[str, ...]) -> None:
+        self.records = records
+        self.base = base  # TLSA base domain (RFC 7672 2.2.3)
+        self.names = names  # reference identifiers for DANE-TA (RFC 7672 3.2.2)
+        self._anchored: ssl.SSLContext | None = None
+
+    def context(self, unverified: ssl.SSLContext) -> ssl.SSLContext:
+        """For the next connection."""
+        return self._anchored or unverified
+
+    def check(self, layer: TlsLayer, used: ssl.SSLContext) -> str:
+        """What is wrong with the peer of a finished handshake; empty: nothing."""
+        if used.verify_mode is ssl.CERT_REQUIRED:
+            return self._check_names(layer)
+        chain = presented_chain(layer.object)
+        if is_end_entity(self.records, chain):
+            return ""
+        if anchors := find_anchors(self.records, chain):
+            try:
+                self._anchored = new_anchored_context(anchors)
+            except CertificateError as error:
+                return str(error)
+            return "the chain is yet to be verified by its TLSA records"
+        return f"no certificate matches the TLSA records of {self.base}"
+
+    def goes_on(self, used: ssl.SSLContext) -> bool:
+        """Whether a connection that failed is to be made again at once: a trust anchor was found in it. At most once."""
+        if used.verify_mode is not ssl.CERT_REQUIRED:
+            return self._anchored is not None
+        self._anchored = None  # it does not fit any more: the next connection looks for another
+        return False
+
+    def _check_names(self, layer: TlsLayer) -> str:
+        facts = layer.facts
+        found = [name[4:] for name in facts.peer_names if name.startswith("dns:")] if facts is not None else []
+        found = found or common_names(layer.object)  # RFC 7672 3.2.3: only where there are no DNS names
+        if any(is_fitting(pattern, name) for pattern in found for name in self.names):
+            return ""
+        return f"the certificate is for none of {', '.join(self.names)}"
 
 
 class TlsPolicies:
@@ -81,7 +174,8 @@ class TlsPolicies:
         self._system = config.tls.ca_file or SYSTEM_CA_FILE
         self._authorities = authorities
         self._verifying: dict[str, ssl.SSLContext] = {}
-        self._unverified = new_client_context()
+        self.unverified = new_client_context()
+        self.careful = new_client_context(careful=True)  # for DANE: verified by us, not by OpenSSL
         self.general = self._policy(TlsPolicy(level=config.tls.outbound), "")
         self._domains: dict[str, tuple[int, Policy]] = {}
         self._below: dict[str, tuple[int, Policy]] = {}
@@ -111,24 +205,33 @@ class TlsPolicies:
                 best = found
         return best[1] if best is not None else self.general
 
+    def public_context(self) -> ssl.SSLContext | None:
+        """Verifies by the authorities of `tls.ca_file`; None if they were not given to this role."""
+        return self._verifying_by(self._system) if self._system in self._authorities else None
+
+    def _verifying_by(self, path: str) -> ssl.SSLContext:
+        if path not in self._verifying:
+            self._verifying[path] = new_client_context(authorities=self._authorities[path], label=path)
+        return self._verifying[path]
+
     def _policy(self, row: TlsPolicy, key: str) -> Policy:
-        context = self._unverified
+        context = self.unverified
         if row.level == "verify" and not row.fingerprints:
-            path = row.ca_file or self._system
-            if path not in self._verifying:
-                self._verifying[path] = new_client_context(authorities=self._authorities[path], label=path)
-            context = self._verifying[path]
+            context = self._verifying_by(row.ca_file or self._system)
         return Policy(row.level, context, key=key, names=tuple(row.names), fingerprints=frozenset(row.fingerprints))
 
 
 def plan(policy: Policy, host: str, mx_domain: str = "") -> Plan:
-    """What a connection to `host` does; `mx_domain` is the domain whose MX host it is, empty if the operator named it.
+    """What a connection to `host` does by the policy alone; `mx_domain` is the domain whose MX host it is, empty if the operator named it.
 
     MX records are unauthenticated: without names in the policy the certificate must fit the domain itself, or the host if it
     lies within the domain. The operator's own names are held against the host, and the first stands if none fits.
     """
     name = host
-    if policy.level == "verify":
+    level = policy.level
+    if level == "dane-only":
+        return plan_refused(policy, host, "there are no TLSA records for it")
+    if level == "verify":
         if policy.names:
             fitting = [pattern for pattern in policy.names if is_fitting(pattern, host)]
             plain = [pattern for pattern in policy.names if not pattern.startswith("*.")]
@@ -137,8 +240,47 @@ def plan(policy: Policy, host: str, mx_domain: str = "") -> Plan:
                 name = policy.names[0].removeprefix("*.")
         elif mx_domain and host != mx_domain and not host.endswith("." + mx_domain):
             name = mx_domain
-    is_verified = policy.level == "verify"
-    return Plan(policy.context, _asked_for(name, is_verified), policy.fingerprints, is_verified)
+    is_verified = level == "verify"
+    asked = _asked_for(name, is_verified)
+    shown = level if level in ("none", "encrypt", "verify") else "opportunistic"
+    return Plan(policy.context, asked, policy.fingerprints, is_verified, policy.tls, shown)
+
+
+def plan_dane(policies: TlsPolicies, host: str, domain: str, base: str, records: Sequence[Tlsa]) -> Plan:
+    """For a host with secure TLSA records at `base`; without a usable one among them TLS is used and nothing verified (RFC 7672 2.2)."""
+    nothing: frozenset[str] = frozenset()
+    if not records:
+        why = f"the TLSA records of {base} cannot be used"
+        return Plan(policies.unverified, _asked_for(base, False), nothing, False, Tls.ALWAYS, "encrypt", why)
+    names = tuple(dict.fromkeys(name for name in (base, host, domain) if name))
+    found = HostDane(tuple(records), base, names)
+    why = f"TLSA records of {base}"
+    return Plan(policies.careful, _asked_for(base, False), nothing, True, Tls.ALWAYS, "dane", why, found)
+
+
+def plan_sts(policies: TlsPolicies, policy: Policy, sts: StsPolicy, host: str, domain: str) -> Plan:
+    """For an MX host without TLSA records, of a domain that publishes MTA-STS (RFC 8461 4, 5)."""
+    if sts.mode != "enforce":
+        return plan(policy, host, domain)._replace(why=f"the MTA-STS policy of {domain} says {sts.mode}")
+    if not any(is_fitting(pattern, host) for pattern in sts.mx):
+        return plan_refused(policy, host, f"the MTA-STS policy of {domain} does not name it")
+    context = policies.public_context()
+    if context is None:
+        return plan_refused(policy, host, "there are no authorities to verify it by; set tls.ca_file")
+    why = f"the MTA-STS policy of {domain} says enforce"
+    return Plan(context, _asked_for(host, True), frozenset(), True, Tls.ALWAYS, "sts", why)
+
+
+def plan_held(found: Plan, remembered: str) -> Plan:
+    """For a domain that once was verified and is not now: never in clear without the operator's word."""
+    why = f"{remembered}; mail does not go in clear any more (to forget it: gatepost tls forget)"
+    return found._replace(tls=Tls.ALWAYS, level="encrypt", why=why)
+
+
+def plan_refused(policy: Policy, host: str, reason: str, kind: str = "unsecured", status: str = "") -> Plan:
+    """For a host that is not to be used: it waits, or another host is."""
+    problem = Problem("tls", kind, f"{host} cannot be used: {reason}", None, status)
+    return Plan(policy.context, None, frozenset(), False, Tls.ALWAYS, "refused", reason, None, problem)
 
 
 def is_fitting(pattern: str, name: str) -> bool:

@@ -233,7 +233,8 @@ class Lookup(Message):
 class LookupDone(Message):
     """The answer: `status` is "ok", "nodata", "nxdomain" or "tempfail"; records are presentation text, MX "10 mx.example".
 
-    `secure` is the AD flag, and only ever true from a resolver that is trusted to validate.
+    `secure` is the AD flag, and only ever true from a resolver that is trusted to validate. `canonical` is where the chain of CNAME
+    records ended, empty if there was none.
     """
 
     query: int
@@ -242,6 +243,7 @@ class LookupDone(Message):
     ttl_s: int
     secure: bool = False
     reason: str = ""
+    canonical: str = ""
 
 
 # --- control and every role -----------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The stub resolver: questions in, LookupDone out, with a cache, retries over servers, and CNAME chains followed.
 
-Not a recursive resolver and not a validator: it asks the configured servers, and believes the AD flag only of one on loopback
+Not a recursive resolver and not a validator: it asks the configured servers, and believes the AD flag only of ones on loopback
 (RFC 6840 5.7, 8; RFC 7672 2.2 needs it for DANE). `query` and `submit` never raise for what a name, a server or a forger does:
 whatever is unsure is "tempfail". Identical questions under way are asked once. One coarse timer serves all time-outs; everything
 under way is bounded. Loads no asyncio: the loop is injected, and nothing is imported, opened or looked up at run time.
@@ -8,7 +8,7 @@ under way is bounded. Loads no asyncio: the loop is injected, and nothing is imp
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from gatepost.ipc.messages import LookupDone
@@ -36,6 +36,7 @@ class _Pending(Question):
 
     __slots__ = (
         "asked",
+        "canonical",
         "deadline_s",
         "failed",
         "hops",
@@ -59,6 +60,7 @@ class _Pending(Question):
         self.hops = 0
         self.ttl_s = _FOREVER_S
         self.secure = True
+        self.canonical = ""
         self.tries = 0
         self.failed: set[Server] = set()  # servers that answered, but not well
         self.deadline_s = 0.0
@@ -77,8 +79,9 @@ class _Pending(Question):
 class StubResolver:
     """Answers DNS questions by asking `servers` ("192.0.2.1:53", "[2001:db8::1]:53") in order of preference.
 
-    `trust_ad` lets `LookupDone.secure` be true for answers of servers on loopback; for others it never is. Raises ValueError
-    for a server that is no address. Sockets are made when they are needed, and closed when nothing is awaited.
+    `LookupDone.secure` is true for what a server says it has validated, if `config.trust_ad` lets it be believed: "auto" only where all
+    servers are on loopback. Raises ValueError for a server that is no address. Sockets are made when they are needed, and closed
+    when nothing is awaited.
     """
 
     def __init__(
@@ -87,7 +90,6 @@ class StubResolver:
         config: Dns,
         *,
         loop: asyncio.AbstractEventLoop,
-        trust_ad: bool = True,
         max_outstanding: int = MAX_OUTSTANDING,
     ) -> None:
         if not servers:
@@ -98,7 +100,7 @@ class StubResolver:
             Server(parse_server(text), loop=loop, entropy=entropy, counters=self.counters) for text in servers
         ]
         self._loop = loop
-        self._trust_ad = trust_ad
+        self.trusts_ad = is_ad_trusted(config.trust_ad, self._servers)
         self._timeout_s = config.timeout_s
         self._tick_s = min(0.25, config.timeout_s / 4)
         self._max_tries = max(config.attempts, len(servers))
@@ -282,7 +284,9 @@ class StubResolver:
             self.counters.failed_answers += 1
             self._next_server(pending, f"{server.address.text}: {failure}")
             return
-        pending.secure = pending.secure and response.authentic and self._trust_ad and server.address.loopback
+        pending.secure = pending.secure and response.authentic and self.trusts_ad
+        if followed.hops:
+            pending.canonical = followed.name
         pending.ttl_s = min(pending.ttl_s, followed.ttl_s)
         pending.hops += followed.hops
         if pending.hops > dnswire.MAX_HOPS:
@@ -302,6 +306,7 @@ class StubResolver:
         known = self.cached(pending.kind, name)
         if known is not None:
             pending.secure = pending.secure and known.secure
+            pending.canonical = known.canonical or name
             self._finish(pending, known.status, known.records, min(pending.ttl_s, known.ttl_s), reason=known.reason)
             return
         pending.asked = name
@@ -321,9 +326,15 @@ class StubResolver:
         del self._pending[pending.kind, pending.name]
         secure = pending.secure and status != "tempfail"
         ttl_s = min(ttl_s, self._max_ttl_s)
-        self._cache.put(pending.kind, pending.name, LookupDone(0, status, records, ttl_s, secure, reason))
+        canonical = pending.canonical
+        self._cache.put(pending.kind, pending.name, LookupDone(0, status, records, ttl_s, secure, reason, canonical))
         for waiter in pending.waiters:
-            waiter(LookupDone(0, status, records, ttl_s, secure, reason))
+            waiter(LookupDone(0, status, records, ttl_s, secure, reason, canonical))
+
+
+def is_ad_trusted(trust_ad: str, servers: Sequence[Server]) -> bool:
+    """Whether the AD flag is believed: it is worth what the way to the server is worth (RFC 6840 5.7, RFC 7672 2.2)."""
+    return trust_ad == "always" or (trust_ad == "auto" and all(server.address.loopback for server in servers))
 
 
 def _normal_name(kind: str, name: str) -> str:

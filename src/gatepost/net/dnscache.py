@@ -26,6 +26,7 @@ class _Entry(msgspec.Struct, frozen=True, gc=False):
     records: list[str]
     secure: bool
     reason: str
+    canonical: str
 
 
 class DnsCache:
@@ -59,14 +60,14 @@ class DnsCache:
             self.cost -= entry.cost
             return None
         self._entries.move_to_end(key)
-        return LookupDone(0, entry.status, entry.records, int(left_s), entry.secure, entry.reason)
+        return LookupDone(0, entry.status, entry.records, int(left_s), entry.secure, entry.reason, entry.canonical)
 
     def put(self, kind: str, name: str, done: LookupDone) -> None:
         """Keep an answer for its `ttl_s`, lowered to the cap for its status; with a TTL of zero it is not kept."""
         ttl_s = min(done.ttl_s, self._limits_s.get(done.status, self._max_negative_ttl_s))
         if ttl_s <= 0:
             return
-        cost = ENTRY_COST + len(name) + len(done.reason) + sum(map(len, done.records))
+        cost = ENTRY_COST + len(name) + len(done.reason) + len(done.canonical) + sum(map(len, done.records))
         if cost > self._max_cost:
             return
         entries = self._entries
@@ -74,7 +75,9 @@ class DnsCache:
         if old is not None:
             self.cost -= old.cost
         expires_s = self._clock() + ttl_s
-        entries[kind, name] = _Entry(expires_s, cost, done.status, done.records, done.secure, done.reason)
+        entries[kind, name] = _Entry(
+            expires_s, cost, done.status, done.records, done.secure, done.reason, done.canonical
+        )
         self.cost += cost
         while len(entries) > self._max_entries or self.cost > self._max_cost:
             _, oldest = entries.popitem(last=False)

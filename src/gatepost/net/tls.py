@@ -315,7 +315,23 @@ def verified_chain(tls: ssl.SSLObject) -> list[bytes]:
 
     Public from Python 3.13 on, the same function without a name in front of it before.
     """
-    read = getattr(tls, "get_verified_chain", None) or getattr(tls._sslobj, "get_verified_chain", None)  # type: ignore[attr-defined]
+    return _chain(tls, "get_verified_chain")
+
+
+def presented_chain(tls: ssl.SSLObject) -> list[bytes]:
+    """The certificates that the peer has sent, DER, its own first, nothing of them verified; empty if this Python cannot say."""
+    return _chain(tls, "get_unverified_chain")
+
+
+def common_names(tls: ssl.SSLObject) -> list[str]:
+    """The common names in the subject of the peer's certificate, if it was verified; lower case."""
+    verified = cast("dict[str, Any]", tls.getpeercert()) or {}
+    subject = verified.get("subject", ())
+    return [value.lower() for part in subject for kind, value in part if kind == "commonName"]
+
+
+def _chain(tls: ssl.SSLObject, name: str) -> list[bytes]:
+    read = getattr(tls, name, None) or getattr(tls._sslobj, name, None)  # type: ignore[attr-defined]
     if read is None:
         return []
     found = read() or []

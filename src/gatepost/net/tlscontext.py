@@ -175,15 +175,33 @@ def load_authorities(context: ssl.SSLContext, pem: bytes, label: str) -> None:
         raise CertificateError(f"{label} holds no certificate that can be read", "write certificates in PEM") from None
 
 
-def new_client_context(min_version: str = "1.2", authorities: bytes | None = None, label: str = "") -> ssl.SSLContext:
-    """For sending: with `authorities` (PEM) the server is verified by them and by its name, without it nothing is."""
+def new_anchored_context(anchors: Sequence[bytes]) -> ssl.SSLContext:
+    """For sending: trusts nothing but these certificates (DER), whatever stands above them; names are for the caller to look at."""
+    context = new_client_context(careful=True)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        for anchor in anchors:
+            context.load_verify_locations(cadata=anchor)
+    except (ssl.SSLError, ValueError):
+        raise CertificateError("a TLSA record names what is no certificate", "publish another record") from None
+    return context
+
+
+def new_client_context(
+    min_version: str = "1.2", authorities: bytes | None = None, label: str = "", *, careful: bool = False
+) -> ssl.SSLContext:
+    """For sending: with `authorities` (PEM) the server is verified by them and by its name, without it nothing is.
+
+    `careful` is for a context without authorities whose caller verifies by other means: no weak ciphers.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = VERSIONS[min_version]
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     if authorities is None:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        context.set_ciphers(OPPORTUNISTIC_CIPHERS)
+        context.set_ciphers(CAREFUL_CIPHERS if careful else OPPORTUNISTIC_CIPHERS)
         return context
     context.set_ciphers(CAREFUL_CIPHERS)
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

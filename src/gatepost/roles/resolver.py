@@ -22,7 +22,8 @@ class Resolver(Role):
         number = message.query  # type: ignore[attr-defined]
 
         def answered(done: m.LookupDone) -> None:
-            channel.post(m.LookupDone(number, done.status, done.records, done.ttl_s, done.secure, done.reason))
+            done.query = number
+            channel.post(done)
             if done.status == "tempfail":
                 self.event("resolver_trouble", name=message.name, kind=message.kind, reason=done.reason)  # type: ignore[attr-defined]
 
