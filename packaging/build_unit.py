@@ -33,6 +33,10 @@ SUPERVISOR_CALLS: dict[str, str] = {
     "wait4": "the exit status of a role",
     "bind": "the administrator's socket",
     "chmod": "directories of the spool",
+    "mlock": "keys are not swapped",
+    "mlock2": "keys are not swapped",
+    "munlockall": "keys are not swapped: a lock that came to half",
+    "mlockall": "keys are not swapped: a role that holds some locks its memory",
     "memfd_create": "keys and certificates go to the roles as sealed memory",
     "capset": "a role gives up what it has",
     "seccomp": "a role's system call filter",
@@ -121,7 +125,7 @@ def _life() -> list[str]:
         "RestartPreventExitStatus=2",
         f"TimeoutStartSec={_START_S:.0f}",
         f"TimeoutStopSec={_STOP_S:.0f}",
-        "# Pinged only while every role has a process.",
+        "# Pinged only while every role has a process and answers.",
         "WatchdogSec=60",
         "KillMode=mixed",
         "# A role that runs out of memory is started again; the others go on.",
@@ -139,6 +143,8 @@ def _fences() -> list[str]:
         "IOWeight=200",
         f"LimitNOFILE={open_files()}",
         "LimitCORE=0",
+        "# Roles that hold keys lock their memory; the others set this to 0 for themselves. Behind it stands MemorySwapMax=0.",
+        "LimitMEMLOCK=infinity",
     ]
 
 

@@ -227,6 +227,7 @@ EVENTS: dict[str, dict[str, str]] = {
     "role_started": _PROCESS,
     "role_ready": _PROCESS | {"rights": "its rights in one line"},
     "role_died": _PROCESS | {"why": "exit status, signal, or what it did wrong", "restart_in_s": "until it is started again"},
+    "role_hung": _PROCESS | {"why": "how long it has not answered; it is killed and started again"},
     "role_ended": _PROCESS,
     "role_fatal": _PROCESS | {"why": "why it cannot go on", "advice": "what the operator should do"},
     "privs_differ": _PROCESS | {"differences": "from the table of roles, those that are new"},

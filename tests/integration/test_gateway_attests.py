@@ -43,6 +43,11 @@ def test_every_process_is_as_declared(gateway):
         assert {kernel["capabilities"][each] for each in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
         assert process["landlock"].startswith("abi ")
         assert declared["syscalls"] == sorted(ROLES[name].syscalls)
+        if "memory locked" in process["says"]:
+            assert kernel["locked_bytes"] > 4 << 20  # never swapped, says the kernel
+        else:
+            assert kernel["locked_bytes"] == 0
+            assert ROLES[name].holds_keys == ("MEMORY NOT LOCKED" in process["says"])
         if is_root():
             assert set(kernel["uids"]) == {declared["uid"]}
             assert kernel["root"] == os.path.realpath(declared["root"])
@@ -68,6 +73,7 @@ def test_the_text_has_both_columns_and_the_verdict(gateway):
         "namespaces",
         "descriptors",
         "writable",
+        "memory",
     ):
         assert sum(line.startswith(f"  {word} ") for line in lines) == len(ROLES) + 1
 

@@ -11,10 +11,10 @@ import pytest
 from peers import take_port
 from servicebed import ManagerSocket, ServiceGateway
 
-from gatepost.config.load import load_config
+from gatepost.events import EventLog
+from gatepost.privsep.child import Child
 from gatepost.privsep.notify import Notifier
-from gatepost.privsep.plan import placements
-from gatepost.privsep.supervisor import Supervisor
+from gatepost.privsep.pulse import WATCHDOG_RETRY_S, Pulse, View
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -121,24 +121,28 @@ def test_a_living_gateway_pings_the_watchdog(gateway: ServiceGateway, tmp_path: 
     manager.close()
 
 
-def test_the_watchdog_is_not_pinged_while_a_role_is_dead(gateway: ServiceGateway, manager: ManagerSocket) -> None:
-    supervisor = Supervisor(str(gateway.config), load_config(str(gateway.config)), on_ready=lambda _: None)
-    supervisor._notifier = Notifier(manager.address, 10.0)
+def test_the_watchdog_is_fed_only_while_every_role_has_a_process_that_answers(manager: ManagerSocket) -> None:
+    notifier = Notifier(manager.address, 10.0)
     manager.sock.setblocking(False)
-    wanted = [(p.role, p.instance, p.generation) for p in placements(supervisor._config, 1)]
-    supervisor._children = dict.fromkeys(wanted)  # type: ignore[arg-type]
-    supervisor._tell_alive()
-    assert manager.receive() == {"WATCHDOG": "1"}
-    for dead in wanted:
-        supervisor._children = dict.fromkeys([key for key in wanted if key != dead])  # type: ignore[arg-type]
-        supervisor._tell_alive()
-        with pytest.raises(BlockingIOError):
-            manager.receive()
-    old = [(role, number, 0) if role == "receiver" else (role, number, g) for role, number, g in wanted]
-    supervisor._children = dict.fromkeys(old)  # type: ignore[arg-type]
-    supervisor._tell_alive()  # a receiver that drains does not stand for the one that died
+    wanted = [("queue", 0, 0), ("receiver", 0, 2), ("deliverer", 0, 2)]
+    children = {key: Child(*key) for key in wanted}
+    expected, asked = set(wanted), []
+    pulse = Pulse(children, notifier, lambda delay_s, _: asked.append(delay_s), lambda: View(3.0, expected, EventLog(2, "x", 0)))
+    pulse.tell_alive()
+    assert manager.receive() == {"WATCHDOG": "1"} and asked == [10.0]
+    for key in wanted:
+        dead = children.pop(key)
+        pulse.tell_alive()
+        children[key] = dead
+        dead.missed = 2
+        pulse.tell_alive()
+        dead.missed = 1  # it was pinged just now
+    children[("receiver", 0, 1)] = children.pop(("receiver", 0, 2))
+    pulse.tell_alive()  # a receiver that drains does not stand for the one that died
     with pytest.raises(BlockingIOError):
         manager.receive()
-    assert len(supervisor._timers) == len(wanted) + 2  # and each time it is asked again
-    supervisor._notifier.close()
-    supervisor._selector.close()
+    assert asked[1:] == [WATCHDOG_RETRY_S] * 7
+    expected.clear()  # a start or an end is under way
+    pulse.tell_alive()
+    assert manager.receive() == {"WATCHDOG": "1"}
+    notifier.close()

@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from gatepost.config.schema import Config
-from gatepost.privsep import watch
+from gatepost.privsep import attest, watch
 from gatepost.privsep.attest import RoleReport, notes
+from gatepost.privsep.kernel import read_process
 from gatepost.privsep.watch import Watch
 from gatepost.privsep.writable import writable_paths
 
@@ -74,3 +75,21 @@ def test_what_weakens_is_said() -> None:
 
     weak = msgspec.structs.replace(CONFIG, sandbox="best-effort", sandbox_debug="log")
     assert len(notes(weak)) == len(notes(CONFIG)) + 2
+
+
+def test_a_lock_that_was_said_and_is_not_there_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = read_process(os.getpid())
+    facts.locked_bytes = 0
+    report = RoleReport("receiver", 0, 1, 1, kernel=facts, says="receiver: root /, memory locked, seccomp kill", landlock="abi 7")
+    assert [str(found) for found in attest._compare_means(report, CONFIG)] == [
+        "memory: the table says locked, the kernel says not locked"
+    ]
+    facts.locked_bytes = 4096
+    assert not list(attest._compare_means(report, CONFIG))
+    report.says = "receiver: root /, MEMORY NOT LOCKED (LimitMEMLOCK is 8192 KiB), seccomp kill"
+    assert not list(attest._compare_means(report, CONFIG))
+    monkeypatch.setattr(attest, "why_never_swapped", lambda pid: "")
+    (note,) = attest.swap_notes([report])
+    assert "receiver/0" in note and "MAY BE SWAPPED" in note
+    monkeypatch.setattr(attest, "why_never_swapped", lambda pid: "this machine has no swap now")
+    assert attest.swap_notes([report])[0].endswith("is not locked; this machine has no swap now")

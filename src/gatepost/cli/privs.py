@@ -10,7 +10,7 @@ from gatepost.cli.ask import ask_or_exit
 from gatepost.cli.options import config_option, json_option
 from gatepost.cli.output import emit
 from gatepost.config.load import load_config
-from gatepost.privsep.attest import Declared, RoleReport, attest, notes
+from gatepost.privsep.attest import Declared, RoleReport, attest, notes, swap_notes
 from gatepost.privsep.kernel import ProcessFacts, count_kinds
 
 SOCKETS_SHOWN = 8
@@ -32,7 +32,7 @@ def privs(config_path: str, as_json: bool) -> None:
     reports = attest(config, ask_or_exit(config_path, "roles"))
     differences = sum(len(report.differences) for report in reports)
     lines = [line for report in reports for line in report_lines(report)]
-    said = notes(config)
+    said = notes(config) + swap_notes(reports)
     lines += [f"note: {note}" for note in said]
     unread = sorted({item for report in reports if report.kernel for item in report.kernel.unreadable})
     if unread:
@@ -87,6 +87,7 @@ def _rows(report: RoleReport, facts: ProcessFacts, declared: Declared | None) ->
         *[("", socket, "") for socket in _sockets(facts)],
         ("writable", _writable(report), _writable_declared(d) if d else ""),
         ("limits", f"open files {nofile}, core {core}, dumpable {dumpable}, umask {facts.umask}", f"open files {d.open_files}, core 0, dumpable no" if d else ""),
+        ("memory", f"{facts.locked_bytes // 1024} KiB of address space locked", "locked, if the start could raise the limit" if d and d.holds_keys else ""),
         ("size", f"{facts.threads} threads, {facts.rss_bytes // 1024} KiB", ""),
     ]  # fmt: skip
     if report.tried:

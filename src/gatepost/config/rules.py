@@ -100,6 +100,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "processes.receivers": (1, 64),
     "processes.deliverers": (1, 64),
     "processes.recheck_s": (0, DAY),
+    "processes.hang_limit_s": (0, 3600),
 }
 
 TLS_LEVELS = ("best", "none", "opportunistic", "encrypt", "verify", "dane", "dane-only", "sts")

@@ -233,6 +233,7 @@ class Processes(Section, frozen=True, kw_only=True):
     deliverers: int = 1
     users: dict[str, str] = {}  # role -> user name; default gatepost-in, gatepost-dns ...
     recheck_s: float = 3600.0  # how often the supervisor compares the kernel's records with the table of roles; 0: never
+    hang_limit_s: float = 30.0  # a role whose event loop does not answer for so long is killed and started again; 0: never
 
 
 class PathException(Section, frozen=True, kw_only=True):

@@ -53,6 +53,14 @@ class Fatal(Message):
     advice: str = ""
 
 
+class Ping(Message):
+    """The supervisor asks whether the role's event loop turns; the answer is Pong. Never two without an answer between."""
+
+
+class Pong(Message):
+    """It turns."""
+
+
 class Link(Message):
     """One end of a new socket pair to a peer role (descriptor beside it). Replaces an older link to the same peer."""
 
@@ -270,6 +278,8 @@ Any = (
     | Ready
     | Serving
     | Fatal
+    | Ping
+    | Pong
     | Link
     | LinkLost
     | PeerGone

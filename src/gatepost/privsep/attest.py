@@ -17,6 +17,7 @@ from gatepost.config.schema import Config
 from gatepost.config.users import role_ids
 from gatepost.privsep.ground import root_of
 from gatepost.privsep.kernel import Difference, ProcessFacts, compare, read_process
+from gatepost.privsep.memorylock import LOCKED, NOT_LOCKED, why_never_swapped
 from gatepost.privsep.rights import LOOP_DESCRIPTORS, RoleRights, TryResult
 from gatepost.privsep.roles import ROLES
 from gatepost.privsep.writable import writable_paths
@@ -44,6 +45,7 @@ class Declared(msgspec.Struct, frozen=True):
     namespaces: str
     descriptors: list[str]
     open_files: int
+    holds_keys: bool
     peers: dict[str, list[str]]
 
 
@@ -92,6 +94,7 @@ def declare(config: Config, role: str, instance: int, supervisor: ProcessFacts) 
         namespaces="of the supervisor",
         descriptors=sorted(rights.descriptors | LOOP_DESCRIPTORS),
         open_files=rights.nofile,
+        holds_keys=rights.holds_keys,
         peers={peer: sorted(kind.__name__ for kind in kinds) for peer, kinds in sorted(rights.peers.items())},
     )
 
@@ -157,6 +160,8 @@ def _compare_means(report: RoleReport, config: Config) -> Iterable[Difference]:
         yield Difference("Landlock", "in force", f"not in force (sandbox = {config.sandbox!r})")
     if "NO SECCOMP" in report.says:
         yield Difference("system call filter", "in force", f"not in force (sandbox = {config.sandbox!r})")
+    if f", {LOCKED}" in report.says and report.kernel is not None and not report.kernel.locked_bytes:
+        yield Difference("memory", "locked", "not locked")
     if "seccomp log" in report.says:
         yield Difference("system call filter", "kills", "only logs (sandbox_debug)")
 
@@ -170,6 +175,16 @@ def _find_writable(report: RoleReport, facts: ProcessFacts, rights: RoleRights) 
         return
     if report.writable and not rights.has_files:
         yield Difference("writable paths", "none", ", ".join(report.writable[:5]))
+
+
+def swap_notes(reports: Iterable[RoleReport]) -> list[str]:
+    """Which live roles hold keys in memory that is not locked, and what else keeps it out of swap."""
+    found = []
+    for report in reports:
+        if NOT_LOCKED in report.says and report.kernel is not None:
+            told = why_never_swapped(report.pid) or "it MAY BE SWAPPED: set LimitMEMLOCK=infinity or MemorySwapMax=0"
+            found.append(f"the memory of {report.role}/{report.instance}, which holds keys, is not locked; {told}")
+    return found
 
 
 def notes(config: Config) -> list[str]:

@@ -42,6 +42,7 @@ class Child:
         self.tries = b"[]"
         self.pid = 0
         self.started_s = 0.0
+        self.missed = 0  # ticks of pulse.py since it was pinged and has not answered
         self.kill_at_s: float | None = None
         self.reader: PacketReader | None = None
         self._sock: socket.socket | None = None

@@ -19,6 +19,7 @@ from gatepost.privsep.control_path import control_path
 from gatepost.privsep.factskey import make_facts_key
 from gatepost.privsep.listeners import Listeners, bind_control, own_addresses
 from gatepost.privsep.material import Materials
+from gatepost.privsep.memorylock import lock_supervisor
 from gatepost.privsep.plan import Placement, maildir_roots
 from gatepost.privsep.roles import ROLES
 from gatepost.spool.layout import make_path, prepare_spool
@@ -53,6 +54,7 @@ class Ground:
         _make_directory(os.path.join(run, "empty"), 0o555)
         self.make_maildir_roots(config)
         self.reopen_events(config)
+        lock_supervisor()  # as the supervisor reads keys; where it cannot, the files of keys are locked by themselves
         self.materials.add(config)
         self.listeners.bind_all(listen_addresses(config))
         self._control = bind_control(self.control_path)

@@ -62,6 +62,7 @@ class ProcessFacts(msgspec.Struct):
     limits: dict[str, tuple[int, int]] = {}  # by its name in /proc/PID/limits: soft, hard
     descriptors: list[Descriptor] = []
     rss_bytes: int = 0
+    locked_bytes: int = 0  # address space that is never swapped
     pss_bytes: int | None = None
     unreadable: list[str] = []
 
@@ -143,6 +144,7 @@ def parse_status(pid: int, text: str) -> ProcessFacts:
         seccomp_filters=int(rows.get("Seccomp_filters", "-1")),  # Linux 5.9
         umask=rows.get("Umask", ""),
         rss_bytes=_kilobytes(rows.get("VmRSS", "0 kB")),
+        locked_bytes=_kilobytes(rows.get("VmLck", "0 kB")),
     )
 
 

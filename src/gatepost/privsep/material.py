@@ -13,6 +13,7 @@ import os
 from gatepost.config.authvalues import auth_files
 from gatepost.config.schema import Config
 from gatepost.config.tlsvalues import SYSTEM_CA_FILE
+from gatepost.privsep.memorylock import LockedFile
 from gatepost.safeopen import LinkInPath, read_regular
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
@@ -54,10 +55,13 @@ class Material:
         self.signature = look_at(config)
         self._receiver: list[int] = []
         self._deliverer: list[int] = []
+        self._locked: list[LockedFile] = []  # what may be secret
         users = config.auth.users_file  # made by the first `gatepost user add`
         try:
             for files in receiver_files(config):
-                self._receiver.append(_seal(b"\n".join(read_material(path, optional=path == users) for path in files)))
+                data = b"\n".join(read_material(path, optional=path == users) for path in files)
+                self._receiver.append(_seal(data))
+                self._locked.append(LockedFile(self._receiver[-1], len(data)))
             for files in deliverer_files(config):
                 self._deliverer.append(_seal(b"\n".join(read_material(path) for path in files)))
         except MaterialError:
@@ -71,6 +75,8 @@ class Material:
         return list(self._deliverer) if role == "deliverer" else []
 
     def close(self) -> None:
+        for locked in self._locked:
+            locked.close()
         for descriptor in self._receiver + self._deliverer:
             os.close(descriptor)
         self._receiver, self._deliverer = [], []

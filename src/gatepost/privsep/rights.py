@@ -252,6 +252,7 @@ class RoleRights:
     landlock_fs: tuple[tuple[str, str], ...] = ()
     may_connect: bool = False
     may_accept: bool = False
+    holds_keys: bool = False  # its memory is never swapped, where the limits of the start allow that
     nofile: int = 1024
     address_space_bytes: int = 0  # RLIMIT_AS; 0: none
     nproc: int = 256  # threads of its user, all processes of that user together; set only where it has a uid of its own

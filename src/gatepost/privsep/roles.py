@@ -25,7 +25,7 @@ _LINKS = frozenset(
     {"unix-seqpacket", "file-append", "file-write", "terminal"}
 )  # links to peers, event log, standard error
 
-FROM_SUPERVISOR = frozenset({m.Link, m.Drain})
+FROM_SUPERVISOR = frozenset({m.Link, m.Drain, m.Ping})
 
 ROLES: dict[str, RoleRights] = {
     row.name: row
@@ -35,6 +35,7 @@ ROLES: dict[str, RoleRights] = {
             user="gatepost-in",
             syscalls=_ORDINARY | SOCKET_ACCEPT | SYNC,
             may_accept=True,
+            holds_keys=True,
             nofile=65536,
             descriptors=_LINKS | {"tcp-listen", "tcp"},
             peers={

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gatepost.privsep import landlock, seccomp
+from gatepost.privsep.memorylock import LOCKED, lock_all
 from gatepost.privsep.rights import RoleRights
 
 _PR_SET_DUMPABLE, _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 4, 23, 24
@@ -105,8 +106,9 @@ def lock_in(
     preload()
     as_root = os.geteuid() == 0
     _check_descriptors(root, mode)
+    locked = lock_all() if rights.holds_keys else ""  # as long as it has /proc, and a limit can still be raised
     words = [_enter_root(rights, root, as_root)]
-    limits = _set_limits(rights, as_root)  # as long as a limit can still be raised
+    limits = _set_limits(rights, as_root, locked)  # as long as a limit can still be raised
     words.append(_become_user(rights, uid, gid, as_root))
     _drop_capabilities()
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
@@ -211,8 +213,10 @@ def _drop_capabilities() -> None:
         raise SandboxError(f"capabilities stay: {os.strerror(ctypes.get_errno())}", "this is a bug in Gatepost")
 
 
-def _set_limits(rights: RoleRights, as_root: bool) -> str:
-    limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_MEMLOCK: 0, resource.RLIMIT_MSGQUEUE: 0}
+def _set_limits(rights: RoleRights, as_root: bool, locked: str) -> str:
+    limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_MSGQUEUE: 0}
+    if locked != LOCKED:  # the lock needs its limit for what is allocated later
+        limits[resource.RLIMIT_MEMLOCK] = 0
     if rights.address_space_bytes:
         limits[resource.RLIMIT_AS] = rights.address_space_bytes
     if as_root:
@@ -221,7 +225,7 @@ def _set_limits(rights: RoleRights, as_root: bool) -> str:
         _set_limit(limit, value)
     nofile = _set_limit(resource.RLIMIT_NOFILE, rights.nofile)
     short = "" if nofile >= rights.nofile else f" (wants {rights.nofile})"
-    return f"nofile {nofile}{short}"
+    return f"nofile {nofile}{short}" + (f", {locked}" if locked else "")
 
 
 def _set_limit(limit: int, value: int) -> int:

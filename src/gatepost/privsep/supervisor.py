@@ -40,6 +40,7 @@ from gatepost.privsep.listeners import ListenError
 from gatepost.privsep.notify import Notifier
 from gatepost.privsep.plan import Placement, changes_needing_restart, placements
 from gatepost.privsep.proving import refutation_of
+from gatepost.privsep.pulse import Pulse, View
 from gatepost.privsep.reloading import PendingReload
 from gatepost.privsep.watch import Watch
 from gatepost.privsep.wiring import Wiring
@@ -49,7 +50,6 @@ SESSIONS_END_S = 20.0  # SIGTERM: sessions in the middle of a message get this l
 ROLES_END_S = 20.0
 GENERATION_END_S = 600.0  # reload: the old generation's sessions may go on for this long
 LAST_BREATH_S = 1.0  # a role that closed its control channel should have ended by itself by then
-WATCHDOG_RETRY_S = 0.5  # how soon it is looked again whether a role that died is back
 IDLE_RECHECK_S = 60.0  # recheck_s = 0: how soon it is looked whether a reload has changed that
 CERTIFICATES_S = 60.0  # how often it is looked whether files of certificates have changed
 KILL_AFTER_S = 2.0  # behind the limit that a draining role was given
@@ -80,6 +80,7 @@ class Supervisor:
         self._exit_status = 0
         self._pending_reload: PendingReload | None = None
         self._notifier = Notifier.from_environment()
+        self._pulse = Pulse(self._children, self._notifier, self._after, self._view)
         try:
             self._ground = Ground(config, take_inherited())
         except ActivationError as error:
@@ -205,6 +206,8 @@ class Supervisor:
                 self._check_serving()
             case m.Fatal():
                 self._on_fatal(child, message)
+            case m.Pong():
+                self._pulse.answered(child)
             case m.LinkLost():
                 self._wiring.lost(child, message)
             case m.Reload() if child.role == "control":
@@ -219,7 +222,7 @@ class Supervisor:
         if ask.what == "roles":
             answer_control(child, ask.request, describe_roles(self._children.values(), self._generation))
         elif ask.what == "stats":
-            answer_control(child, ask.request, self._watch.counters())
+            answer_control(child, ask.request, self._watch.counters() | {"roles_hung": self._pulse.killed})
         else:
             bound = self._ground.listeners.bound()
             state = describe_state(self._config, self._generation, self._started_s, self._watch, bound)
@@ -258,7 +261,7 @@ class Supervisor:
             self._log.flush()
             self._on_ready(self._ground.listeners.bound())
             self._notify_ready()
-            self._tell_alive()
+            self._pulse.begin()
             self._after(CERTIFICATES_S, self._look_at_certificates)
             self._recheck()
 
@@ -270,17 +273,11 @@ class Supervisor:
             f"{len(placements(self._config, self._generation))} roles"
         )
 
-    def _tell_alive(self) -> None:
-        """Ping the watchdog if every role has a process; while one has none look again soon, and do not ping."""
-        period_s = self._notifier.watchdog_period_s
-        if period_s is None:
-            return
-        wanted = {(p.role, p.instance, p.generation) for p in placements(self._config, self._generation)}
-        # The start of a new generation and the end of all have limits of their own.
-        is_well = self._stopping or self._pending_reload is not None or wanted <= self._children.keys()
-        if is_well:
-            self._notifier.alive()
-        self._after(period_s if is_well else min(period_s, WATCHDOG_RETRY_S), self._tell_alive)
+    def _view(self) -> View:
+        """For the pulse. The start of a generation and the end of all have limits of their own: nobody is expected then."""
+        expected = {(p.role, p.instance, p.generation) for p in placements(self._config, self._generation)}
+        is_calm = not self._stopping and self._pending_reload is None
+        return View(self._config.processes.hang_limit_s, expected if is_calm else set(), self._log)
 
     # --- the end of a role ------------------------------------------------------------------------------------------
 

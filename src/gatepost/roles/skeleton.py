@@ -17,6 +17,7 @@ import encodings.punycode
 import encodings.utf_8
 import encodings.utf_8_sig
 import encodings.utf_16_be
+import faulthandler
 import gc
 import importlib
 import os
@@ -97,7 +98,7 @@ class Role:
         raise NotImplementedError
 
     def on_supervisor(self, message: m.Message, descriptors: list[int]) -> None:
-        """A message of the supervisor other than Link and Drain."""
+        """A message of the supervisor other than Ping, Link and Drain."""
 
     def drain(self, limit_s: float, end_sessions: bool) -> None:
         """Finish and call `exit`."""
@@ -156,7 +157,9 @@ class Role:
         )
 
     def _from_supervisor(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
-        if type(message) is m.Link:
+        if type(message) is m.Ping:
+            channel.post(m.Pong())
+        elif type(message) is m.Link:
             self._new_link(message, descriptors[0])
         elif type(message) is m.Drain:
             self.drain(message.limit_s, message.end_sessions)
@@ -202,6 +205,7 @@ def main(arguments: list[str]) -> int:
         return 2
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)  # they may reach the whole group; the supervisor says what to do
+    faulthandler.enable()  # SIGABRT from the supervisor: write where it is stuck
     control = socket.socket(fileno=os.dup(CONTROL_DESCRIPTOR))
     os.close(CONTROL_DESCRIPTOR)
     control.setblocking(True)
