@@ -32,6 +32,7 @@ class Recipient(msgspec.Struct, array_like=True, gc=False):
     next_hop: str  # canonical next-hop name, see routing/nexthop.py: "smtp://10.0.0.5:25", "mx:example.net", "maildir:/v"
     notify: int = 0  # DSN NOTIFY bits (RFC 3461); 0 = not given
     original: str = ""  # DSN ORCPT as received; empty = not given
+    reverse_path: str = ""  # in place of the envelope's: the owner of the list that led here; empty: the envelope's
 
 
 class Envelope(msgspec.Struct, array_like=True, gc=False):
@@ -51,6 +52,7 @@ class Envelope(msgspec.Struct, array_like=True, gc=False):
     needs_stuffing: bool = False  # a line of the content begins with a dot
     envelope_id: str = ""  # DSN ENVID
     ret: str = ""  # DSN RET: "", "FULL" or "HDRS"
+    hold: str = ""  # why the message is held until the operator releases it; empty: it is not
 
 
 class Result(enum.IntEnum):

@@ -87,7 +87,7 @@ NETWORKS = {"10.1.2.3": "one", "2001:db8::1": "two", "192.0.2.255": "three words
 ROUTES = {"bob.example": "smtp:[10.0.0.5]", ".example": "error:5.1.2:550 no", ".": "relay:hub.example"}
 ROUTES_READ = {
     "bob.example": "smtp://10.0.0.5:25",
-    ".example": "error:550 1.2 no",
+    ".example": "error:550 5.1.2 no",
     ".": "mx:hub.example",
 }
 ADDRESSES = {"anna@a.example": "bob@b.example", "@a.example": "%1@c.example"}

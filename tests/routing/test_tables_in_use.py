@@ -75,7 +75,7 @@ def test_routes_virtual_addresses_and_recipients(tmp_path: Path) -> None:
         "gone@a.example": Refusal(550, "1.1", "gone"),
         "loop@a.example": LOOP,
         "out@a.example": Route("smtp://10.0.0.9:25", "outside.example", True, "someone@outside.example"),
-        "x@outside.example": Route("smtp://10.0.0.9:25", "outside.example", False),
+        "x@outside.example": Route("smtp://10.0.0.9:25", "outside.example", False, is_tabled=True),
         "x@sub.a.example": Refusal(550, "1.2", "no such host"),
         "x@else.example": Route("mx:else.example", "else.example", False),
         "x@relayed.example": Route("mx:relayed.example", "relayed.example", True),

@@ -22,7 +22,7 @@ from gatepost.config.encoded import decode_config, encode_config
 from gatepost.config.errors import ConfigError, ConfigErrors, Findings, KeyPath
 from gatepost.config.exceptions import read_exceptions
 from gatepost.config.fields import Walker
-from gatepost.config.nexthop import NextHopError, canonical, parse_next_hop
+from gatepost.config.nexthop import NextHopError, parse_next_hops
 from gatepost.config.positions import key_lines
 from gatepost.config.proxies import check_proxies
 from gatepost.config.recipients import read_recipients
@@ -233,11 +233,10 @@ class _Loader:
                 self.findings.add(path, "the list is empty", 'write "smtp://10.0.0.5:25"')
             return []
         try:
-            hops = parse_next_hop(",".join(texts))
+            return parse_next_hops(texts, needs_place=path[0] in ("domains", "next_hop"))
         except NextHopError as error:
             self.findings.add(path, error.problem, error.advice)
             return []
-        return [canonical(hop) for hop in hops]
 
     def _merge_recipients(
         self, finished: dict[str, dict[str, object]], own: dict[str, dict[str, object]], places: dict[str, KeyPath]

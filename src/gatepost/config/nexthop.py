@@ -1,9 +1,10 @@
 """The one syntax for where mail goes next, and its canonical form.
 
 `smtp://HOST[:PORT]`, `lmtp://HOST:PORT`, `mx` (the domain is filled in when a message is routed: `mx:example.net`), and
-`maildir:/PATH[/{domain}/{local}]`, and `discard:`, which drops the message. Several smtp or lmtp hosts joined by "," are tried in that order. The canonical text is
-the name of the next hop everywhere: in envelopes, in the scheduler, in events. Pipes and sockets in the file system do not
-exist here: no role may run a program or open a path.
+`maildir:/PATH[/{domain}/{local}]`, `pool:NAME`, and what is no place: `discard:` drops the message, `error:CODE D.S.N TEXT` refuses the
+recipient, and `hold:` in front of a next hop keeps the message until the operator releases it. Several smtp or lmtp hosts joined by
+"," are tried in that order. The canonical text is the name of the next hop everywhere: in envelopes, in the scheduler, in events.
+Pipes and sockets in the file system do not exist here: no role may run a program or open a path.
 """
 
 from __future__ import annotations
@@ -14,11 +15,20 @@ import re
 
 import msgspec
 
+from gatepost.config.errorreply import BadError, canonical_error, parse_error
 from gatepost.config.values import InvalidValue, parse_address, parse_domain, parse_port, split_host_port
 
 _EXAMPLES = '"smtp://10.0.0.5:25", "lmtp://127.0.0.1:24", "mx" or "maildir:/srv/mail/{domain}/{local}"'
 DISCARD = "discard:"
+ERROR = "error:"
+HOLD = "hold:"
+POOL = "pool:"
+ALONE = ("mx", "maildir", "discard", "pool", "error", "hold")  # kinds that are not joined with others
+_PROGRAMS = (
+    "unix", "file", "pipe", "mbox", "local", "prog", "procmail", "maildrop", "cyrus", "mailman", "command", "exec",
+)  # fmt: skip
 _PLACEHOLDERS = ("{domain}", "{local}")
+_POOL_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -29,9 +39,10 @@ class NextHopError(InvalidValue):
 class NextHop(msgspec.Struct, frozen=True):
     """One place to deliver to.
 
-    `kind` is "smtp", "lmtp", "mx", "maildir" or "discard". `host` is a lower-case A-label name or an IP address without brackets; for
+    `kind` is "smtp", "lmtp", "mx", "maildir", "pool", "discard", "error" or "hold". `host` is a lower-case A-label name or an IP address without brackets; for
     "mx" it is the domain whose MX hosts are meant ("" in a configuration: that of the recipient), or an address literal in
-    brackets. `port` is 0 for "mx" and "maildir". `path` is that of a Maildir, possibly with `{domain}` and `{local}`.
+    brackets; for "pool" its name. `port` is 0 for all but "smtp" and "lmtp". `path` is that of a Maildir, possibly with `{domain}` and
+`{local}`, or the canonical text of an error. "hold" stands in front of those that it holds mail for, or alone.
     """
 
     kind: str
@@ -43,9 +54,18 @@ class NextHop(msgspec.Struct, frozen=True):
 @functools.lru_cache(maxsize=8192)
 def parse_next_hop(text: str) -> tuple[NextHop, ...]:
     """The next hops that `text` names, first choice first; raises NextHopError."""
-    parts = [part.strip() for part in text.split(",")]
     if _CONTROL.search(text):
         raise NextHopError("the next hop holds a control character", f"write one like {_EXAMPLES}")
+    start = text[:6].lower()
+    if start == ERROR:
+        return (_error(text),)
+    if start[:5] == HOLD:
+        rest = text[5:].strip()
+        held = parse_next_hop(rest) if rest else ()
+        if held and held[0].kind in ("hold", "error", "discard"):
+            raise NextHopError(f'"{text}" holds nothing that goes anywhere', 'write "hold:" and a next hop')
+        return (NextHop("hold", "", 0, ""), *held)
+    parts = [part.strip() for part in text.split(",")]
     if "" in parts:
         raise NextHopError(
             "the next hop is empty" if len(parts) == 1 else f'"{text}" has an empty part', "write one like " + _EXAMPLES
@@ -57,16 +77,40 @@ def parse_next_hop(text: str) -> tuple[NextHop, ...]:
             hops.append(hop)
     if len(hops) > 1:
         for hop in hops:
-            if hop.kind in ("mx", "maildir", "discard"):
+            if hop.kind in ALONE:
                 advice = "join only smtp:// and lmtp:// hosts, or write it alone"
                 raise NextHopError(f'"{hop.kind}" cannot be combined with other next hops', advice)
     return tuple(hops)
+
+
+def parse_next_hops(texts: list[str], *, needs_place: bool = False) -> list[str]:
+    """The canonical next hops of a list in a configuration; raises NextHopError.
+
+    `needs_place`: mail that is held must be given somewhere to go, since nothing else says it.
+    """
+    alone = next((text for text in texts if text.lower().startswith((ERROR, HOLD))), "")
+    if alone and len(texts) > 1:
+        advice = 'write it alone; several hosts that mail is held for are joined: "hold:smtp://a.example,smtp://b.example"'
+        raise NextHopError(f'"{alone}" cannot be combined with other next hops', advice)
+    hops = parse_next_hop(",".join(texts))
+    if hops[0].kind == "hold":
+        if needs_place and len(hops) == 1:
+            raise NextHopError('"hold:" does not say where the mail goes in the end', 'write "hold:smtp://HOST:PORT"')
+        return [canonical(hops)]
+    return [canonical(hop) for hop in hops]
+
+
+def split_hold(text: str) -> tuple[bool, str]:
+    """Whether a canonical next hop holds mail, and where that goes when it is released ("" where that is not said)."""
+    return (True, text[len(HOLD) :]) if text.startswith(HOLD) else (False, text)
 
 
 def canonical(hops: NextHop | tuple[NextHop, ...]) -> str:
     """The one text for these next hops; `parse_next_hop(canonical(x)) == x`."""
     if isinstance(hops, NextHop):
         return _canonical_one(hops)
+    if hops[0].kind == "hold":
+        return HOLD + canonical(hops[1:]) if len(hops) > 1 else HOLD
     return ",".join(_canonical_one(hop) for hop in hops)
 
 
@@ -77,6 +121,12 @@ def _canonical_one(hop: NextHop) -> str:
         return f"maildir:{hop.path}"
     if hop.kind == "discard":
         return DISCARD
+    if hop.kind == "pool":
+        return POOL + hop.host
+    if hop.kind == "error":
+        return hop.path
+    if hop.kind == "hold":
+        return HOLD
     host = f"[{hop.host}]" if ":" in hop.host else hop.host
     return f"{hop.kind}://{host}:{hop.port}"
 
@@ -89,6 +139,8 @@ def _parse_one(text: str) -> NextHop:
             return NextHop("discard", "", 0, "")
         if kind == "mx":
             return NextHop("mx", _mx_domain(rest) if colon else "", 0, "")
+        if kind == "pool":
+            return NextHop("pool", parse_pool_name(rest), 0, "")
         if kind == "maildir":
             return NextHop("maildir", "", 0, _maildir_path(text, rest))
         if kind in ("smtp", "lmtp"):
@@ -101,7 +153,7 @@ def _parse_one(text: str) -> NextHop:
 
 
 def _unknown(text: str, kind: str) -> NextHopError:
-    if kind in ("unix", "file", "pipe", "mbox", "local", "prog") or text.startswith(("|", "/")):
+    if kind in _PROGRAMS or text.startswith(("|", "/")):
         return _no_paths(text)
     if kind in ("smtps", "lmtps"):
         return NextHopError(
@@ -112,6 +164,24 @@ def _unknown(text: str, kind: str) -> NextHopError:
     if "/" not in text and "@" not in text:
         return NextHopError(f'"{text}" does not say how to deliver', f'write "smtp://{text}"')
     return NextHopError(f'"{text}" is not a next hop', f"write one like {_EXAMPLES}")
+
+
+def _error(text: str) -> NextHop:
+    try:
+        reply = parse_error(text[len(ERROR) :])
+    except BadError as error:
+        raise NextHopError(str(error.args[0]), 'write "error:550 5.1.1 text"') from None
+    if reply.code == 553:  # sendmail's for a text without a code; 550 says the same of any recipient
+        reply = type(reply)(550, reply.detail, reply.text)
+    return NextHop("error", "", 0, canonical_error(reply))
+
+
+def parse_pool_name(text: str) -> str:
+    """The name of a pool; raises NextHopError."""
+    name = text.strip().lower()
+    if not _POOL_NAME.fullmatch(name):
+        raise NextHopError(f'"{text}" is not the name of a pool', "write letters, digits and hyphens: pool:inside")
+    return name
 
 
 def _no_paths(text: str) -> NextHopError:

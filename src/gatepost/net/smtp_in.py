@@ -422,6 +422,7 @@ class SmtpIn(asyncio.Protocol):
             transaction.smtputf8,
             session.has_8bit,
             session.needs_stuffing,
+            hold=transaction.hold,
         )
         self.host.commit(transaction, envelope, lambda reply: self._answer_end(transaction, reply))
 

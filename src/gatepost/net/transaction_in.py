@@ -13,7 +13,7 @@ class Transaction:
     """A mail transaction from MAIL to its end. A new transaction is a new object."""
 
     __slots__ = (
-        "begun_s", "body_bytes", "body_crc", "body_descriptor", "body_file", "body_type", "chunks", "failure", "header", "id",
+        "begun_s", "body_bytes", "body_crc", "body_descriptor", "body_file", "body_type", "chunks", "failure", "header", "hold", "id",
         "is_committing", "permit", "recipients", "reverse_path", "seen", "smtputf8", "trace",
     )  # fmt: skip
 
@@ -24,6 +24,7 @@ class Transaction:
         self.recipients: list[Recipient] = []
         self.seen: set[str] | None = None  # made with the second recipient
         self.permit = ""
+        self.hold = ""  # why the message will wait for the operator
         self.id = ""
         self.trace = b""
         self.chunks: list[bytes] = []

@@ -20,7 +20,7 @@ from gatepost.policy.record import FactRecord
 from gatepost.policy.relay import ClientPermit, Identity, Permits, decide, is_routed_local
 from gatepost.policy.relayrules import RelayRules, number_of
 from gatepost.policy.verdict import ACCEPT, Verdict
-from gatepost.routing.router import Refusal, Route, Router
+from gatepost.routing.router import Refusal, Route, Router, led_by
 
 
 class Phase(enum.Enum):
@@ -183,8 +183,10 @@ class Engine:
         facts.recipient = address
         checked = self.decide(Phase.RCPT, facts)
         if checked.route is not None and verdict.route is not None:  # taken, and dropped
-            route = Route(checked.route.next_hop, verdict.route.domain, verdict.route.ours, verdict.route.address)
-            return Verdict(0, "", "", route, verdict.permit, checked.check)
+            to, now = checked.route, verdict.route
+            next_hop = now.next_hop if to.hold else to.next_hop
+            route = Route(next_hop, now.domain, now.ours, now.address, to.hold or now.hold)
+            return Verdict(0, "", "", route, verdict.permit, checked.check, False, verdict.rule)
         return checked if checked.code else verdict
 
     def _decide_rcpt(self, facts: Facts, address: Address) -> Verdict:
@@ -220,8 +222,10 @@ class Engine:
             return None
         rule = found.rule
         if rule.next_hop:
-            next_hop = f"mx:{route.domain}" if rule.next_hop == "mx" else rule.next_hop
-            route = Route(next_hop, route.domain, route.ours, route.address)
+            led = led_by(rule.next_hop, route)
+            if isinstance(led, Refusal):
+                return Verdict(led.code, led.detail, led.text, None, "", "route", False, rule.name)
+            route = led
         return Verdict(0, "", "", route, found.permit, "", False, rule.name)
 
 

@@ -84,7 +84,7 @@ def _summary(queue: Queue, entry: Entry) -> dict[str, Any]:
         "attempts": entry.attempts,
         "due": None if due_s is None else "now" if due_s <= time.time() else timestamp(due_s),
         "held": entry.held,
-        "reason": last.text if last else next((r for hop in hops if (r := queue.scheduler.reason(hop))), ""),
+        "reason": envelope.hold if entry.held and envelope.hold else last.text if last else next((r for hop in hops if (r := queue.scheduler.reason(hop))), ""),
     }
 
 

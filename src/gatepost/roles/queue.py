@@ -24,7 +24,7 @@ from gatepost.roles.hands import Hands, Job
 from gatepost.roles.ids import IdMaker
 from gatepost.roles.notices import Notices
 from gatepost.roles.operator import answer_operator
-from gatepost.roles.settling import drop, log_outcomes
+from gatepost.roles.settling import drop, log_outcomes, tell_held
 from gatepost.roles.skeleton import Peer, Role
 from gatepost.roles.worker import Worker
 from gatepost.spool.embedded import JournalSpool
@@ -110,6 +110,8 @@ class Queue(Role):
         if entry.held or not entry.pending:
             if not entry.pending and not entry.unreported():
                 self.finish(entry)
+            elif entry.held:
+                tell_held(self, entry)
             return
         envelope = entry.envelope
         if DISCARD in [recipient.next_hop for recipient in envelope.recipients]:

@@ -45,7 +45,6 @@ QUEUE_AWAY_LIMIT_S = 30.0  # acknowledge without a queue for no longer than this
 SWEEP_S = 1.0
 SERVER_BACKLOG = 4096
 
-_FULL = FULL
 
 
 class Receiver(Role):
@@ -110,6 +109,9 @@ class Receiver(Role):
     def _is_repaired(self, address: str) -> bool:
         return self._repaired is not None and self._repaired.match(address) is not None
 
+    def _is_repaired(self, address: str) -> bool:
+        return self._repaired is not None and self._repaired.match(address) is not None
+
     def begin(self) -> None:
         self._commit.start()
         self.loop.call_later(SWEEP_S, self._sweep)
@@ -163,7 +165,7 @@ class Receiver(Role):
                 self._offer_body_file(*pair)
             self._ask_body_files()  # others may have begun to wait since the question
         elif type(message) is m.SpoolHealth:
-            self._health = None if message.accepting else _FULL
+            self._health = None if message.accepting else FULL
             self.event("queue_health", accepting=message.accepting, reason=message.reason)
             if not message.accepting:
                 self._refuse_waiting()
@@ -373,6 +375,8 @@ class Receiver(Role):
             reply = Reply(verdict.code, verdict.detail, verdict.text)
             self.refuse(connection, reply, "RCPT", recipient=address.text, cause=verdict.check)
             return reply
+        if route.hold and connection.transaction is not None:
+            connection.transaction.hold = route.hold
         return Recipient(route.address or address.text, route.domain, route.next_hop), verdict.permit
 
     def decide_data(self, connection: SmtpIn) -> Reply | None:

@@ -59,6 +59,13 @@ def drop(queue: Queue, entry: Entry) -> None:
         queue.event("discarded", id=entry.id, recipient=recipients[index].address, rule=entry.envelope.permit)
 
 
+def tell_held(queue: Queue, entry: Entry) -> None:
+    """A message that waits for the operator; told when it comes, and again at each start."""
+    envelope = entry.envelope
+    if envelope.hold:
+        queue.event("held", id=entry.id, session=envelope.session_id, reverse_path=envelope.reverse_path, reason=envelope.hold)
+
+
 def timestamp(at_s: float) -> str:
     """RFC 3339 in UTC."""
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from gatepost.config.errorreply import reply_of
+from gatepost.config.nexthop import ERROR, HOLD, split_hold
 from gatepost.config.recipients import fold_local
 from gatepost.config.schema import Config
 from gatepost.config.values import InvalidValue, parse_domain
@@ -27,6 +29,8 @@ _QUOTED_PAIR = re.compile(r"\\(.)")
 _POSTMASTER = "postmaster"
 MAX_VIRTUAL_STEPS = 10
 _DOT_STRING = re.compile(r"[^\x00-\x20\x7f@<>()\[\]\\,;:\"%!]{1,64}")  # of an address that a table made
+HELD = "held by its route"
+_NO_PLACES = ("error", HOLD)
 _CANONICAL_DOMAIN = re.compile(
     r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
 )  # what needs no second look; nothing else ever gets into the text of a next hop
@@ -39,13 +43,16 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     """Where an address leads.
 
     `next_hop` is canonical text (several joined by ","). `ours` says that the domain is one we accept mail for. `address` is
-    the forward-path to put in place of the given one; empty: it stays as it is.
+    the forward-path to put in place of the given one; empty: it stays as it is. `hold` is why the message is held, if it is.
+    `is_tabled` says that a table of routes has named the next hop: the sender's does not count then.
     """
 
     next_hop: str
     domain: str
     ours: bool
     address: str = ""
+    hold: str = ""
+    is_tabled: bool = False
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):
@@ -66,15 +73,21 @@ TABLE_DOWN = Refusal(451, "3.0", "The recipient cannot be checked at the moment;
 
 
 class _OurDomain:
-    __slots__ = ("is_plain", "recipients", "route", "tables")
+    __slots__ = ("is_plain", "name", "recipients", "route", "tables")
 
     def __init__(
-        self, route: Route, recipients: Table | None, tables: tuple[Any, ...] = (), asks: bool = False
+        self,
+        name: str,
+        route: Route | Refusal,
+        recipients: Table | None,
+        tables: tuple[Any, ...] = (),
+        asks: bool = False,
     ) -> None:
-        self.route = route
+        self.name = name
+        self.route = route  # what is answered for whoever exists there
         self.recipients = recipients  # None: every local part, unless there are tables
         self.tables = tables
-        self.is_plain = not (asks or tables or route.domain[0] == ".")
+        self.is_plain = not (asks or tables or name[0] == ".")
 
 
 class Router:
@@ -101,17 +114,17 @@ class Router:
             if table is None and domain.recipients is not None:
                 table = InlineTable.of_keys(name, [entry for entry in domain.recipients if ":" not in entry])
             tables = self._lookups.named("recipients", (entry for entry in domain.recipients or () if ":" in entry))
-            route = Route(_joined(domain.next_hop, name), name, True)
+            route = _led(_joined(domain.next_hop, name), "", name, True)
             place = self._below if name[0] == "." else self._domains  # ".a.test" itself is no address's domain
-            place[name] = _OurDomain(route, table, tables, self._lookups.asks)
+            place[name] = _OurDomain(name, route, table, tables, self._lookups.asks)
         relay = _joined(config.relay.next_hop, "")
-        self._relay_next_hop = "" if relay == "mx:" else relay
+        self._relay_next_hop = "" if relay == "mx:" else relay.removesuffix("mx:") if relay == "hold:mx:" else relay
         self._own_literals = {_host_of(listen) for listen in config.listen} - {"0.0.0.0", "::"}
         postmaster = config.postmaster or f"{_POSTMASTER}@{next(iter(config.domains)).lstrip('.')}"
         domain_name = postmaster.rpartition("@")[2]
         ours = self._domains.get(domain_name)
-        next_hop = ours.route.next_hop if ours else self._relay_next_hop or f"mx:{domain_name}"
-        self._postmaster = Route(next_hop, domain_name, True, postmaster)
+        next_hop = _joined(config.domains[domain_name].next_hop, domain_name) if ours else self._relay_next_hop
+        self._postmaster = _led(next_hop, f"mx:{domain_name}", domain_name, True, postmaster)
 
     def resolve(self, address: Address, local_address: str = "") -> Route | Refusal:
         """Where mail for `address` goes; `local_address` is the IP address the client has connected to."""
@@ -170,15 +183,17 @@ class Router:
 
     def _outside(self, local: str, domain: str, written: str = "") -> Route | Refusal:
         """Where mail for a domain that is not ours goes; `written` is the address to put in place of the given one."""
-        next_hop: str | None = None
+        default = self._relay_next_hop
         if self._lookups.has_routes:
             try:
                 next_hop = self._lookups.route(compared_local(local), domain)
             except TableUnavailable:
                 return TABLE_DOWN
-            if next_hop is not None and next_hop.startswith("error:"):
-                return _refusal(next_hop)
-        return Route(next_hop or self._relay_next_hop or "mx:" + domain, domain, False, written)
+            if next_hop is not None:
+                return _led(next_hop, default, domain, False, written, is_tabled=True)
+        if default[:5] in _NO_PLACES:
+            return _led(default, "", domain, False, written)
+        return Route(default or "mx:" + domain, domain, False, written)
 
     def _asked(
         self, ours: _OurDomain, address: Address, domain: str, written: str = "", steps: int = 0
@@ -196,12 +211,13 @@ class Router:
             next_hop = self._lookups.route(key, domain) if self._lookups.has_routes else None
         except TableUnavailable:
             return TABLE_DOWN
-        if next_hop is not None and next_hop.startswith("error:"):
-            return _refusal(next_hop)
         route = ours.route
+        if isinstance(route, Refusal):
+            return route if next_hop is None else _led(next_hop, "", domain, True, written)
+        default = f"mx:{domain}" if route.next_hop == f"mx:{ours.name}" else route.next_hop
         if next_hop is None:
-            next_hop = f"mx:{domain}" if route.next_hop == f"mx:{route.domain}" else route.next_hop
-        return Route(next_hop, domain, True, written)
+            return Route(default, domain, True, written, route.hold)
+        return _led(next_hop, default, domain, True, written)
 
     @staticmethod
     def _exists(ours: _OurDomain, key: str, domain: str) -> bool:
@@ -225,7 +241,9 @@ class Router:
         if ours is not None:
             return self._asked(ours, target, domain, new, steps + 1)
         route = self._outside(local, domain, new)
-        return route if isinstance(route, Refusal) else Route(route.next_hop, domain, True, new)
+        if isinstance(route, Refusal):
+            return route
+        return Route(route.next_hop, domain, True, new, route.hold)
 
     def _literal(self, address: Address, local_address: str) -> Route | Refusal:
         """`user@[192.0.2.1]`: our own has only a postmaster; another's is a host to relay to."""
@@ -243,7 +261,7 @@ class Router:
         if plain.is_loopback or plain.is_unspecified or plain.is_multicast or plain.is_reserved:
             return BAD_LITERAL
         domain = f"[IPv6:{ip}]" if tagged else f"[{ip}]"
-        return Route(self._relay_next_hop or "mx:" + domain, domain, False)
+        return _led(self._relay_next_hop, "", domain, False)
 
 
 def compared_local(local: str) -> str:
@@ -255,13 +273,36 @@ def compared_local(local: str) -> str:
 
 def _joined(next_hops: list[str], domain: str) -> str:
     """One canonical text; the "mx" of a configuration gets its domain."""
-    return f"mx:{domain}" if next_hops == ["mx"] else ",".join(next_hops)
+    if next_hops in (["mx"], ["hold:mx"]):
+        return f"{next_hops[0]}:{domain}"
+    return ",".join(next_hops)
+
+
+def led_by(next_hop: str, route: Route) -> Route | Refusal:
+    """Another next hop for a route: that of a rule, or of the sender."""
+    led = _led(next_hop, route.next_hop, route.domain, route.ours, route.address)
+    return led if isinstance(led, Refusal) else msgspec.structs.replace(route, next_hop=led.next_hop, hold=led.hold)
+
+
+def _led(
+    next_hop: str, default: str, domain: str, ours: bool, written: str = "", *, is_tabled: bool = False
+) -> Route | Refusal:
+    """What a next hop of the configuration or of a table means for an address; `default` is where held mail goes in the end."""
+    if next_hop.startswith(ERROR):
+        return _refusal(next_hop)
+    is_held, place = split_hold(next_hop)
+    place = place or split_hold(default)[1]
+    if place.startswith(ERROR):
+        return _refusal(place)
+    if not place or place == "mx":
+        place = "mx:" + domain
+    return Route(place, domain, ours, written, HELD if is_held else "", is_tabled)
 
 
 def _refusal(route: str) -> Refusal:
-    """`error:CODE DETAIL TEXT` of a table."""
-    code, detail, text = route[6:].split(" ", 2)
-    return Refusal(int(code), detail, text)
+    """`error:CODE D.S.N TEXT`."""
+    reply = reply_of(route)
+    return Refusal(reply.code, reply.detail, reply.text)
 
 
 def _host_of(listen: str) -> str:

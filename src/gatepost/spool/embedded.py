@@ -217,7 +217,7 @@ class JournalSpool:
         self.counters[MESSAGES_ACCEPTED] += 1
         line = (
             _TAKEN, entry.id, segment.number, entry.offset, end, entry.content_offset, entry.content_bytes,
-            entry.body_file, recipients, entry.received_s,
+            entry.body_file, recipients, entry.received_s, entry.held,
         )  # fmt: skip
         # Not written at once: if it is lost, recovery finds the record itself.
         (self.log.add_later if later else self.log.add)(line)

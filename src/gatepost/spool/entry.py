@@ -83,7 +83,7 @@ class Entry:
         self.attempts = 0
         self.next_due_s = 0.0  # wall clock; 0: at once
         self.delay_notified = False
-        self.held = False
+        self.held = type(envelope) is Envelope and envelope.hold != ""
         self.noticed = b""  # a byte for each recipient: 1 once a DSN about its end is spooled; empty: none yet
         self.place = IN_SEGMENT
         self.segment = 0

@@ -40,7 +40,7 @@ class Kind(enum.IntEnum):
         0  # version, counters, next segment, next body, [[segment, owner, sealed, known end]], [[body, owner]], gone
     )
     END = 1  # the snapshot is complete
-    TAKEN = 2  # id, segment, offset, end, content offset, content bytes, body file, recipients, received_s
+    TAKEN = 2  # id, segment, offset, end, content offset, content bytes, body file, recipients, received_s, held
     OUTCOME = 3  # id, states, attempts, next_due_s, outcomes; finishes the message if all states are DELIVERED
     SETTLED = 4  # id, states
     FINISHED = 5  # id, states

@@ -152,7 +152,7 @@ class Replay:
         return entry
 
     def _taken(
-        self, id, segment, offset, end, content_offset, content_bytes, body_file, recipients, received_s, *_
+        self, id, segment, offset, end, content_offset, content_bytes, body_file, recipients, received_s, held=False, *_
     ) -> None:
         state = self.segments.get(segment)
         if state is None:
@@ -170,6 +170,7 @@ class Replay:
         entry.place = IN_BODY_FILE if body_file else IN_SEGMENT
         entry.segment, entry.offset, entry.body_file = segment, offset, body_file
         entry.content_offset, entry.content_bytes, entry.received_s = content_offset, content_bytes, received_s
+        entry.held = bool(held)  # its first line; a release is a line behind it
 
     def _change(self, id: str, states: bytes) -> Entry | None:
         """Bring the states of a message up to date; None if it is finished."""

@@ -3,14 +3,15 @@
 What sendmail's check_relay, check_mail and check_rcpt say, in their order and with their replies. RELAY gives no right here:
 what it may mean has become rows of the relay algebra when the configuration was loaded; this check only ever takes away.
 With `Spam:` lines the client and the reverse-path are judged at RCPT, as sendmail's delay_checks does, since a recipient may
-want all mail. DISCARD takes the message and drops it. Pure: a table answers from memory.
+want all mail. DISCARD takes the message and drops it, QUARANTINE takes it and holds it until the operator releases it. Pure: a
+table answers from memory.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gatepost.config.nexthop import DISCARD
+from gatepost.config.nexthop import DISCARD, HOLD
 from gatepost.config.schema import Config
 from gatepost.config.tables import rights_of
 from gatepost.config.values import InvalidValue, parse_domain
@@ -32,9 +33,6 @@ SENDER_REFUSED = Verdict(
 RECIPIENT_REFUSED = Verdict(550, "2.1", "Mailbox disabled for this recipient", check=NAME)
 DOMAIN_EXCLUDED = Verdict(
     550, "7.1", "We do not relay to that domain; use the mail server of your own organisation", check=NAME
-)
-QUARANTINED = Verdict(
-    451, "7.1", "The message has to be looked at by the postmaster first; try again later", check=NAME
 )
 DISCARDED = Verdict(route=Route(DISCARD, "", True), check=NAME)
 
@@ -81,11 +79,8 @@ class AccessCheck:
         if self._is_delayed:
             if self._wants_all(local, domain):
                 return None
-            return self._refusal_of_sender(facts) or self._refusal_of_client(facts)
-        for answer in (self._client(facts), self._sender(facts)):
-            if answer is not None and answer.word == "DISCARD":
-                return DISCARDED
-        return None
+            return _strongest(self._refusal_of_sender(facts), self._refusal_of_client(facts))
+        return _strongest(*(_kept(answer) for answer in (self._client(facts), self._sender(facts))))
 
     # --- limits of a client -----------------------------------------------------------------------------------------
 
@@ -140,13 +135,28 @@ class AccessCheck:
 def _verdict(answer: Answer | None, rejected: Verdict, drops: bool = True) -> Verdict | None:
     if answer is None or answer.word in ("OK", "RELAY", "SKIP"):
         return None
-    if answer.word == "DISCARD":
-        return DISCARDED if drops else None
-    if answer.word == "QUARANTINE":
-        return QUARANTINED
+    if answer.word in ("DISCARD", "QUARANTINE"):
+        return _kept(answer) if drops else None
     if answer.word == "ERROR":
         return Verdict(answer.code, answer.detail, answer.text, check=NAME)
     return rejected
+
+
+def _kept(answer: Answer | None) -> Verdict | None:
+    """What becomes of a message that is taken all the same."""
+    if answer is not None and answer.word == "DISCARD":
+        return DISCARDED
+    if answer is not None and answer.word == "QUARANTINE":
+        reason = f"quarantined by the access table: {answer.text}" if answer.text else "quarantined by the access table"
+        return Verdict(route=Route(HOLD, "", True, "", reason), check=NAME)
+    return None
+
+
+def _strongest(*verdicts: Verdict | None) -> Verdict | None:
+    """A refusal before what is taken and dropped, and that before what is held."""
+    found = [verdict for verdict in verdicts if verdict is not None]
+    ranked = sorted(found, key=lambda verdict: (not verdict.code, verdict is not DISCARDED))
+    return ranked[0] if ranked else None
 
 
 def _domain(text: str) -> str:

@@ -43,7 +43,7 @@ class Lookups:
         return tuple(found)
 
     def route(self, local: str, domain: str) -> str | None:
-        """The next hop of the first table that has one, or "error:CODE DETAIL TEXT"; raises TableUnavailable."""
+        """The next hop of the first table that has one, or "error:CODE D.S.N TEXT"; raises TableUnavailable."""
         for table in self._routes:
             found = route_of(table, local, domain)
             if found is not None:
@@ -51,7 +51,7 @@ class Lookups:
         return None
 
     def virtual(self, local: str, domain: str, written: str) -> str | None:
-        """The address that stands for another, or "error:CODE DETAIL TEXT"; raises TableUnavailable."""
+        """The address that stands for another, or "error:CODE D.S.N TEXT"; raises TableUnavailable."""
         found = virtual_of(self._virtual, local, domain, written)
         separator = self._separator
         if found is not None or not separator or separator not in local:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 
+from gatepost.config.errorreply import BadError, canonical_error, parse_error
 from gatepost.config.nexthop import NextHopError, canonical, parse_next_hop
 from gatepost.config.tables import TableNote
-from gatepost.routing.tables.sendmail_error import BadError, canonical_error, parse_error
 
 SMTP_TRANSPORTS = ("smtp", "relay", "esmtp")
-_OURS = re.compile(r"(?:smtp|lmtp)://|mx(?::|$)|maildir:")
+_OURS = re.compile(r"(?:smtp|lmtp)://|mx(?::|$)|(?:maildir|pool|hold):")
 _WITH_PORT = re.compile(r"(\[[^\]]+\]|[^:\[\]]+):(\w+)")
 _PORTS = {"smtp": "25", "submission": "587", "lmtp": "24"}
 
@@ -24,7 +24,7 @@ class BadTransport(Exception):
 
 
 def parse_transport(value: str, default: str = "") -> tuple[str | None, TableNote | None]:
-    """Canonical next hop or "error:CODE DETAIL TEXT", and a note without place; raises BadTransport.
+    """Canonical next hop or "error:CODE D.S.N TEXT", and a note without place; raises BadTransport.
 
     `default` is the next hop of an empty transport with an empty nexthop.
     """

@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterator
 from typing import ClassVar
 
+from gatepost.config.errorreply import BadError
 from gatepost.config.tables import TableData
-from gatepost.routing.tables.sendmail_error import BadError
 from gatepost.routing.tables.sendmail_keys import (
     NUMBER_TAGS,
     OTHER_TAGS,
@@ -196,9 +196,6 @@ def _check(key: str, value: str, line: int, collector: Collector) -> str | None:
     if (answer.word in ("FRIEND", "HATER")) != (tag == "spam"):
         collector.error(line, f'"{value}" has no meaning for this tag', _ADVICE)
         return None
-    if answer.word == "QUARANTINE":
-        problem = "there is no quarantine: the client is answered 451 4.7.1 and tries again"
-        collector.note(line, problem, "write REJECT, or judge such mail in a scanner")
     if tag == "connect" and answer.word != "RELAY" and network_of(bare_key(key)) is None:
         problem = f'"{bare_key(key)}" is the name of a client, and names are not looked up: the line matches nothing'
         collector.note(line, problem, "write the network of the client")

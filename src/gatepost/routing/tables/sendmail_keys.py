@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from gatepost.routing.tables.sendmail_error import parse_error
+from gatepost.config.errorreply import parse_error
 
 POLICY_TAGS = ("connect", "from", "to", "spam")
 NUMBER_TAGS = {"clientrate": 60_000, "clientconn": 60_000, "greetpause": 300_000}  # the largest value

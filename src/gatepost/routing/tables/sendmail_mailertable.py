@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
+from gatepost.config.errorreply import BadError, canonical_error, parse_error
 from gatepost.config.nexthop import NextHopError, canonical, parse_next_hop
 from gatepost.config.tables import TableData
 from gatepost.config.values import InvalidValue, parse_domain
-from gatepost.routing.tables.sendmail_error import BadError, canonical_error, parse_error
 from gatepost.routing.tables.sendmail_source import lines_of, read_makemap
 from gatepost.routing.tables.source import Collector
 
@@ -65,7 +65,7 @@ class MailertableTable:
         return self._values.get(key)
 
     def route(self, domain: str) -> str | None:
-        """The next hop of a domain as canonical text, or "error:CODE DETAIL TEXT"; None: the table says nothing."""
+        """The next hop of a domain as canonical text, or "error:CODE D.S.N TEXT"; None: the table says nothing."""
         values = self._values
         value = values.get(domain)
         if value is not None:
@@ -161,7 +161,7 @@ def _filled(value: str, argument: str, key: str) -> str:
     try:
         return canonical(parse_next_hop(_ARGUMENT.sub(argument, value).replace("%0", key)))
     except NextHopError:
-        return "error:550 1.2 The domain of the address leads to no valid host; check it for a typing mistake"
+        return "error:550 5.1.2 The domain of the address leads to no valid host; check it for a typing mistake"
 
 
 def _canonical_key(key: str) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
+from gatepost.config.errorreply import BadError, canonical_error, parse_error
 from gatepost.config.tables import TableData
 from gatepost.config.values import InvalidValue, parse_domain
-from gatepost.routing.tables.sendmail_error import BadError, canonical_error, parse_error
 from gatepost.routing.tables.sendmail_source import lines_of, read_makemap
 from gatepost.routing.tables.source import Collector
 
@@ -91,7 +91,7 @@ class VirtusertableTable(_Addresses):
         return f"{local}@{domain}"
 
     def rewrite(self, local: str, domain: str, written: str = "") -> str | None:
-        """The new address, "error:CODE DETAIL TEXT", or None: the table says nothing of this address.
+        """The new address, "error:CODE D.S.N TEXT", or None: the table says nothing of this address.
 
         `written` is the local part with its capital letters, for %1.
         """

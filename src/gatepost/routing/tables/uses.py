@@ -87,7 +87,7 @@ USES: dict[str, Callable[[TableData], TableData]] = {
 
 
 def route_of(table: Any, local: str, domain: str) -> str | None:
-    """Where a table sends an address: next hop, "error:CODE DETAIL TEXT", or None.
+    """Where a table sends an address: next hop, "error:CODE D.S.N TEXT", or None.
 
     sendmail's mailertable is asked for the domain. Others are asked for the address, the domain, each `.rest` of it, and at
     last `*` and `.`; patterns are asked for the address alone.

@@ -1,8 +1,8 @@
-"""What sendmail's tables say instead of a place: `error:...` and `ERROR:...`, as a reply for the peer.
+"""What stands in place of a next hop and refuses: `error:...`, and `ERROR:...` of sendmail's tables, as a reply for the peer.
 
 `error:nouser 550 text`, `error:5.7.0:550 text`, `error:text`, and in the access table `ERROR:D.S.N:code text` or just
-`550 text`. The canonical form, in which routes carry it, is `error:CODE DETAIL TEXT` with the detail of the enhanced status
-code without its class digit: that is the digit of the reply code, whatever the table says (RFC 3463 2).
+`550 text`. The canonical form, in which next hops and routes carry it, is `error:CODE D.S.N TEXT`; the class of the status is the
+first digit of the reply code, whatever the table says (RFC 3463 2).
 """
 
 from __future__ import annotations
@@ -76,13 +76,13 @@ def parse_error(text: str) -> ErrorReply:
 
 def canonical_error(reply: ErrorReply) -> str:
     """The text in which a route carries it."""
-    return f"error:{reply.code} {reply.detail} {reply.text}"
+    return f"error:{reply.code} {reply.code // 100}.{reply.detail} {reply.text}"
 
 
 def reply_of(route: str) -> ErrorReply:
     """The reply out of its canonical text."""
-    code, detail, text = route.removeprefix("error:").split(" ", 2)
-    return ErrorReply(int(code), detail, text)
+    code, status, text = route.removeprefix("error:").split(" ", 2)
+    return ErrorReply(int(code), status.partition(".")[2], text)
 
 
 def _clean(text: str) -> str:
