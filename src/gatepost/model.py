@@ -7,6 +7,8 @@ stable: fields are only ever appended, always with a default (the spool on disk 
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -87,6 +89,21 @@ class NextHopTrouble(enum.IntEnum):
     NONE = 0  # the next hop works, whatever it said of this message
     BUSY = 1  # it answers, and wants fewer connections (421, 4xx in greeting, connection limit)
     DOWN = 2  # no connection, time-out, lost connection, DNS temporary failure
+
+
+class Question(NamedTuple):
+    """A fact that is asked for: `source` is the name of a table, "ldap:people", or "dns:TXT" and the like."""
+
+    source: str
+    key: str
+
+
+class NeedsAnswer(Exception):
+    """A decision cannot go on without the answers to these `questions`; see routing/answers.py."""
+
+    def __init__(self, questions: Sequence[Question]) -> None:
+        super().__init__(f"{len(questions)} facts are not there")
+        self.questions = questions
 
 
 class ScramVerifier(msgspec.Struct, frozen=True, gc=False):

@@ -254,6 +254,22 @@ class LookupDone(Message):
     canonical: str = ""
 
 
+class TableLookup(Message):
+    """Keys that a table of the configuration, "ldap:people", is asked for."""
+
+    query: int
+    table: str
+    keys: list[str]
+
+
+class TableLookupDone(Message):
+    """The value of each key in order, None for one that is not there; or `failed`: why there is no answer."""
+
+    query: int
+    values: list[str | None]
+    failed: str = ""
+
+
 # --- control and every role -----------------------------------------------------------------------------------------
 
 
@@ -303,6 +319,8 @@ Any = (
     | AttemptDone
     | Lookup
     | LookupDone
+    | TableLookup
+    | TableLookupDone
     | Ask
     | Answer
 )

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from gatepost.model import Address, Envelope
+from gatepost.model import Address, Envelope, NeedsAnswer
 from gatepost.net.tls import TlsFacts, TlsLayer
 from gatepost.net.transaction_in import Transaction
 from gatepost.smtp.events import AuthEnd, AuthQuestion, Body, Data, Hello, Mail, Quit, Rcpt, Reset, StartTls, Violation
@@ -25,6 +26,7 @@ from gatepost.smtp.server import ServerSession
 from gatepost.smtp.transaction import Waiting
 
 if TYPE_CHECKING:
+    from gatepost.roles.asking import Wait
     from gatepost.roles.ports import Port
     from gatepost.roles.receiver import Receiver
 
@@ -38,7 +40,7 @@ class SmtpIn(asyncio.Protocol):
 
     __slots__ = (
         "address", "bytes_in", "deadline_s", "facts", "helo", "host", "is_ending", "is_paused", "is_unread", "local_address",
-        "messages", "opened_s", "port", "seen_progress", "session", "session_id", "tls", "transaction", "transport",
+        "messages", "opened_s", "port", "seen_progress", "session", "session_id", "tls", "transaction", "transport", "wait",
     )  # fmt: skip
 
     def __init__(self, host: Receiver, port: Port) -> None:
@@ -53,6 +55,7 @@ class SmtpIn(asyncio.Protocol):
         self.helo = ""
         self.facts: Any = None
         self.transaction: Transaction | None = None
+        self.wait: Wait | None = None  # a decision that waits for facts
         self.deadline_s = 0.0
         self.opened_s = 0.0
         self.seen_progress = 0
@@ -108,11 +111,17 @@ class SmtpIn(asyncio.Protocol):
     # --- driving the session ----------------------------------------------------------------------------------------
 
     def advance(self) -> None:
-        """Decide every event that is there, then write all replies at once."""
+        """Decide every event that is there, then write all replies at once.
+
+        A decision that waits for facts leaves its event unanswered, and the session gives out no other meanwhile.
+        """
         session = self.session
         next_event = session.next_event
         while (event := next_event()) is not None:
-            _DECIDE[type(event)](self, event)
+            try:
+                _DECIDE[type(event)](self, event)
+            except NeedsAnswer as needed:
+                self.host.asking.wait(self, functools.partial(_DECIDE[type(event)], self, event), needed)
         if self.is_ending and self.transaction is None and not session.closing:
             session.shut_down()
         out = session.take_output()
@@ -124,7 +133,7 @@ class SmtpIn(asyncio.Protocol):
             self.transport.close()
             return
         transaction = self.transaction
-        if transaction is not None and transaction.is_committing:
+        if self.wait is not None or (transaction is not None and transaction.is_committing):
             if session.buffered_bytes > PAUSE_BUFFERED_BYTES:
                 self._pause()
         elif self.is_paused:
@@ -165,7 +174,7 @@ class SmtpIn(asyncio.Protocol):
             if now_s > self.deadline_s and (transaction is None or not transaction.is_committing):
                 self.transport.abort()
             return
-        if transaction is not None and transaction.is_committing:
+        if self.wait is not None or (transaction is not None and transaction.is_committing):
             return
         progress = self.session.progress + (transaction.body_bytes if transaction is not None else 0)
         if progress != self.seen_progress:

@@ -20,7 +20,9 @@ from gatepost.policy.record import FactRecord
 from gatepost.policy.relay import ClientPermit, Identity, Permits, decide, is_routed_local
 from gatepost.policy.relayrules import RelayRules, number_of
 from gatepost.policy.verdict import ACCEPT, Verdict
+from gatepost.routing.answers import Answers
 from gatepost.routing.router import Refusal, Route, Router, led_by
+from gatepost.routing.table import TableUnavailable
 
 
 class Phase(enum.Enum):
@@ -89,6 +91,7 @@ RELAY_REFUSED = Verdict(
     "We do not relay to that domain for your address; use the mail server of your own organisation",
     check="relay",
 )
+FACT_MISSING = Verdict(451, "3.0", "This cannot be decided at the moment; try again later")
 ROUTE_REFUSED = Verdict(
     550,
     "7.1",
@@ -109,9 +112,13 @@ class Engine:
         checks: Mapping[Phase, Sequence[NamedCheck]] | None = None,
         *,
         literal_rules: bool = False,
+        answers: Answers | None = None,
     ) -> None:
-        """`literal_rules`: rules mean what is written even if that opens the relay; for the proof only."""
-        self._router = router or Router(config)
+        """`literal_rules`: rules mean what is written even if that opens the relay; for the proof only.
+
+        `answers`: where decisions find facts from elsewhere; with it, `decide` and `decide_rcpt` raise NeedsAnswer.
+        """
+        self._router = router or Router(config, answers=answers)
         self.access = AccessCheck(config)
         self._permits = Permits(config.relay.networks)
         self._users_relay = config.auth.users_file is not None
@@ -159,7 +166,10 @@ class Engine:
     def decide(self, phase: Phase, facts: Facts) -> Verdict:
         """The verdict of a phase other than RCPT: the first enforced check that refuses, else ACCEPT."""
         for named in self._checks[phase]:
-            verdict = named.check(facts)
+            try:
+                verdict = named.check(facts)
+            except TableUnavailable:
+                verdict = msgspec.structs.replace(FACT_MISSING, check=named.name)
             if verdict is None:
                 verdict = ACCEPT
             if facts.trace is not None:
@@ -241,5 +251,5 @@ def _configured_checks(access: AccessCheck) -> dict[Phase, list[NamedCheck]]:
 def _note_shadow(facts: Facts, verdict: Verdict) -> None:
     if facts.shadows is None:
         facts.shadows = [verdict]
-    else:
+    elif verdict not in facts.shadows:  # a decision may be run again when its facts are there
         facts.shadows.append(verdict)

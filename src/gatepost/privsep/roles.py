@@ -41,6 +41,7 @@ ROLES: dict[str, RoleRights] = {
             peers={
                 "supervisor": FROM_SUPERVISOR,
                 "queue": frozenset({m.SegmentOpened, m.BodyFilesOpened, m.SpoolHealth}),
+                "resolver": frozenset({m.LookupDone, m.TableLookupDone}),
                 "control": frozenset({m.Ask}),
             },
         ),
@@ -54,6 +55,7 @@ ROLES: dict[str, RoleRights] = {
             peers={
                 "supervisor": FROM_SUPERVISOR,
                 "deliverer": frozenset({m.Lookup}),
+                "receiver": frozenset({m.Lookup, m.TableLookup}),
                 "control": frozenset({m.Ask}),
             },
         ),

@@ -466,8 +466,8 @@ class Supervisor:
         self._notify_ready()
 
     def _drain_old(self) -> None:
-        """Let the generations before end; a resolver only behind the deliverers that ask it."""
-        asking = {c.generation for c in self._children.values() if c.role == "deliverer"}
+        """Let the generations before end; a resolver only behind those that ask it."""
+        asking = {c.generation for c in self._children.values() if c.role in ("deliverer", "receiver")}
         for child in [c for c in self._children.values() if c.role != "queue" and c.generation < self._generation]:
             if child.role != "resolver" or child.generation not in asking:
                 self._drain(child, GENERATION_END_S, end_sessions=False)

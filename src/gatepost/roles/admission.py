@@ -1,17 +1,24 @@
-"""Whether a client may have one more connection: counts, rates, and the checks of the phase CONNECT.
+"""Whether a client may have a connection, and when it is greeted.
 
-Of one receiver. Whoever was let in or turned away is counted until `leave`. Not here: what the receiver itself refuses while it ends.
+Counts of connections and their rates, the tables that set them for a client, the checks of the phase CONNECT, the delay of the
+greeting. Not here: what a session may do (`smtp/settings.py`), TLS (`securing.py`).
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from gatepost.config.schema import Smtp
-from gatepost.policy.engine import Engine, Facts, Phase
+from gatepost.policy.engine import Engine, Phase
+from gatepost.roles.asking import Asking
 from gatepost.roles.clientrates import ClientRates
 from gatepost.roles.clients import ClientCounts
-from gatepost.smtp.reply import Reply
+from gatepost.smtp.reply import SHUTTING_DOWN, Reply
+
+if TYPE_CHECKING:
+    from gatepost.net.smtp_in import SmtpIn
 
 _TOO_MANY = Reply(421, "3.2", "Too many connections, try again later")
 _TOO_MANY_YOURS = Reply(421, "7.0", "Too many connections from your address, close some and try again")
@@ -19,40 +26,92 @@ _TOO_FAST = Reply(421, "7.0", "Too many connections from your address within a m
 
 
 class Admission:
-    """Counts of open connections, and the refusals that follow from them."""
+    """Of one receiver."""
 
-    def __init__(self, limits: Smtp, engine: Engine, now_s: Callable[[], float]) -> None:
+    def __init__(self, limits: Smtp, engine: Engine, asking: Asking, loop: Any, event: Callable[..., None]) -> None:
         self._limits = limits
         self._engine = engine
-        self._now_s = now_s
+        self._asking = asking
+        self._loop = loop
+        self._event = event
+        self._judges = engine.has_checks(Phase.CONNECT)
         self._clients = ClientCounts()
         self._rates = ClientRates()
-        self._judges = engine.has_checks(Phase.CONNECT)
+        self.is_ending = False
 
-    def enter(self, address: str, facts: Facts) -> Reply | None:
-        """One more connection of this client; the reply that refuses it, or None."""
-        yours = self._clients.enter(address)
-        refusal = self._judge(address, facts, yours)
-        return _TOO_MANY if self._clients.total > self._limits.max_connections else refusal
+    def enter(self, connection: SmtpIn, port: int) -> None:
+        """A new connection: count it, then greet it, begin TLS or turn it away; at once, or when its facts are there."""
+        yours = self._clients.enter(connection.address)
+        refusal = self._limit(connection.address, yours)
+        if self._clients.total > self._limits.max_connections:
+            refusal = _TOO_MANY
+        elif self.is_ending:
+            refusal = SHUTTING_DOWN
+        if refusal is None and self._judges:
+            self._asking.run(connection, functools.partial(self._judge, connection, port))
+        else:
+            self._go_on(connection, port, refusal)
 
     def leave(self, address: str) -> None:
-        """A connection that entered is gone."""
+        """A connection has ended."""
         self._clients.leave(address)
 
-    def _judge(self, address: str, facts: Facts, yours: int) -> Reply | None:
-        """Tables of the configuration may say otherwise for this client than the limits do."""
+    def _limit(self, address: str, yours: int) -> Reply | None:
+        """Whether this client may have one more connection; tables of the configuration may say otherwise for it."""
         most = self._limits.max_connections_per_client
         if self._engine.access:
             limit = self._engine.access.limit
             rate = limit("clientrate", address)
-            if rate and self._rates.enter(address, self._now_s()) > rate:
+            if rate and self._rates.enter(address, self._loop.time()) > rate:
                 return _TOO_FAST
             allowed = limit("clientconn", address)
             most = most if allowed is None else allowed or self._limits.max_connections
-        if yours > most:
-            return _TOO_MANY_YOURS
-        if self._judges:
-            verdict = self._engine.decide(Phase.CONNECT, facts)
-            if verdict.code:  # RFC 5321 3.1: 554 in place of the greeting; 421 for what may pass
-                return Reply(554 if verdict.code >= 500 else 421, verdict.detail, verdict.text)
-        return None
+        return _TOO_MANY_YOURS if yours > most else None
+
+    def _judge(self, connection: SmtpIn, port: int) -> None:
+        verdict = self._engine.decide(Phase.CONNECT, connection.facts)
+        refusal = None
+        if verdict.code:  # RFC 5321 3.1: 554 in place of the greeting; 421 for what may pass
+            refusal = Reply(554 if verdict.code >= 500 else 421, verdict.detail, verdict.text)
+        if connection.wait is None:
+            self._go_on(connection, port, refusal)
+        else:  # not before this decision is done with
+            self._loop.call_soon(self._go_on, connection, port, refusal)
+
+    def _go_on(self, connection: SmtpIn, port: int, refusal: Reply | None) -> None:
+        if connection.transport.is_closing():  # gone while its facts were asked for
+            return
+        if refusal is not None:
+            self._event(
+                "connection_refused",
+                address=connection.address,
+                cause=refusal.text,
+                code=refusal.code,
+                status=refusal.status,
+                text=refusal.text,
+            )
+            if connection.port.is_implicit:  # a handshake is more than it shall have
+                connection.transport.abort()
+            else:
+                connection.greet(refusal)
+            return
+        self._event("connect", session=connection.session_id, address=connection.address, port=port)
+        if connection.port.is_implicit:
+            connection.begin_tls()
+        else:
+            self.greet(connection)
+
+    def greet(self, connection: SmtpIn) -> None:
+        """Now, or after the delay that strangers get."""
+        if self._engine.access:
+            pause_ms = self._engine.access.limit("greetpause", connection.address)
+            if pause_ms is not None:
+                if pause_ms:
+                    self._loop.call_later(pause_ms / 1000, connection.greet)
+                else:
+                    connection.greet()
+                return
+        if self._limits.greeting_delay_s > 0 and connection.facts.client_permit is None:
+            self._loop.call_later(self._limits.greeting_delay_s, connection.greet)
+        else:
+            connection.greet()

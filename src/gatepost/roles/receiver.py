@@ -26,6 +26,7 @@ from gatepost.net.transaction_in import Transaction
 from gatepost.policy.engine import Engine, Phase
 from gatepost.policy.relay import AddressSet
 from gatepost.roles.admission import Admission
+from gatepost.roles.asking import Asking
 from gatepost.roles.groupcommit import FULL, UNHEALTHY, GroupCommit, Pending
 from gatepost.roles.ids import IdMaker
 from gatepost.roles.judgement import Judgement
@@ -33,8 +34,9 @@ from gatepost.roles.ports import Port
 from gatepost.roles.securing import Securing
 from gatepost.roles.skeleton import Peer, Role
 from gatepost.roles.submitting import Submitting
+from gatepost.routing.answers import Answers
 from gatepost.smtp.events import Violation
-from gatepost.smtp.reply import SHUTTING_DOWN, Reply
+from gatepost.smtp.reply import Reply
 from gatepost.smtp.server import ServerSession, Waiting
 from gatepost.spool.layout import close_anyway
 from gatepost.spool.segment import build_body_record, build_record
@@ -63,7 +65,9 @@ class Receiver(Role):
             Waiting.DATA: config.smtp.data_timeout_s,
             Waiting.TLS: config.tls.handshake_timeout_s,
         }
-        self._engine = Engine(config)
+        answers = Answers()
+        self.asking = Asking(loop, answers, {})
+        self._engine = Engine(config, answers=answers)
         self._judgement = Judgement(
             config,
             self._engine,
@@ -75,7 +79,7 @@ class Receiver(Role):
         )
         self._repaired = AddressSet(config.smtp.repair_networks) if config.smtp.repair_networks else None
         self._judges_mail = self._engine.has_checks(Phase.MAIL)
-        self._admission = Admission(config.smtp, self._engine, loop.time)
+        self._admission = Admission(config.smtp, self._engine, self.asking, loop, self.event)
         self._connections: set[SmtpIn | ProxyIn] = set()
         self._servers: list[Any] = []
         self._health: Reply | None = None
@@ -85,7 +89,6 @@ class Receiver(Role):
         self._body_waiters: deque[SmtpIn] = deque()
         self._body_asked = 0
         self._is_draining = False
-        self._is_ending = False
         self._commit = GroupCommit(
             loop,
             segment_bytes=config.queue.segment_bytes,
@@ -123,6 +126,8 @@ class Receiver(Role):
         return f"receiver/{self.start.instance}/{self.start.generation}/{os.getpid()}"
 
     def on_link(self, channel: Channel) -> None:
+        if channel.peer[0] == "resolver":
+            self.asking.linked(channel)
         if channel.peer[0] != "queue":
             return
         self._queue = channel
@@ -154,6 +159,8 @@ class Receiver(Role):
         if peer[0] == "queue":
             self._queue = None
             self._queue_lost_s = self.loop.time()
+        elif peer[0] == "resolver":
+            self.asking.unlinked()
 
     def handle(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
         if type(message) is m.SegmentOpened:
@@ -164,6 +171,8 @@ class Receiver(Role):
             for pair in zip(message.numbers, descriptors, strict=True):
                 self._offer_body_file(*pair)
             self._ask_body_files()  # others may have begun to wait since the question
+        elif type(message) is m.TableLookupDone or type(message) is m.LookupDone:
+            self.asking.answered(message)
         elif type(message) is m.SpoolHealth:
             self._health = None if message.accepting else FULL
             self.event("queue_health", accepting=message.accepting, reason=message.reason)
@@ -269,27 +278,11 @@ class Receiver(Role):
         self._connections.add(connection)
         self.counts["connections"] += 1
         connection.deadline_s = connection.opened_s + self.limits.command_timeout_s
-        refusal = self._admission.enter(address, facts)
-        if self._is_ending:
-            refusal = SHUTTING_DOWN
-        if refusal is not None:
-            self.event(
-                "connection_refused", address=address, cause=refusal.text, code=refusal.code, status=refusal.status, text=refusal.text
-            )  # fmt: skip
-            if connection.port.is_implicit:  # a handshake is more than it shall have
-                connection.transport.abort()
-            else:
-                connection.greet(refusal)
-            return
-        self.event("connect", session=connection.session_id, address=address, port=port)
-        if connection.port.is_implicit:
-            connection.begin_tls()
-        else:
-            self.greet(connection)
+        self._admission.enter(connection, port)
 
     def wait_for(self, connection: ProxyIn) -> bool:
         """A connection whose client is not known yet; whether there is room for it."""
-        if self._is_ending or len(self._connections) >= self.limits.max_connections:
+        if self._admission.is_ending or len(self._connections) >= self.limits.max_connections:
             return False
         self._connections.add(connection)
         return True
@@ -301,22 +294,12 @@ class Receiver(Role):
             self._finish_drain()
 
     def greet(self, connection: SmtpIn) -> None:
-        """Now, or after the delay that strangers get."""
-        if self._engine.access:
-            pause_ms = self._engine.access.limit("greetpause", connection.address)
-            if pause_ms is not None:
-                if pause_ms:
-                    self.loop.call_later(pause_ms / 1000, connection.greet)
-                else:
-                    connection.greet()
-                return
-        if self.limits.greeting_delay_s > 0 and connection.facts.client_permit is None:
-            self.loop.call_later(self.limits.greeting_delay_s, connection.greet)
-        else:
-            connection.greet()
+        """TLS from the first octet has begun."""
+        self._admission.greet(connection)
 
     def closed(self, connection: SmtpIn, cause: str) -> None:
         self._connections.discard(connection)
+        self.asking.forget(connection)
         self._admission.leave(connection.address)
         self._judgement.end_session(connection.facts)
         self.event(
@@ -354,7 +337,8 @@ class Receiver(Role):
             return self._shed(connection, UNHEALTHY)
         facts = connection.facts
         path = event.reverse_path
-        self._judgement.begin_mail(facts, path.text if path is not None else "")
+        if connection.wait is None:  # else it is decided again
+            self._judgement.begin_mail(facts, path.text if path is not None else "")
         if facts.identity or connection.port.kind != "edge":
             refusal = self.submitting.decide_mail(connection, event.reverse_path)
             if refusal is not None:
@@ -461,7 +445,7 @@ class Receiver(Role):
 
     def drain(self, limit_s: float, end_sessions: bool) -> None:
         self._is_draining = True
-        self._is_ending = self._is_ending or end_sessions
+        self._admission.is_ending = self._admission.is_ending or end_sessions
         self._close_servers()
         self.loop.call_later(limit_s, self.exit)
         if end_sessions:
@@ -489,6 +473,6 @@ class Receiver(Role):
         if what == "stats":
             return self.counts | {
                 "open": len(self._connections), "held_bytes": self.held_bytes, "groups": self._commit.groups,
-                "committed": self._commit.committed,
+                "committed": self._commit.committed, **self.asking.counts,
             }  # fmt: skip
         return super().answer(what, arguments)

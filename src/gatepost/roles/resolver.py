@@ -1,4 +1,4 @@
-"""The resolver role: answers DNS questions of other roles from its cache or from the configured servers. Sees no message."""
+"""The resolver role: answers questions of other roles, of DNS and of tables that are asked over the network. Sees no message."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ class Resolver(Role):
     def handle(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
         self.counts["questions"] += 1
         number = message.query  # type: ignore[attr-defined]
+        if type(message) is m.TableLookup:
+            channel.post(m.TableLookupDone(number, [], f"there is no table {message.table}"))
+            return
 
         def answered(done: m.LookupDone) -> None:
             done.query = number

@@ -21,6 +21,7 @@ from gatepost.config.recipients import fold_local
 from gatepost.config.schema import Config
 from gatepost.config.values import InvalidValue, parse_domain
 from gatepost.model import Address
+from gatepost.routing.answers import Answers
 from gatepost.routing.table import Table, TableUnavailable
 from gatepost.routing.tables.inline import InlineTable
 from gatepost.routing.tables.lookups import Lookups
@@ -103,12 +104,17 @@ class Router:
         "_relay_next_hop",
     )
 
-    def __init__(self, config: Config, recipients: dict[str, Table] | None = None) -> None:
-        """`recipients` gives tables of recipients by domain in place of the lists in the configuration."""
+    def __init__(
+        self, config: Config, recipients: dict[str, Table] | None = None, *, answers: Answers | None = None
+    ) -> None:
+        """`recipients` gives tables of recipients by domain in place of the lists in the configuration.
+
+        `answers` is what tables that are asked over the network answer from; without it they cannot be had.
+        """
         self._domains: dict[str, _OurDomain] = {}
         self._detail_separator = config.detail_separator or ""
         self._below: dict[str, _OurDomain] = {}
-        self._lookups = Lookups(config)
+        self._lookups = Lookups(config, answers)
         for name, domain in config.domains.items():
             table: Table | None = (recipients or {}).get(name)
             if table is None and domain.recipients is not None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from gatepost.config.schema import Config
 from gatepost.config.tables import table_key
+from gatepost.routing.answers import Answers, NotAsked
 from gatepost.routing.tables import build_table
 from gatepost.routing.tables.file import FileTable
 from gatepost.routing.tables.uses import route_of, virtual_of
@@ -19,9 +20,10 @@ from gatepost.routing.tables.uses import route_of, virtual_of
 class Lookups:
     """The tables of one configuration; each is built once, however often it is named."""
 
-    __slots__ = ("_built", "_data", "_routes", "_separator", "_virtual", "asks", "has_routes", "has_virtual")
+    __slots__ = ("_answers", "_built", "_data", "_routes", "_separator", "_virtual", "asks", "has_routes", "has_virtual")
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, answers: Answers | None = None) -> None:
+        self._answers = answers or NotAsked()
         self._data: dict[str, Any] = getattr(config, "tables", {})
         self._built: dict[str, Any] = {}
         self._separator = config.detail_separator or ""

@@ -1,0 +1,107 @@
+"""Facts that come from elsewhere, as a decision sees them: an answer that is there, or NeedsAnswer.
+
+A decision runs to its end at once and is given everything it looks at. Where a fact is not there, `Answers.need` raises
+NeedsAnswer with the questions. Whoever runs decisions (`roles/asking.py` in a receiver) has them asked, leaves the event of the
+session unanswered meanwhile, and runs the decision again from its beginning. So a decision counts, writes and sends nothing
+before it has all its facts, and the same questions come in the same order.
+
+What could not be had is an answer as well: it raises TableUnavailable, which defers. It is never remembered beyond the decision
+it was asked for; found and not found are, bounded in number and time. Nothing here waits or asks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from gatepost.model import NeedsAnswer, Question
+from gatepost.routing.table import TableUnavailable
+
+MAX_ANSWERS = 50_000  # of one receiver: about 20 MB
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """`value` None: there is no such key. `failed` is why there is no answer; empty if there is one."""
+
+    value: str | None = None
+    failed: str = ""
+    records: tuple[str, ...] = ()  # of DNS; `value` is then "ok", "nodata" or "nxdomain"
+
+
+class Answers:
+    """What one receiver knows. A decision that waited sees, beside the cache, the answers that came for it."""
+
+    __slots__ = ("_given", "_is_last", "_known", "_most", "_now_s")
+
+    def __init__(self, most: int = MAX_ANSWERS, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._known: dict[Question, tuple[float, Answer]] = {}
+        self._most = most
+        self._now_s = now_s
+        self._given: Mapping[Question, Answer] = {}
+        self._is_last = False
+
+    def need(self, source: str, keys: Sequence[str]) -> list[str | None]:
+        """The value of each key, None for one that is not there. Raises NeedsAnswer, and TableUnavailable."""
+        return [answer.value for answer in self.need_answers(source, keys)]
+
+    def need_answers(self, source: str, keys: Sequence[str]) -> list[Answer]:
+        """The same as whole answers; what could not be had raises TableUnavailable."""
+        found: list[Answer] = []
+        missing: list[Question] = []
+        for key in keys:
+            question = Question(source, key)
+            answer = self._given.get(question) or self._cached(question)
+            if answer is None:
+                missing.append(question)
+            elif answer.failed:
+                raise TableUnavailable(f"{source}: {answer.failed}")
+            else:
+                found.append(answer)
+        if not missing:
+            return found
+        if self._is_last:
+            raise TableUnavailable(f"{source}: no answer in time")
+        raise NeedsAnswer(missing)
+
+    def _cached(self, question: Question) -> Answer | None:
+        entry = self._known.get(question)
+        if entry is None:
+            return None
+        if entry[0] <= self._now_s():
+            del self._known[question]
+            return None
+        return entry[1]
+
+    def keep(self, question: Question, answer: Answer, ttl_s: float) -> None:
+        """Remember an answer; the oldest goes when there are too many."""
+        if answer.failed or ttl_s <= 0:
+            return
+        known = self._known
+        known.pop(question, None)
+        known[question] = (self._now_s() + ttl_s, answer)
+        if len(known) > self._most:
+            del known[next(iter(known))]
+
+    def give(self, given: Mapping[Question, Answer] | None, is_last: bool = False) -> None:
+        """For the decision that is run next: the answers that came for it; with `is_last` it cannot ask again."""
+        self._given = given or {}
+        self._is_last = is_last
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
+class NotAsked(Answers):
+    """Where nobody asks: every fact from elsewhere is one that cannot be had."""
+
+    __slots__ = ("_why",)
+
+    def __init__(self, why: str = "it is not asked here") -> None:
+        super().__init__()
+        self._why = why
+
+    def need_answers(self, source: str, keys: Sequence[str]) -> list[Answer]:
+        """Raises TableUnavailable."""
+        raise TableUnavailable(f"{source}: {self._why}")
