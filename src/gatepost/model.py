@@ -12,6 +12,12 @@ from typing import NamedTuple
 
 import msgspec
 
+# The bits of Recipient.notify (RFC 3461 4.1); 0 is "not given", and means FAILURE and DELAY.
+NOTIFY_NEVER = 1
+NOTIFY_SUCCESS = 2
+NOTIFY_FAILURE = 4
+NOTIFY_DELAY = 8
+
 
 class Address(msgspec.Struct, frozen=True, gc=False):
     """A mailbox of a path (RFC 5321 4.1.2), as parsed once in `smtp/command.py`.
@@ -81,6 +87,7 @@ class Outcome(msgspec.Struct, array_like=True, gc=False):
     status: str
     text: str
     host: str = ""
+    dsn_passed: bool = False  # delivered to a host that got what the sender asked of DSN: it tells of success
 
 
 class NextHopTrouble(enum.IntEnum):

@@ -35,6 +35,8 @@ class Taken(NamedTuple):
     parameters: str  # of MAIL
     recipients: list[str]
     content: bytes
+    wanted: Sequence[str] = ()  # parameters of each RCPT
+    verb: str = "DATA"  # or "BDAT"
 
 
 class NextHop:
@@ -44,7 +46,15 @@ class NextHop:
     "data" and "body"; `refuse` sets one for a stage. While `held`, the replies to the final dot are not sent.
     """
 
-    def __init__(self, *, address: str = "127.0.0.1", port: int = 0, extensions: Sequence[str] = EXTENSIONS) -> None:
+    def __init__(
+        self,
+        *,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        extensions: Sequence[str] = EXTENSIONS,
+        lmtp: bool = False,
+    ) -> None:
+        self.lmtp = lmtp
         self.address = address
         self.port = port or take_port(address)
         self.extensions = list(extensions)
@@ -58,7 +68,7 @@ class NextHop:
     @property
     def name(self) -> str:
         """As a next hop in a configuration."""
-        return f"smtp://{self.address}:{self.port}"
+        return f"{'lmtp' if self.lmtp else 'smtp'}://{self.address}:{self.port}"
 
     def refuse(self, stage: str, reply: bytes, only: str = "") -> None:
         """From now on `reply` at this stage; with `only`, for this path."""
@@ -142,6 +152,8 @@ class _Session(asyncio.Protocol):
         self._text: bytearray | None = None
         self._mail = ("", "")
         self._recipients: list[str] = []
+        self._wanted: list[str] = []
+        self._chunk = -1  # octets of a BDAT that are still to come
         self._waiting: Taken | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -159,6 +171,14 @@ class _Session(asyncio.Protocol):
 
     def _go_on(self) -> None:
         while self._waiting is None and not self.transport.is_closing():
+            if self._chunk >= 0:
+                if len(self._input) < self._chunk:
+                    return
+                content = bytes(self._input[: self._chunk])
+                del self._input[: self._chunk]
+                self._chunk = -1
+                self._end_text(content, "BDAT")
+                continue
             if self._text is not None:
                 if not self._read_text():
                     return
@@ -171,7 +191,7 @@ class _Session(asyncio.Protocol):
 
     def _command(self, line: bytes) -> None:
         verb = line[:4].upper()
-        if verb == b"EHLO":
+        if verb in (b"EHLO", b"LHLO"):
             names = ["inside.example.test", *self.hop.extensions]
             lines = [f"250{'-' if name is not names[-1] else ' '}{name}" for name in names]
             self.transport.write("".join(f"{line}\r\n" for line in lines).encode())
@@ -184,6 +204,9 @@ class _Session(asyncio.Protocol):
                 self.transport.write(b"503 5.5.1 no recipients\r\n")
             elif self._say("data", ""):
                 self._text = bytearray()
+        elif verb == b"BDAT":  # only ever one chunk
+            assert line.endswith(b" LAST\r\n"), line
+            self._chunk = int(line.split()[1])
         elif verb == b"QUIT":
             self.transport.write(b"221 2.0.0 bye\r\n")
             self.transport.close()
@@ -197,11 +220,12 @@ class _Session(asyncio.Protocol):
         assert match is not None, line
         path = match[1].decode()
         if verb == b"MAIL":
-            self._recipients = []
+            self._recipients, self._wanted = [], []
             self._mail = (path, match[2].decode())
             self._say("mail", path)
         elif self._say("rcpt", path):
             self._recipients.append(path)
+            self._wanted.append(match[2].decode())
 
     def _read_text(self) -> bool:
         """Whether the end of the text is there."""
@@ -215,19 +239,22 @@ class _Session(asyncio.Protocol):
         self._input += self._text[end + 3 :]
         content = _STUFFED.sub(b"", bytes(self._text[:end]))
         self._text = None
-        taken = Taken(*self._mail, self._recipients, content)
+        self._end_text(content, "DATA")
+        return True
+
+    def _end_text(self, content: bytes, verb: str) -> None:
+        self._waiting = Taken(*self._mail, self._recipients, content, self._wanted, verb)
         self._recipients = []
-        self._waiting = taken
         if not self.hop.held:
             self.release()
-        return True
 
     def release(self) -> None:
         """Answer the final dot."""
         taken, self._waiting = self._waiting, None
         if taken is None:
             return
-        if self._say("body", taken.recipients[0]):
+        good = [self._say("body", each) for each in (taken.recipients if self.hop.lmtp else taken.recipients[:1])]
+        if any(good):
             self.hop.taken.append(taken)
         self._go_on()
 

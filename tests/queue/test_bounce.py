@@ -336,3 +336,32 @@ def test_nothing_a_peer_said_gets_out_of_its_place(text, address, host, original
         b"Last-Attempt-Date",
     }  # fmt: skip
     assert whole.startswith(b"Reporting-MTA:")
+
+
+@pytest.mark.parametrize(
+    ("original", "shown"),
+    [
+        ("rfc822;a+2Bb+20c@example.org", "rfc822; a+b c@example.org"),
+        ("utf-8;bj\\x{F6}rn@example.org", "utf-8; bj\\x{F6}rn@example.org"),
+        ("utf-8;björn@example.org", "utf-8; bj\\x{F6}rn@example.org"),
+        ("utf-8;a\\x{110000}@example.org", "utf-8; a?@example.org"),
+    ],
+)
+def test_the_original_recipient_in_ascii(original, shown):
+    """RFC 3464 2.3.1, RFC 6533 3."""
+    recipient = Recipient("user@example.test", "example.test", "smtp://10.0.0.5:25", original=original)
+    _, content = build(outcomes=[(recipient, failed())])
+    assert content.isascii()
+    _, _, _, (row,), _ = parse(content)
+    assert row["Original-Recipient"] == shown
+
+
+def test_utf8_addresses_stand_as_themselves_where_the_sender_can_read_them():
+    """RFC 6533 4."""
+    recipient = Recipient("börn@example.test", "example.test", "smtp://10.0.0.5:25", original="utf-8;bj\\x{F6}rn@example.org")
+    env = envelope(smtputf8=True, recipients=[recipient])
+    made, content = build(env=env, outcomes=[(recipient, failed())])
+    assert made.smtputf8
+    assert "Original-Recipient: utf-8; björn@example.org\r\n".encode() in content
+    assert "Final-Recipient: utf-8; börn@example.test\r\n".encode() in content
+    assert b"Content-Type: message/global-delivery-status" in content

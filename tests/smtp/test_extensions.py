@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gatepost.config.schema import Config, Smtp
-from gatepost.smtp.extensions import EXTENSIONS
+from gatepost.smtp.extensions import EXTENSIONS, SWITCHES
 from gatepost.smtp.server import VERBS
 from gatepost.smtp.settings import ServerSettings
 
@@ -14,15 +14,21 @@ def keywords(settings: ServerSettings) -> list[str]:
     return [line[4:].split(" ")[0] for line in settings.offer.ehlo.decode().splitlines()[1:]]
 
 
+def all_on(**more) -> ServerSettings:
+    """Every extension, inside TLS or not."""
+    more = {row.setting: True for row in EXTENSIONS} | {"mechanisms": ("PLAIN",)} | more
+    return ServerSettings(hostname="mx.example.test", **more)
+
+
 def test_all_are_announced() -> None:
-    settings = ServerSettings(hostname="mx.example.test", max_message_bytes=77, mechanisms=("PLAIN",), starttls=True)
+    settings = all_on(max_message_bytes=77)
     assert settings.offer.ehlo.startswith(b"250-mx.example.test\r\n250-PIPELINING\r\n250-SIZE 77\r\n")
     assert keywords(settings) == [row.keyword for row in EXTENSIONS]
 
 
-@pytest.mark.parametrize("row", [row for row in EXTENSIONS if row.setting], ids=lambda row: row.keyword)
+@pytest.mark.parametrize("row", EXTENSIONS, ids=lambda row: row.keyword)
 def test_each_switch_takes_its_row_away(row) -> None:
-    settings = ServerSettings(hostname="mx.example.test", **{row.setting: False})
+    settings = all_on(**{row.setting: False})
     assert row.keyword not in keywords(settings)
     assert not set(row.mail) & set(settings.offer.mail)
     assert settings.offer.missing_verbs >= set(row.verbs)
@@ -42,13 +48,18 @@ def test_settings_from_configuration() -> None:
     smtp = Smtp(
         banner_name="relay.example.test", max_message_bytes=1, max_recipients=2, max_command_bytes=3, max_line_bytes=4,
         long_lines="refuse", max_header_bytes=5, max_received_hops=6, max_errors=7, max_commands=8, max_idle_commands=9,
-        max_transactions=10, pipelining=False, chunking=False, smtputf8=False, eightbitmime=False,
+        max_transactions=10, **dict.fromkeys(SWITCHES, False),
     )  # fmt: skip
     config = Config(hostname="mx.example.test", listen=[], spool="", domains={}, smtp=smtp)
     assert ServerSettings.from_config(config, repair=True) == ServerSettings(
         hostname="relay.example.test", max_message_bytes=1, max_recipients=2, max_command_bytes=3, max_line_bytes=4,
         refuse_long_lines=True, max_header_bytes=5, max_received_hops=6, max_errors=7, max_commands=8, max_idle_commands=9,
-        max_transactions=10, pipelining=False, chunking=False, smtputf8=False, eightbitmime=False, repair=True,
+        max_transactions=10, repair=True, **dict.fromkeys(SWITCHES, False),
     )  # fmt: skip
     plain = ServerSettings.from_config(Config(hostname="mx.example.test", listen=[], spool="", domains={}))
-    assert plain == ServerSettings(hostname="mx.example.test")
+    assert plain == ServerSettings(hostname="mx.example.test", **dict.fromkeys(SWITCHES, True))
+
+
+def test_each_switch_is_a_key_that_is_on_by_default() -> None:
+    smtp = Smtp()
+    assert all(getattr(smtp, name) is True for name in SWITCHES)

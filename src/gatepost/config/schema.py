@@ -109,6 +109,9 @@ class Smtp(Section, frozen=True, kw_only=True):
     eightbitmime: bool = True
     proxy_from: list[str] = []  # load balancers that say on `listen` who the client is (PROXY protocol)
     proxy_timeout_s: float = 10.0  # for that
+    size: bool = True
+    enhancedstatuscodes: bool = True
+    dsn: bool = True
 
 
 class Queue(Section, frozen=True, kw_only=True):

@@ -419,6 +419,9 @@ class NextHopPool:
             self._retry(other)
         elif judgement.trouble:
             job.trouble = max(job.trouble, judgement.trouble)
+        if work.asked is not None and work.asked.dsn_passed:
+            for outcome in judgement.outcomes:
+                outcome.dsn_passed = outcome.result == Result.DELIVERED
         self._record(job, judgement.outcomes)
         if judgement.again:
             self.stir()

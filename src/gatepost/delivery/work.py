@@ -8,10 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gatepost.ipc.messages import Attempt
-from gatepost.model import NextHopTrouble, Outcome
+from gatepost.model import Envelope, NextHopTrouble, Outcome
+from gatepost.smtp.asked import Asked
 from gatepost.smtp.client import Transaction
 
 Read = Callable[[int, int, int], bytes]  # source, offset, count
+
+
+def build_asked(envelope: Envelope, indices: list[int]) -> Asked | None:
+    """What the sender asked for these recipients; None is nothing, as nearly always."""
+    recipients = envelope.recipients
+    notify = [recipients[index].notify for index in indices]
+    originals = [recipients[index].original for index in indices]
+    if envelope.ret or envelope.envelope_id or any(notify) or any(originals):
+        return Asked(envelope.ret, envelope.envelope_id, notify, originals)
+    return None
 
 
 class Job:
@@ -51,6 +62,7 @@ class Work(Transaction):
             smtputf8=envelope.smtputf8,
             needs_stuffing=envelope.needs_stuffing,
         )
+        self.asked = build_asked(envelope, indices)
         self.job = job
         self.indices = indices
         self.reused = False

@@ -24,6 +24,7 @@ MAX_NAMED = 50  # recipients named in the text for people; the part for machines
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 _NOT_ASCII = re.compile(r"[^\x20-\x7e]")
 _XTEXT = re.compile(r"\+([0-9A-F]{2})")
+_UTF8_ESCAPE = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
 _MESSAGE_ID = re.compile(rb"[ \t\r\n]*(<[!-;=?-~]{1,900}>)[ \t\r\n]*").fullmatch
 _HOST = re.compile(r"([A-Za-z0-9._-]*)\[([0-9A-Fa-f.:]+)\]").match
 _LONG_LINE = re.compile(rb"[^\r\n]{999}")
@@ -137,6 +138,14 @@ def decode_xtext(text: str) -> str:
     return _XTEXT.sub(lambda match: chr(int(match[1], 16)), text)
 
 
+def build_utf8_address(text: str, utf8: bool) -> str:
+    """An address of the type utf-8 (RFC 6533 3), which may have escapes: as itself, or in ASCII."""
+    plain = _UTF8_ESCAPE.sub(lambda match: chr(int(match[1], 16)) if int(match[1], 16) < 0x110000 else "?", text)
+    if utf8:
+        return plain
+    return "".join(c if "!" <= c <= "~" and c not in "\\+=" else f"\\x{{{ord(c):02X}}}" for c in plain[:MAX_ADDRESS])
+
+
 # --- the parts ----------------------------------------------------------------------------------------------------------
 
 
@@ -211,9 +220,14 @@ def _status_part(report: Report, kind: _Kind) -> bytes:
         if row.original:
             address_type, _, original = row.original.partition(";")
             if re.fullmatch(r"[A-Za-z0-9-]{1,40}", address_type):
-                lines.append(_field("Original-Recipient", f"{address_type};", decode_xtext(original), utf8))
-        address_type = "rfc822;" if row.address.isascii() else "utf-8;"
-        lines.append(_field("Final-Recipient", address_type, row.address, utf8))
+                shown = decode_xtext(original)
+                if address_type.lower() == "utf-8":
+                    shown = build_utf8_address(shown, utf8)
+                lines.append(_field("Original-Recipient", f"{address_type};", shown, utf8))
+        if row.address.isascii():
+            lines.append(_field("Final-Recipient", "rfc822;", row.address, utf8))
+        else:
+            lines.append(_field("Final-Recipient", "utf-8;", build_utf8_address(row.address, utf8), utf8))
         lines.append(f"Action: {kind.action}")
         lines.append(f"Status: {_status(row.status, report.kind)}")
         host = _HOST(row.host)

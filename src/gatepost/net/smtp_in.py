@@ -21,6 +21,7 @@ from gatepost.model import Address, Envelope, NeedsAnswer
 from gatepost.net.tls import TlsFacts, TlsLayer
 from gatepost.net.transaction_in import Transaction
 from gatepost.smtp.events import AuthEnd, AuthQuestion, Body, Data, Hello, Mail, Quit, Rcpt, Reset, StartTls, Violation
+from gatepost.smtp.parameters import PLAIN
 from gatepost.smtp.reply import Reply
 from gatepost.smtp.server import ServerSession
 from gatepost.smtp.transaction import Waiting
@@ -248,6 +249,8 @@ class SmtpIn(asyncio.Protocol):
         if reply is None:
             path = event.reverse_path
             self.transaction = Transaction(path.text if path is not None else "", event.body, event.smtputf8)
+            if not PLAIN.issuperset(event.parameters):
+                self.transaction.asked = event.parameters
         self.session.answer(reply)
 
     def _on_rcpt(self, event: Rcpt) -> None:
@@ -258,6 +261,8 @@ class SmtpIn(asyncio.Protocol):
             self.session.answer(verdict)
             return
         recipient, permit = verdict
+        if event.parameters:
+            self.host.note_recipient(recipient, event.parameters)
         if transaction.recipients:  # type: ignore[union-attr]
             if transaction.seen is None:  # type: ignore[union-attr]
                 transaction.seen = {r.address for r in transaction.recipients}  # type: ignore[union-attr]
@@ -433,6 +438,8 @@ class SmtpIn(asyncio.Protocol):
             session.needs_stuffing,
             hold=transaction.hold,
         )
+        if transaction.asked is not None:
+            self.host.note_mail(envelope, transaction.asked)
         self.host.commit(transaction, envelope, lambda reply: self._answer_end(transaction, reply))
 
     def _answer_end(self, transaction: Transaction, reply: Reply | None) -> None:

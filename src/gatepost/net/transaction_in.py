@@ -6,6 +6,7 @@ A new transaction is a new object. `smtp_in.py` moves it; the session has its ow
 from __future__ import annotations
 
 from gatepost.model import Recipient
+from gatepost.smtp.command import Parameters
 from gatepost.smtp.reply import Reply
 
 
@@ -13,11 +14,12 @@ class Transaction:
     """A mail transaction from MAIL to its end. A new transaction is a new object."""
 
     __slots__ = (
-        "begun_s", "body_bytes", "body_crc", "body_descriptor", "body_file", "body_type", "chunks", "failure", "header", "hold", "id",
+        "asked", "begun_s", "body_bytes", "body_crc", "body_descriptor", "body_file", "body_type", "chunks", "failure", "header", "hold", "id",
         "is_committing", "permit", "recipients", "reverse_path", "seen", "smtputf8", "trace",
     )  # fmt: skip
 
     def __init__(self, reverse_path: str, body_type: str, smtputf8: bool) -> None:
+        self.asked: Parameters | None = None  # by MAIL, beyond what every message has
         self.reverse_path = reverse_path
         self.body_type = body_type
         self.smtputf8 = smtputf8

@@ -9,13 +9,15 @@ from __future__ import annotations
 import idna
 
 from gatepost.mail import dsn
-from gatepost.model import Envelope, Outcome, Recipient
-
-# The bits of Recipient.notify; 0 is "not given", and means FAILURE and DELAY.
-NOTIFY_NEVER = 1
-NOTIFY_SUCCESS = 2
-NOTIFY_FAILURE = 4
-NOTIFY_DELAY = 8
+from gatepost.model import (
+    NOTIFY_DELAY,
+    NOTIFY_FAILURE,
+    NOTIFY_NEVER,
+    NOTIFY_SUCCESS,
+    Envelope,
+    Outcome,
+    Recipient,
+)
 
 _ASKED = {
     "failed": NOTIFY_FAILURE,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gatepost.mail.header import TraceBuilder, split_header
@@ -22,6 +23,7 @@ from gatepost.spool.errors import SpoolError
 if TYPE_CHECKING:
     from gatepost.roles.queue import Queue
 
+FINAL = ("lmtp:", "maildir:")  # next hops that are the last
 HEADER_READ_BYTES = 64 * 1024
 FULL_RETURN_BYTES = 50 * 1024
 AGAIN_S = 60.0  # a deadline that cannot be dealt with now (an attempt is under way, the spool is full) comes again
@@ -114,6 +116,35 @@ class Notices:
                 queue.commit_soon(lambda: queue.enter(notice))
         queue.spool.mark_delay_notified(entry)
         return True
+
+    # --- success ----------------------------------------------------------------------------------------------------
+
+    def report_success(self, entry: Entry, envelope: Envelope, next_hop: str, outcomes: Sequence[Outcome]) -> None:
+        """Tell a sender who asked for it that the message has arrived, or has gone where nobody will tell (RFC 3461 5.2.2).
+
+        Called before the outcomes are recorded: after a crash between the two it is delivered, and told, once more.
+        """
+        queue = self._queue
+        kind = "delivered" if next_hop.startswith(FINAL) else "relayed"
+        rows = []
+        for outcome in outcomes:
+            recipient = envelope.recipients[outcome.recipient]
+            if outcome.result is not Result.DELIVERED or outcome.dsn_passed:
+                continue
+            if suppressed_by(kind, envelope, recipient):
+                continue
+            if outcome.stage == "maildir":  # where the file lies is nobody's business
+                outcome = Outcome(outcome.recipient, outcome.result, "maildir", 0, outcome.status, "stored in the mailbox")
+            rows.append((recipient, outcome))
+        if not rows:
+            return
+        try:
+            notice = self._spool_dsn(kind, entry, envelope, rows, (), self.now_s())
+        except SpoolError as error:  # no room for it: the message has arrived all the same
+            queue.event("error", where="dsn", id=entry.id, reason=str(error))
+            return
+        if notice is not None:
+            queue.commit_soon(lambda: queue.enter(notice))
 
     # --- failures ---------------------------------------------------------------------------------------------------
 

@@ -322,6 +322,8 @@ class Queue(Role):
             else:
                 retry_at_s = backoff.retry_at(entry.received_s, entry.attempts + 1, now_s, self.config.queue, self.rng)
         reason = outcomes[0].text if outcomes and message.trouble else ""
+        if any(o.result == 1 and not o.dsn_passed and envelope.recipients[o.recipient].notify & 2 for o in outcomes):
+            self.notices.report_success(entry, envelope, item.next_hop, outcomes)  # before it is on record as delivered
         try:
             self.spool.record(entry, outcomes, retry_at_s or 0.0)
         except AlreadyGone:

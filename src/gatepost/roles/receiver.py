@@ -31,6 +31,7 @@ from gatepost.roles.groupcommit import FULL, UNHEALTHY, GroupCommit, Pending
 from gatepost.roles.ids import IdMaker
 from gatepost.roles.judgement import Judgement
 from gatepost.roles.ports import Port
+from gatepost.roles.requests import note_mail, note_recipient
 from gatepost.roles.securing import Securing
 from gatepost.roles.skeleton import Peer, Role
 from gatepost.roles.submitting import Submitting
@@ -57,6 +58,7 @@ class Receiver(Role):
         self.limits = config.smtp
         self.now_s = time.time
         self.new_id = IdMaker(start.generation, start.instance)
+        self.note_mail, self.note_recipient = note_mail, note_recipient
         self.trace = TraceBuilder(config.hostname).build
         self.held_bytes = 0
         self.timeouts = {

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gatepost.smtp.asked import Host, Lack
 from gatepost.smtp.outgoing import BLOCK_BYTES, ClientSettings, Problem, State, Tls, Transaction
 from gatepost.smtp.replyreader import RemoteReply, ReplyError, ReplyReader
 
@@ -246,8 +247,16 @@ class ClientSession:
                 return self._unfit(transaction, "5.6.7", "internationalised mail, and the host does not offer SMTPUTF8")
             parameters += " SMTPUTF8"
         paths = transaction.forward_paths
-        rcpts = ">\r\nRCPT TO:<".join(paths)
-        text = f"MAIL FROM:<{transaction.reverse_path}>{parameters}\r\nRCPT TO:<{rcpts}>\r\nDATA\r\n"
+        if transaction.asked is None:
+            rcpts = ">\r\nRCPT TO:<".join(paths)
+            rcpts = f"RCPT TO:<{rcpts}>\r\n"
+        else:
+            found = transaction.asked.build_parameters(Host(extensions))
+            if isinstance(found, Lack):
+                return self._unfit(transaction, found.status, found.text)
+            parameters += found[0]
+            rcpts = "".join(f"RCPT TO:<{path}>{more}\r\n" for path, more in zip(paths, found[1], strict=True))
+        text = f"MAIL FROM:<{transaction.reverse_path}>{parameters}\r\n{rcpts}DATA\r\n"
         try:
             commands = text.encode("utf-8" if transaction.smtputf8 else "ascii")
         except UnicodeEncodeError:

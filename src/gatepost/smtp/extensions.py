@@ -1,32 +1,43 @@
 """The table of SMTP extensions: what EHLO announces, and the parameters and verbs that come with it (RFC 5321 2.2).
 
-To add an extension: a row in EXTENSIONS, a parser for each of its parameters, a handler in `server.py` for each of its
-verbs, and a dialog in tests/dialogs. A parameter or a verb whose extension is not announced does not exist.
+To add an extension: a row in EXTENSIONS, a switch of its name in `[smtp]` and in ServerSettings, a parser in `parameters.py` for each of
+its parameters, a handler in `server.py` for each of its verbs, what the owner does with it (`roles/requests.py`), how it goes along to the
+next hop (`asked.py`), and a dialog in tests/dialogs. A parameter or a verb whose extension is not announced does not exist.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from gatepost.smtp.command import ParameterParser, Value
-from gatepost.smtp.reply import BAD_PARAMETER, MESSAGE_TOO_LARGE, Reply
+from gatepost.smtp.command import ParameterParser
+from gatepost.smtp.parameters import (
+    parse_auth,
+    parse_body,
+    parse_envelope_id,
+    parse_flag,
+    parse_notify,
+    parse_original,
+    parse_ret,
+    parse_size,
+)
+from gatepost.smtp.reply import Reply
 
 if TYPE_CHECKING:
     from gatepost.smtp.settings import ServerSettings
 
 
-_XTEXT = re.compile(rb"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+").fullmatch  # RFC 3461 4
-
-
 class Extension(msgspec.Struct, frozen=True, kw_only=True):
-    """One row. `setting` names the switch in ServerSettings (empty: always on), `requires` keywords of rows above it."""
+    """One row. `setting` names the field of ServerSettings that it hangs on, `requires` keywords of rows above it.
+
+    With `is_switch` the field is the key of that name in the `[smtp]` section; without, it follows from something else.
+    """
 
     keyword: str
-    setting: str = ""
+    setting: str
+    is_switch: bool = True
     requires: tuple[str, ...] = ()
     argument: Callable[[ServerSettings], str] | None = None
     mail: dict[bytes, ParameterParser] = {}
@@ -43,49 +54,33 @@ class Offer(msgspec.Struct, frozen=True):
     missing_verbs: frozenset[bytes]
 
 
-def _parse_size(value: bytes | None, max_message_bytes: int) -> Value | Reply:
-    """RFC 1870 3: size-value = 1*20DIGIT; 0 means not known."""
-    if value is None or len(value) > 20 or not value.isdigit():
-        return BAD_PARAMETER
-    size = int(value)
-    return MESSAGE_TOO_LARGE if size > max_message_bytes else size
-
-
-def _parse_body(value: bytes | None, max_message_bytes: int) -> Value | Reply:
-    """RFC 6152 2."""
-    name = (value or b"").upper()
-    return name.decode("ascii") if name in (b"7BIT", b"8BITMIME") else BAD_PARAMETER
-
-
-def _parse_flag(value: bytes | None, max_message_bytes: int) -> Value | Reply:
-    """A keyword without a value, as SMTPUTF8 (RFC 6531 3.4)."""
-    return BAD_PARAMETER if value is not None else True
-
-
-def _parse_auth(value: bytes | None, max_message_bytes: int) -> Value | Reply:
-    """RFC 4954 5: who submitted the message first, as xtext or "<>". It is taken and believed of nobody: not passed on."""
-    if value is None or (value != b"<>" and _XTEXT(value) is None):
-        return BAD_PARAMETER
-    return value
-
-
 EXTENSIONS: tuple[Extension, ...] = (
     Extension(keyword="PIPELINING", setting="pipelining"),
-    Extension(keyword="SIZE", argument=lambda settings: str(settings.max_message_bytes), mail={b"SIZE": _parse_size}),
-    Extension(keyword="8BITMIME", setting="eightbitmime", mail={b"BODY": _parse_body}),
+    Extension(keyword="SIZE", setting="size", argument=lambda settings: str(settings.max_message_bytes), mail={b"SIZE": parse_size}),
+    Extension(keyword="8BITMIME", setting="eightbitmime", mail={b"BODY": parse_body}),
     # RFC 6531 3.1: a server that offers SMTPUTF8 offers 8BITMIME
-    Extension(keyword="SMTPUTF8", setting="smtputf8", requires=("8BITMIME",), mail={b"SMTPUTF8": _parse_flag}),
+    Extension(keyword="SMTPUTF8", setting="smtputf8", requires=("8BITMIME",), mail={b"SMTPUTF8": parse_flag}),
     Extension(
         keyword="AUTH",
         setting="mechanisms",
+        is_switch=False,
         argument=lambda settings: " ".join(settings.mechanisms),
-        mail={b"AUTH": _parse_auth},
+        mail={b"AUTH": parse_auth},
         verbs=(b"AUTH",),
     ),
     Extension(keyword="CHUNKING", setting="chunking", verbs=(b"BDAT",)),
-    Extension(keyword="ENHANCEDSTATUSCODES"),
-    Extension(keyword="STARTTLS", setting="starttls", verbs=(b"STARTTLS",)),  # RFC 3207
+    Extension(
+        keyword="DSN",  # RFC 3461
+        setting="dsn",
+        mail={b"RET": parse_ret, b"ENVID": parse_envelope_id},
+        rcpt={b"NOTIFY": parse_notify, b"ORCPT": parse_original},
+    ),
+    Extension(keyword="ENHANCEDSTATUSCODES", setting="enhancedstatuscodes"),
+    Extension(keyword="STARTTLS", setting="starttls", is_switch=False, verbs=(b"STARTTLS",)),  # RFC 3207
 )
+
+
+SWITCHES: tuple[str, ...] = tuple(row.setting for row in EXTENSIONS if row.is_switch)
 
 
 def build_offer(settings: ServerSettings) -> Offer:
@@ -96,7 +91,7 @@ def build_offer(settings: ServerSettings) -> Offer:
     rcpt: dict[bytes, ParameterParser] = {}
     missing: set[bytes] = set()
     for row in EXTENSIONS:
-        if (row.setting and not getattr(settings, row.setting)) or not on.issuperset(row.requires):
+        if not getattr(settings, row.setting) or not on.issuperset(row.requires):
             missing.update(row.verbs)
             continue
         on.add(row.keyword)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
+from gatepost.smtp.asked import Asked
 from gatepost.smtp.replyreader import RemoteReply
 
 BLOCK_BYTES = 256 * 1024
@@ -71,7 +72,7 @@ class Transaction:
     """
 
     __slots__ = (
-        "accepted", "body_type", "data", "dot_sent", "ends", "forward_paths", "has_8bit", "mail", "needs_stuffing",
+        "accepted", "asked", "body_type", "data", "dot_sent", "ends", "forward_paths", "has_8bit", "mail", "needs_stuffing",
         "problem", "rcpts", "reverse_path", "size_bytes", "smtputf8",
     )  # fmt: skip
 
@@ -93,6 +94,7 @@ class Transaction:
         self.has_8bit = has_8bit
         self.smtputf8 = smtputf8
         self.needs_stuffing = needs_stuffing
+        self.asked: Asked | None = None  # what the sender wants of extensions; None: nothing
         self.mail: RemoteReply | None = None
         self.rcpts: list[RemoteReply] = []
         self.accepted: list[int] = []

@@ -34,6 +34,7 @@ from gatepost.smtp.conversation import (
 from gatepost.smtp.data import find_fault
 from gatepost.smtp.events import Body, Data, Event, Hello, Mail, Quit, Rcpt, Reset, Violation, excerpt
 from gatepost.smtp.messagetext import MessageText
+from gatepost.smtp.parameters import check_rcpt
 from gatepost.smtp.reply import Reply
 from gatepost.smtp.settings import ServerSettings
 from gatepost.smtp.transaction import Chunk, Refusal, State, Transaction, Waiting
@@ -235,6 +236,10 @@ class ServerSession(MessageText):
         )
         if isinstance(command, Reply):
             return self._violate(_KINDS[command.detail], command, line)
+        if command.parameters:
+            refusal = check_rcpt(command.parameters, smtputf8=transaction.smtputf8)
+            if refusal is not None:
+                return self._violate("parameter", refusal, line)
         self._pending = ServerSession._answer_rcpt
         return Rcpt(command.path, command.parameters)  # type: ignore[arg-type]
 

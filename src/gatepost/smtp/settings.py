@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gatepost.smtp.extensions import Offer, build_offer
+from gatepost.smtp.extensions import SWITCHES, Offer, build_offer
 from gatepost.smtp.reply import Reply
 
 if TYPE_CHECKING:
@@ -32,10 +32,13 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     max_commands: int = 50_000
     max_idle_commands: int = 50
     max_transactions: int = 10_000
-    pipelining: bool = True
+    pipelining: bool = True  # from here on a switch for each extension, see `extensions.py`
+    size: bool = True
+    enhancedstatuscodes: bool = True
     chunking: bool = True
     smtputf8: bool = True
     eightbitmime: bool = True
+    dsn: bool = False  # those that are off here need an owner who keeps what is asked for
     mechanisms: tuple[str, ...] = ()  # of AUTH, that are offered on this connection as it is
     mechanisms_in_tls: tuple[str, ...] = ()  # more that TLS would bring: 538 instead of 504
     max_auth_failures: int = 3
@@ -73,10 +76,7 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
             max_commands=smtp.max_commands,
             max_idle_commands=smtp.max_idle_commands,
             max_transactions=smtp.max_transactions,
-            pipelining=smtp.pipelining,
-            chunking=smtp.chunking,
-            smtputf8=smtp.smtputf8,
-            eightbitmime=smtp.eightbitmime,
             repair=repair,
+            **{name: getattr(smtp, name) for name in SWITCHES},
             **more,
         )

@@ -365,7 +365,7 @@ class JournalSpool:
         if len(outcomes) != 1 or len(last) > 1:
             return merge_outcomes(last, tuple(outcomes))
         one = outcomes[0]
-        key = (one.recipient, one.result, one.stage, one.code, one.status, one.text, one.host)
+        key = (one.recipient, one.result, one.stage, one.code, one.status, one.text, one.host, one.dsn_passed)
         shared = self._shared.get(key)
         if shared is None:
             if len(self._shared) >= MAX_SHARED_OUTCOMES:

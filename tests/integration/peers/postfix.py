@@ -177,10 +177,16 @@ class PostfixServer(PeerProcess):
 
         return wait_until(find_line, f"{text!r} in Postfix's log", timeout_s)
 
-    def submit(self, message: bytes, recipients: Sequence[str], reverse_path: str = "sender@outside.test") -> None:
-        """Queue a message with its sendmail command, as a local program would."""
+    def submit(
+        self,
+        message: bytes,
+        recipients: Sequence[str],
+        reverse_path: str = "sender@outside.test",
+        options: Sequence[str] = (),
+    ) -> None:
+        """Queue a message with its sendmail command, as a local program would; `options` as ("-N", "success")."""
         sendmail = shutil.which("sendmail", path="/usr/sbin:/usr/lib")
-        command = [str(sendmail), "-C", str(self.home), "-i", "-f", reverse_path, "--", *recipients]
+        command = [str(sendmail), "-C", str(self.home), "-i", "-f", reverse_path, *options, "--", *recipients]
         subprocess.run(command, input=message, check=True, capture_output=True, timeout=30)
 
     def queue(self) -> str:

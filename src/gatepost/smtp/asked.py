@@ -1,0 +1,63 @@
+"""What a sender asked of SMTP extensions, and how it goes along to a host that is given the message (RFC 3461 5.2).
+
+Pure: from what was asked and what the host offers follow the parameters of MAIL and RCPT, or why the host may not have the message.
+What is lost on a host that knows nothing of it is told by others (`queue/bounce.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from gatepost.model import NOTIFY_DELAY, NOTIFY_FAILURE, NOTIFY_NEVER, NOTIFY_SUCCESS
+
+_NAMES = ((NOTIFY_NEVER, "NEVER"), (NOTIFY_SUCCESS, "SUCCESS"), (NOTIFY_FAILURE, "FAILURE"), (NOTIFY_DELAY, "DELAY"))
+
+
+class Host(NamedTuple):
+    """What counts of the host at the other end of a session: keywords of its EHLO in upper case, with their arguments."""
+
+    extensions: Mapping[str, str]
+
+
+class Lack(NamedTuple):
+    """Why a message may not go to a host."""
+
+    status: str
+    text: str
+
+
+class Asked:
+    """Of one transaction. `notify` and `originals` are those of its recipients, in order.
+
+    `dsn_passed` is set with the parameters of DSN: the host, not we, tells the sender of success.
+    """
+
+    __slots__ = ("dsn_passed", "envelope_id", "notify", "originals", "ret")
+
+    def __init__(self, ret: str, envelope_id: str, notify: list[int], originals: list[str]) -> None:
+        self.ret = ret
+        self.envelope_id = envelope_id
+        self.notify = notify
+        self.originals = originals
+        self.dsn_passed = False
+
+    def build_parameters(self, host: Host) -> tuple[str, list[str]] | Lack:
+        """Parameters of MAIL, and of each RCPT, each with a space in front."""
+        mail = ""
+        rcpts = [""] * len(self.notify)
+        self.dsn_passed = "DSN" in host.extensions
+        if self.dsn_passed:
+            if self.ret:
+                mail += f" RET={self.ret}"
+            if self.envelope_id:
+                mail += f" ENVID={self.envelope_id}"
+            rcpts = [
+                _build_rcpt(notify, original) for notify, original in zip(self.notify, self.originals, strict=True)
+            ]
+        return mail, rcpts
+
+
+def _build_rcpt(notify: int, original: str) -> str:
+    text = f" NOTIFY={','.join(name for bit, name in _NAMES if notify & bit)}" if notify else ""
+    return f"{text} ORCPT={original}" if original else text
