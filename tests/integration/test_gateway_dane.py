@@ -1,0 +1,211 @@
+"""DANE on the real gateway: unbound that validates a signed zone, hosts with right, wrong, missing, expired and bogus TLSA records.
+
+All hosts of MX records are addresses of loopback with the port of the Postfix that is one of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from certificates import Authority, key_of
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from integration.gateway import Gateway
+from integration.peers.unbound import Unbound
+from integration.talk import send
+from integration.tlshop import TlsHop
+from peers import PostfixServer, wait_until
+
+ZONE = "signed.test"
+INSIDER = "127.0.0.2"
+QUEUE = "[queue]\nallow_volatile = true\nretry_min_s = 0.5\nretry_max_s = 1.0\nnext_hop_retry_s = 0.5\n"
+
+
+def tlsa(usage: int, selector: int, matching: int, certificate: Path) -> str:
+    """A record for a certificate, made by another implementation than ours."""
+    decoded = x509.load_pem_x509_certificate(certificate.read_bytes())
+    data = decoded.public_bytes(Encoding.DER)
+    if selector:
+        data = decoded.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    digest = {0: data.hex, 1: hashlib.sha256(data).hexdigest, 2: hashlib.sha512(data).hexdigest}[matching]
+    return f"{usage} {selector} {matching} {digest()}"
+
+
+class Bed:
+    """Hosts, their certificates, the zone; `rows` says for each domain below the zone where its MX is and what it publishes."""
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        directory.chmod(0o755)
+        authority, stranger = Authority(directory), Authority(directory, "stranger")
+        names = [f"DNS:*.{ZONE}", "DNS:localhost"]
+        good, forged = authority.issue("good", names), stranger.issue("forged", names)
+        other = authority.issue("other", ["DNS:mx.elsewhere.test"])
+        late = authority.issue("late", names, days=-1)
+
+        def chain(name: str, *certificates: Path) -> Path:
+            path = directory / f"{name}-chain.pem"
+            path.write_text("".join(one.read_text() for one in certificates))
+            return path
+
+        settings = {
+            "smtpd_tls_cert_file": str(good),
+            "smtpd_tls_key_file": str(key_of(good)),
+            "smtpd_tls_security_level": "may",
+        }
+        domains = [f"postfix.{ZONE}", f"postfix-wrong.{ZONE}"]
+        self.postfix = stack.enter_context(PostfixServer(directory, domains=domains, settings=settings))
+        self.port = port = self.postfix.port
+        hosts = {
+            "good": (chain("good", good, authority.file), good),
+            "forged": (chain("forged", forged, authority.file), forged),  # sends an authority that has not signed it
+            "other": (chain("other", other, authority.file), other),
+            "late": (chain("late", late, authority.file), late),
+            "alone": (good, good),
+        }
+        self.addresses = {name: f"127.0.0.{number}" for number, name in enumerate((*hosts, "clear"), 21)} | {
+            "postfix": "127.0.0.1"
+        }
+        self.hops = {
+            name: stack.enter_context(TlsHop(self.addresses[name], port, file, key_of(leaf)))
+            for name, (file, leaf) in hosts.items()
+        }
+        self.hops["clear"] = stack.enter_context(TlsHop(self.addresses["clear"], port))
+        ee, ta = tlsa(3, 1, 1, good), tlsa(2, 1, 1, authority.file)
+        wrong = "3 1 1 " + "ab" * 32
+        self.rows = {
+            "postfix": ("postfix", ee),
+            "postfix-wrong": ("postfix", wrong),
+            "ee": ("good", ee),
+            "ee-whole": ("good", tlsa(3, 0, 0, good)),
+            "ee-512": ("good", tlsa(3, 0, 2, good)),
+            "ee-name": ("other", tlsa(3, 1, 1, other)),  # names are of no account
+            "ee-late": ("late", tlsa(3, 1, 1, late)),  # nor are dates
+            "ta": ("good", ta),
+            "ta-whole": ("alone", tlsa(2, 0, 0, authority.file)),  # the authority is in the record, and not sent
+            "ta-name": ("other", ta),
+            "ta-late": ("late", ta),
+            "ta-forged": ("forged", ta),
+            "ta-not-sent": ("alone", ta),
+            "wrong": ("good", wrong),
+            "clear": ("clear", ee),
+            "expired": ("good", ee),
+            "bogus": ("good", ee),
+            "unusable": ("good", "1 1 1 " + "ab" * 32),
+            "missing": ("good", ""),
+            "missing-clear": ("clear", ""),
+        }  # fmt: skip
+        text = ""
+        for name, (host, record) in self.rows.items():
+            text += f"{name} 60 IN MX 10 mx-{name}\nmx-{name} 60 IN A {self.addresses[host]}\n"
+            text += f"_{port}._tcp.mx-{name} 60 IN TLSA {record}\n" if record else ""
+        text += "alias 60 IN MX 10 alias-mx\nalias-mx 60 IN CNAME mx-ee\n"
+        text += "second 60 IN MX 10 mx-wrong\nsecond 60 IN MX 20 mx-ee\n"
+        plain = f"@ 60 IN MX 10 mx\nmx 60 IN A {self.addresses['good']}\n_{port}._tcp.mx 60 IN TLSA {wrong}\n"
+        self.unbound = stack.enter_context(
+            Unbound(
+                directory,
+                ZONE,
+                text,
+                expired=[f"_{port}._tcp.mx-expired"],
+                bogus=[f"_{port}._tcp.mx-bogus"],
+                plain={"plain.test": plain},
+            )
+        )
+
+    def extra(self, more: str = "") -> str:
+        return f'{QUEUE}[dns]\nservers = ["{self.unbound.address}"]\n[delivery]\nport = {self.port}\n{more}'
+
+
+@pytest.fixture(scope="module")
+def bed(tmp_path_factory) -> Iterator[Bed]:
+    with ExitStack() as stack:
+        yield Bed(tmp_path_factory.mktemp("bed"), stack)
+
+
+@pytest.fixture(scope="module")
+def gateway(bed, tmp_path_factory) -> Iterator[Gateway]:
+    with Gateway(tmp_path_factory.mktemp("gate"), extra=bed.extra(), networks=(f"{INSIDER}/32",)) as gateway:
+        yield gateway
+        gateway.assert_no_bugs()
+
+
+def relay(gateway: Gateway, domain: str) -> str:
+    return send(gateway.port, f"user@{domain}", reverse_path="user@senders.test", source=INSIDER)
+
+
+def arrived(bed: Bed, host: str, recipient: str) -> str:
+    """By which TLS it came."""
+    found = wait_until(lambda: bed.hops[host].find(recipient), f"mail to {recipient}")
+    return found.tls
+
+
+@pytest.mark.parametrize("name", ["ee", "ee-whole", "ee-512", "ee-name", "ee-late", "ta", "ta-whole"])
+def test_what_the_records_say_is_verified(bed, gateway, name):
+    relay(gateway, f"{name}.{ZONE}")
+    host = bed.rows[name][0]
+    assert arrived(bed, host, f"user@{name}.{ZONE}") == "TLSv1.3"
+    row = gateway.wait_for_event("connect_out", next_hop=f"mx:{name}.{ZONE}")
+    assert (row["policy"], row["verified"]) == ("dane", True)
+
+
+@pytest.mark.peer("postfix")
+def test_postfix_with_the_right_record_and_with_the_wrong_one(bed, gateway):
+    relay(gateway, f"postfix.{ZONE}")
+    bed.postfix.wait_for_messages(1)
+    assert gateway.wait_for_event("connect_out", next_hop=f"mx:postfix.{ZONE}")["verified"] is True
+    message_id = relay(gateway, f"postfix-wrong.{ZONE}")
+    assert gateway.wait_for_event("deferred", id=message_id)["status"] == "4.7.5"
+    assert len(bed.postfix.messages()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "says"),
+    [
+        ("wrong", "4.7.5", "no certificate matches the TLSA records"),
+        ("ta-name", "4.7.5", "the certificate is for none of"),
+        ("ta-late", "4.7.5", "expired"),
+        ("ta-forged", "4.7.5", "certificate not verified"),
+        ("ta-not-sent", "4.7.5", "no certificate matches the TLSA records"),
+        ("clear", "4.7.4", "STARTTLS"),
+        ("expired", "4.4.3", "failed or is bogus"),
+        ("bogus", "4.4.3", "failed or is bogus"),
+    ],
+)
+def test_what_does_not_fit_waits(bed, gateway, name, status, says):
+    message_id = relay(gateway, f"{name}.{ZONE}")
+    row = gateway.wait_for_event("deferred", id=message_id)
+    assert row["status"] == status and says in row["text"], row
+    assert bed.hops[bed.rows[name][0]].find(f"user@{name}.{ZONE}") is None
+
+
+@pytest.mark.parametrize(
+    ("domain", "host", "policy", "tls"),
+    [
+        (f"unusable.{ZONE}", "good", "encrypt", "TLSv1.3"),
+        (f"missing.{ZONE}", "good", "opportunistic", "TLSv1.3"),
+        (f"missing-clear.{ZONE}", "clear", "opportunistic", ""),
+        ("plain.test", "good", "opportunistic", "TLSv1.3"),  # its wrong record is not secure, so it says nothing
+    ],
+)
+def test_without_records_that_hold_it_is_as_without_dane(bed, gateway, domain, host, policy, tls):
+    relay(gateway, domain)
+    assert arrived(bed, host, f"user@{domain}") == tls
+    row = gateway.wait_for_event("connect_out", next_hop=f"mx:{domain}")
+    assert row["policy"] == policy and not row.get("verified")
+
+
+def test_an_mx_host_that_is_an_alias_is_held_to_the_records_at_its_end(bed, gateway):
+    relay(gateway, f"alias.{ZONE}")
+    assert arrived(bed, "good", f"user@alias.{ZONE}") == "TLSv1.3"
+    assert gateway.wait_for_event("connect_out", next_hop=f"mx:alias.{ZONE}")["verified"] is True
+
+
+def test_the_next_host_is_tried_where_one_does_not_fit(bed, gateway):
+    relay(gateway, f"second.{ZONE}")
+    assert arrived(bed, "good", f"user@second.{ZONE}") == "TLSv1.3"
+    row = gateway.wait_for_event("connect_out", next_hop=f"mx:second.{ZONE}")
+    assert row["host"].startswith(f"mx-ee.{ZONE}")
