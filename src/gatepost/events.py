@@ -98,6 +98,21 @@ EVENTS: dict[str, dict[str, str]] = {
         "version": "of the PROXY protocol",
         "local": "whether the proxy opened the connection for itself",
     },
+    "introduced": _SESSION | {
+        "address": "client, as the proxy says by XCLIENT",
+        "proxy": "the proxy's own address",
+        "name": "the client's name, as the proxy says",
+        "helo": "the client's HELO, as the proxy says",
+        "user": "as whom the client has authenticated, if the proxy is believed",
+    },
+    "forwarded": _SESSION | {
+        "address": "client of a filter, as it says by XFORWARD",
+        "proxy": "the filter's own address",
+        "name": "name of that client",
+        "helo": "its HELO",
+        "ident": "its message id there",
+        "source": "LOCAL or REMOTE",
+    },
     "auth_ok": _SESSION | {"address": "client", "user": "who it is", "mechanism": "of SASL"},
     "auth_failed": _SESSION | {
         "address": "client",

@@ -18,6 +18,7 @@ MOST_ADDRESSES = {4: 1 << 24, 6: 1 << 112}  # of all of one list: one /8, one /1
 def proxy_networks(config: Config) -> list[tuple[str, str]]:
     """Each network that is believed, with the key that says so."""
     found = [("smtp.proxy_from", text) for text in config.smtp.proxy_from]
+    found += [("smtp.xclient_from", text) for text in config.smtp.xclient_from]
     for number, row in enumerate(config.listeners):
         found += [(f"listeners[{number}].proxy_from", text) for text in row.proxy_from]
     return found
@@ -28,7 +29,12 @@ def check_proxies(values: dict[str, object], findings: Findings) -> None:
     smtp = values.get("smtp")
     smtp = smtp if isinstance(smtp, dict) else {}
     rows = values.get("listeners")
-    _check_width(smtp.get("proxy_from") or (), ("smtp", "proxy_from"), findings)
+    for key in ("proxy_from", "xclient_from"):
+        _check_width(smtp.get(key) or (), ("smtp", key), findings)
+    auth = values.get("auth")
+    if smtp.get("xclient_login") and not (isinstance(auth, dict) and auth.get("users_file")):
+        problem = "a login that a proxy names is nobody's: there are no users"
+        findings.add(("smtp", "xclient_login"), problem, "remove it, or set users_file in [auth]")
     for number, row in enumerate(rows if isinstance(rows, list) else ()):
         _check_width(row.get("proxy_from") or (), ("listeners", number, "proxy_from"), findings)
 

@@ -10,17 +10,29 @@ Not here: the rules of SMTP (`smtp/server.py`), the decisions and limits over al
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
-from gatepost.model import Address, Envelope, NeedsAnswer
+from gatepost.model import Address, NeedsAnswer
+from gatepost.net.message_in import MessageIn
 from gatepost.net.tls import TlsFacts, TlsLayer
 from gatepost.net.transaction_in import Transaction
-from gatepost.smtp.events import AuthEnd, AuthQuestion, Body, Data, Hello, Mail, Quit, Rcpt, Reset, StartTls, Violation
+from gatepost.smtp.events import (
+    AuthEnd,
+    AuthQuestion,
+    Body,
+    Data,
+    Forwarded,
+    Hello,
+    Introduced,
+    Mail,
+    Quit,
+    Rcpt,
+    Reset,
+    StartTls,
+    Violation,
+)
 from gatepost.smtp.parameters import PLAIN
 from gatepost.smtp.reply import Reply
 from gatepost.smtp.server import ServerSession
@@ -36,12 +48,13 @@ PAUSE_BUFFERED_BYTES = 256 * 1024  # of input that the session cannot take yet
 LINGER_S = 10.0  # a client that does not read its last reply is cut off after this
 
 
-class SmtpIn(asyncio.Protocol):
+class SmtpIn(MessageIn, asyncio.Protocol):
     """A connection of a client."""
 
     __slots__ = (
-        "address", "bytes_in", "deadline_s", "facts", "helo", "host", "is_ending", "is_paused", "is_unread", "local_address",
-        "messages", "opened_s", "port", "seen_progress", "session", "session_id", "tls", "transaction", "transport", "wait",
+        "address", "bytes_in", "deadline_s", "facts", "helo", "host", "introducer", "is_ending", "is_paused", "is_unread",
+        "local_address", "messages", "opened_s", "port", "seen_progress", "session", "session_id", "tls", "transaction",
+        "transport", "wait",
     )  # fmt: skip
 
     def __init__(self, host: Receiver, port: Port) -> None:
@@ -52,6 +65,7 @@ class SmtpIn(asyncio.Protocol):
         self.session: ServerSession = None  # type: ignore[assignment]  # made in connection_made
         self.address = ""
         self.local_address = ""
+        self.introducer = ""  # the host that said by XCLIENT who the client is
         self.session_id = ""
         self.helo = ""
         self.facts: Any = None
@@ -281,72 +295,17 @@ class SmtpIn(asyncio.Protocol):
             self._begin_text(transaction)
         self.session.answer(reply)
 
-    def _begin_text(self, transaction: Transaction) -> None:
-        host = self.host
-        transaction.begun_s = host.loop.time()
-        transaction.id = host.new_id()
-        recipients = transaction.recipients
-        tls = self.tls
-        protocol = "SMTP"
-        if self.session.esmtp:  # RFC 3848, RFC 6531 4.3
-            protocol = "UTF8SMTP" if transaction.smtputf8 else "ESMTP"
-            if tls is not None:
-                protocol += "S"
-            if self.session.user:
-                protocol += "A"
-        transaction.trace = host.trace(
-            self.helo,
-            self.address,
-            protocol,
-            transaction.id,
-            recipients[0].address if len(recipients) == 1 else None,
-            host.now_s(),
-            "" if tls is None else tls.comment,
-        )
-        if self.session.user:
-            transaction.header = bytearray()
-
-    def _on_body(self, event: Body) -> None:
-        transaction = self.transaction
-        if transaction is None:  # refused at DATA and swallowed
-            return
-        content = event.content
-        size = len(content)
-        if transaction.header is not None:
-            self._check_header(transaction, transaction.header, event)
-        if size:
-            transaction.body_bytes += size
-            self.host.held_bytes += size
-            if transaction.failure is None or transaction.body_descriptor >= 0:
-                transaction.chunks.append(content)
-            if transaction.body_descriptor >= 0:
-                self._write_out(transaction)
-            elif transaction.body_bytes > self.host.spill_bytes():
-                self._open_body_file(transaction)
-        if event.last:
-            if transaction.body_file < 0:  # its body file has not come yet; goes on in give_body_file
-                transaction.is_committing = True
-            else:
-                self._commit(transaction)
-
-    def _check_header(self, transaction: Transaction, header: bytearray, event: Body) -> None:
-        """The header of an authenticated user's message, once it is whole: its From must be his."""
-        looked_at = max(0, len(header) - 3)
-        header += event.content
-        end = 0 if header[:2] == b"\r\n" else header.find(b"\r\n\r\n", looked_at)
-        if end < 0 and not event.last:
-            return
-        transaction.header = None
-        reply = self.host.submitting.decide_header(self, bytes(header if end < 0 else header[:end]))
-        if reply is not None:
-            self.host.refuse(self, reply, "DATA", id=transaction.id, cause="identity")
-            transaction.failure = transaction.failure or reply
-
     def _on_auth_question(self, event: AuthQuestion) -> None:
         self.host.submitting.authenticator.answer(self, event)
 
     def _on_auth_end(self, event: AuthEnd) -> None:
         self.host.submitting.authenticator.end(self, event)
+
+    def _on_introduced(self, event: Introduced) -> None:
+        self.session.answer(self.host.introducing.decide(self, event))
+
+    def _on_forwarded(self, event: Forwarded) -> None:
+        self.host.introducing.note(self, event)
 
     def _on_reset(self, event: Reset) -> None:
         self._give_up_transaction()
@@ -357,125 +316,13 @@ class SmtpIn(asyncio.Protocol):
     def _on_violation(self, event: Violation) -> None:
         self.host.violation(self, event)
 
-    # --- text of a message ------------------------------------------------------------------------------------------
-
-    def _open_body_file(self, transaction: Transaction) -> None:
-        if transaction.body_file < 0 or transaction.failure is not None:
-            return
-        opened = self.host.take_body_file(self)
-        if opened is None:
-            transaction.body_file = -1  # asked for; read no more until it comes
-            self._pause()
-            return
-        self.give_body_file(*opened, go_on=False)
-
-    def give_body_file(self, number: int, descriptor: int, *, go_on: bool = True) -> None:
-        """The body file that this transaction waits for."""
-        transaction = self.transaction
-        if transaction is None or (go_on and transaction.body_file >= 0):
-            self.host.release_body_file(number, descriptor)
-            return
-        transaction.body_file, transaction.body_descriptor = number, descriptor
-        transaction.chunks.insert(0, transaction.trace)
-        self.host.held_bytes += len(transaction.trace)
-        self._write_out(transaction)
-        if go_on:
-            if transaction.is_committing:
-                self._commit(transaction)
-            else:
-                self._resume()
-
-    def deny_body_file(self, reply: Reply) -> None:
-        """None comes: what is left of the message is read and forgotten, and `reply` answers its end."""
-        transaction = self.transaction
-        if transaction is None or transaction.body_file >= 0:
-            return
-        transaction.body_file = 0
-        transaction.failure = reply
-        transaction.chunks = []
-        if transaction.is_committing:
-            self._commit(transaction)
-        else:
-            self._resume()
-
-    def _write_out(self, transaction: Transaction) -> None:
-        chunks, transaction.chunks = transaction.chunks, []
-        total = 0
-        crc = transaction.body_crc
-        for chunk in chunks:
-            crc = crc32(chunk, crc)
-            total += len(chunk)
-        transaction.body_crc = crc
-        self.host.held_bytes -= total
-        if transaction.failure is not None:
-            return
-        try:
-            written = os.writev(transaction.body_descriptor, chunks)
-            while written < total:
-                rest = b"".join(chunks)[written:]
-                written += os.write(transaction.body_descriptor, rest)
-        except OSError as error:
-            transaction.failure = self.host.write_failed(error)
-
-    def _commit(self, transaction: Transaction) -> None:
-        transaction.is_committing = True
-        if transaction.failure is not None:
-            self._answer_end(transaction, transaction.failure)
-            return
-        session = self.session
-        envelope = Envelope(
-            transaction.id,
-            self.session_id,
-            transaction.reverse_path,
-            transaction.recipients,
-            self.host.now_s(),
-            self.address,
-            self.helo,
-            transaction.permit,
-            transaction.body_type,
-            transaction.smtputf8,
-            session.has_8bit,
-            session.needs_stuffing,
-            hold=transaction.hold,
-        )
-        if transaction.asked is not None:
-            self.host.note_mail(envelope, transaction.asked)
-        self.host.commit(transaction, envelope, lambda reply: self._answer_end(transaction, reply))
-
-    def _answer_end(self, transaction: Transaction, reply: Reply | None) -> None:
-        """The message is durable (None), or `reply` says why it was not taken."""
-        host = self.host
-        if transaction.body_descriptor < 0:
-            host.held_bytes -= transaction.body_bytes
-        elif reply is None:
-            with contextlib.suppress(OSError):  # all of it is durable
-                os.close(transaction.body_descriptor)
-        else:
-            host.release_body_file(transaction.body_file, transaction.body_descriptor)
-        self.transaction = None
-        if reply is None:
-            self.messages += 1
-            host.accepted(self, transaction)
-            reply = Reply(250, "0.0", f"Queued as {transaction.id}")
-        if not self.transport.is_closing():
-            self.session.answer(reply)
-            self.advance()
-
-    def _give_up_transaction(self) -> None:
-        transaction, self.transaction = self.transaction, None
-        if transaction is None or (transaction.is_committing and transaction.body_file >= 0):
-            return
-        if transaction.body_descriptor >= 0:
-            self.host.release_body_file(transaction.body_file, transaction.body_descriptor)
-        else:
-            self.host.held_bytes -= transaction.body_bytes
-        transaction.chunks = []
-
 
 _DECIDE: dict[type, Callable[[SmtpIn, Any], None]] = {
     AuthEnd: SmtpIn._on_auth_end,
     AuthQuestion: SmtpIn._on_auth_question,
+    Forwarded: SmtpIn._on_forwarded,
     Hello: SmtpIn._on_hello,
+    Introduced: SmtpIn._on_introduced,
     Mail: SmtpIn._on_mail,
     Rcpt: SmtpIn._on_rcpt,
     Data: SmtpIn._on_data,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gatepost.config.schema import Smtp
-from gatepost.policy.engine import Engine, Phase
+from gatepost.policy.engine import Engine, Facts, Phase
 from gatepost.roles.asking import Asking
 from gatepost.roles.clientrates import ClientRates
 from gatepost.roles.clients import ClientCounts
@@ -41,16 +41,18 @@ class Admission:
 
     def enter(self, connection: SmtpIn, port: int) -> None:
         """A new connection: count it, then greet it, begin TLS or turn it away; at once, or when its facts are there."""
-        yours = self._clients.enter(connection.address)
-        refusal = self._limit(connection.address, yours)
-        if self._clients.total > self._limits.max_connections:
-            refusal = _TOO_MANY
-        elif self.is_ending:
-            refusal = SHUTTING_DOWN
+        refusal = self.count(connection.address)
         if refusal is None and self._judges:
             self._asking.run(connection, functools.partial(self._judge, connection, port))
         else:
             self._go_on(connection, port, refusal)
+
+    def count(self, address: str) -> Reply | None:
+        """One more connection of a client; the reply of a limit that refuses it."""
+        refusal = self._limit(address, self._clients.enter(address))
+        if self._clients.total > self._limits.max_connections:
+            return _TOO_MANY
+        return SHUTTING_DOWN if self.is_ending else refusal
 
     def leave(self, address: str) -> None:
         """A connection has ended."""
@@ -68,11 +70,15 @@ class Admission:
             most = most if allowed is None else allowed or self._limits.max_connections
         return _TOO_MANY_YOURS if yours > most else None
 
+    def judge(self, facts: Facts) -> Reply | None:
+        """What the checks of the phase CONNECT say; raises NeedsAnswer."""
+        verdict = self._engine.decide(Phase.CONNECT, facts)
+        if not verdict.code:
+            return None
+        return Reply(554 if verdict.code >= 500 else 421, verdict.detail, verdict.text)  # RFC 5321 3.1; 421: it may pass
+
     def _judge(self, connection: SmtpIn, port: int) -> None:
-        verdict = self._engine.decide(Phase.CONNECT, connection.facts)
-        refusal = None
-        if verdict.code:  # RFC 5321 3.1: 554 in place of the greeting; 421 for what may pass
-            refusal = Reply(554 if verdict.code >= 500 else 421, verdict.detail, verdict.text)
+        refusal = self.judge(connection.facts)
         if connection.wait is None:
             self._go_on(connection, port, refusal)
         else:  # not before this decision is done with

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import time
 from collections import deque
 from typing import Any
@@ -27,10 +26,11 @@ from gatepost.policy.engine import Engine, Phase
 from gatepost.policy.relay import AddressSet
 from gatepost.roles.admission import Admission
 from gatepost.roles.asking import Asking
+from gatepost.roles.doors import Doors
 from gatepost.roles.groupcommit import FULL, UNHEALTHY, GroupCommit, Pending
 from gatepost.roles.ids import IdMaker
+from gatepost.roles.introducing import Introducing
 from gatepost.roles.judgement import Judgement
-from gatepost.roles.ports import Port
 from gatepost.roles.requests import note_mail, note_recipient
 from gatepost.roles.securing import Securing
 from gatepost.roles.skeleton import Peer, Role
@@ -46,7 +46,6 @@ NO_TLS: dict[str, str] = {}
 BODY_FILES_KEPT = 8
 QUEUE_AWAY_LIMIT_S = 30.0  # acknowledge without a queue for no longer than this: docs/queue.md
 SWEEP_S = 1.0
-SERVER_BACKLOG = 4096
 
 
 
@@ -83,7 +82,7 @@ class Receiver(Role):
         self._judges_mail = self._engine.has_checks(Phase.MAIL)
         self._admission = Admission(config.smtp, self._engine, self.asking, loop, self.event)
         self._connections: set[SmtpIn | ProxyIn] = set()
-        self._servers: list[Any] = []
+        self._doors = Doors(self, lambda: self.tell_supervisor(m.Serving()))
         self._health: Reply | None = None
         self._queue: Channel | None = None
         self._queue_lost_s = 0.0
@@ -106,7 +105,10 @@ class Receiver(Role):
         listening = len(listen_addresses(self.config))
         self.descriptors, material = self.descriptors[:listening], self.descriptors[listening:]
         of_tls = len(material) - len(auth_files(self.config.auth))
+        self.introducing = Introducing(self, self.limits)
         self.securing = Securing(self.config, material[:of_tls], self.event, self._is_repaired)
+        if self.introducing.is_used:
+            self.securing.extend = self.introducing.extend
         self.submitting = Submitting(self.config, material[of_tls:], self.loop, self.event, self._engine)
         self.counts |= self.securing.counts
         self.securing.counts = self.counts
@@ -167,7 +169,7 @@ class Receiver(Role):
     def handle(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
         if type(message) is m.SegmentOpened:
             self._commit.use(message.segment, descriptors[0])
-            self._serve()
+            self._doors.open(self.descriptors, self.securing.ports)
         elif type(message) is m.BodyFilesOpened:
             self._body_asked = 0
             for pair in zip(message.numbers, descriptors, strict=True):
@@ -247,29 +249,6 @@ class Receiver(Role):
 
     # --- connections ------------------------------------------------------------------------------------------------
 
-    def _serve(self) -> None:
-        """Listen, once there is a segment to write to."""
-        if self._servers or self._is_draining:
-            return
-        for descriptor, port in zip(self.descriptors, self.securing.ports, strict=True):
-            sock = socket.socket(fileno=descriptor)
-            self.loop.create_task(self._listen(sock, port))
-        self._servers = [None]
-
-    async def _listen(self, sock: socket.socket, port: Port) -> None:
-        protocol = SmtpIn if port.proxies is None else ProxyIn
-        server = await self.loop.create_server(lambda: protocol(self, port), sock=sock, backlog=SERVER_BACKLOG)
-        self._servers = [s for s in self._servers if s is not None] + [server]
-        if len(self._servers) == len(self.descriptors):
-            self.tell_supervisor(m.Serving())
-            if self._is_draining:
-                self._close_servers()
-
-    def _close_servers(self) -> None:
-        for server in self._servers:
-            if server is not None:
-                server.close()
-
     def opened(self, connection: SmtpIn, port: int) -> None:
         """A new connection: count it, greet it or turn it away."""
         address = connection.address
@@ -281,6 +260,18 @@ class Receiver(Role):
         self.counts["connections"] += 1
         connection.deadline_s = connection.opened_s + self.limits.command_timeout_s
         self._admission.enter(connection, port)
+
+    def readmit(self, connection: SmtpIn, address: str, local_address: str) -> Reply | None:
+        """The session is another client's from now on; the reply of a limit that refuses that one, or None."""
+        self._judgement.end_session(connection.facts)
+        self._admission.leave(connection.address)
+        connection.address, connection.local_address = address, local_address
+        connection.facts = self._engine.facts_of(address, local_address, connection.session_id)
+        return self._admission.count(address)
+
+    def judge(self, connection: SmtpIn) -> Reply | None:
+        """Whether the checks of the phase CONNECT refuse this client; raises NeedsAnswer."""
+        return self._admission.judge(connection.facts)
 
     def wait_for(self, connection: ProxyIn) -> bool:
         """A connection whose client is not known yet; whether there is room for it."""
@@ -448,7 +439,7 @@ class Receiver(Role):
     def drain(self, limit_s: float, end_sessions: bool) -> None:
         self._is_draining = True
         self._admission.is_ending = self._admission.is_ending or end_sessions
-        self._close_servers()
+        self._doors.close()
         self.loop.call_later(limit_s, self.exit)
         if end_sessions:
             for connection in list(self._connections):

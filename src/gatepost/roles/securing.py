@@ -41,14 +41,17 @@ class Securing:
         self._max_handshake_bytes = config.tls.max_handshake_bytes
         self._event = event
         self._is_repaired = is_repaired
+        self.extend: Callable[[ServerSettings, SmtpIn], ServerSettings] | None = None  # what else some clients may do
         self._not_asked: dict[str, float] = {}  # by address, until when
 
     def settings_of(self, connection: SmtpIn, *, secured: bool = False) -> ServerSettings:
         """The settings of a session, in clear or inside TLS."""
         port = connection.port
         if self._is_repaired(connection.address):
-            return port.secured_repair if secured else port.repair
-        return port.secured if secured else port.plain
+            settings = port.secured_repair if secured else port.repair
+        else:
+            settings = port.secured if secured else port.plain
+        return settings if self.extend is None else self.extend(settings, connection)
 
     def decide_starttls(self, connection: SmtpIn) -> Reply | None:
         """None: go on."""

@@ -55,6 +55,14 @@ class Submitting:
         """Whether the From field is the user's."""
         return _reply(check_header(self.authenticator.bound(connection.facts.identity), header))
 
+    def knows(self, user: str) -> bool:
+        """Whether there is such a user."""
+        return self.authenticator.bound(user).name != ""
+
+    def introduce(self, connection: SmtpIn, user: str) -> None:
+        """A proxy that may say so has said who the client is: the rights of a login."""
+        self._engine.authenticate(connection.facts, user)
+
     def _grant(self, connection: SmtpIn, user: str) -> None:
         session, port = connection.session, connection.port
         self._engine.authenticate(connection.facts, user)

@@ -100,6 +100,19 @@ class AuthEnd(Event, frozen=True, gc=False):
     cause: str
 
 
+class Introduced(Event, frozen=True, gc=False):
+    """XCLIENT: a proxy says who the client is. A value of None: it does not know. After a positive answer the session is as new."""
+
+    needs_answer: ClassVar[bool] = True
+    attributes: dict[str, str | None]
+
+
+class Forwarded(Event, frozen=True, gc=False):
+    """XFORWARD: a filter says who its client was. For the log; the reply is queued."""
+
+    attributes: dict[str, str | None]
+
+
 class Quit(Event, frozen=True, gc=False):
     """QUIT; the reply is queued."""
 

@@ -77,6 +77,20 @@ EXTENSIONS: tuple[Extension, ...] = (
     ),
     Extension(keyword="ENHANCEDSTATUSCODES", setting="enhancedstatuscodes"),
     Extension(keyword="STARTTLS", setting="starttls", is_switch=False, verbs=(b"STARTTLS",)),  # RFC 3207
+    Extension(
+        keyword="XCLIENT",
+        setting="xclient",
+        is_switch=False,
+        argument=lambda settings: "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT",
+        verbs=(b"XCLIENT",),
+    ),
+    Extension(
+        keyword="XFORWARD",
+        setting="xforward",
+        is_switch=False,
+        argument=lambda settings: "NAME ADDR PORT PROTO HELO IDENT SOURCE",
+        verbs=(b"XFORWARD",),
+    ),
 )
 
 

@@ -6,7 +6,8 @@ policy, sockets or time. No input raises. An idle session is this object, its id
 
 Invariants: at most one event is unanswered, and nothing is parsed meanwhile; a transaction that the owner accepted ends
 with exactly one of `Body(last=True)` and `Reset`; after a forbidden octet nothing of the client is believed any more.
-Which verb is legal when is the table VERBS, at the end; AUTH is in `auth.py`, the text of a message in `messagetext.py`.
+Which verb is legal when is the table VERBS, at the end; AUTH is in `auth.py`, the text of a message in `messagetext.py`,
+XCLIENT in `introduction.py`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from gatepost.smtp.conversation import (
 )
 from gatepost.smtp.data import find_fault
 from gatepost.smtp.events import Body, Data, Event, Hello, Mail, Quit, Rcpt, Reset, Violation, excerpt
-from gatepost.smtp.messagetext import MessageText
+from gatepost.smtp.introduction import Introduction
 from gatepost.smtp.parameters import check_rcpt
 from gatepost.smtp.reply import Reply
 from gatepost.smtp.settings import ServerSettings
@@ -58,7 +59,7 @@ BARE = 8  # takes no argument
 _KINDS = {"3.4": "size", "5.4": "parameter", "1.7": "path", "1.3": "path", "6.7": "path", "5.2": "syntax"}
 
 
-class ServerSession(MessageText):
+class ServerSession(Introduction):
     """One client, from the greeting to the end; the module says how it is used."""
 
     __slots__ = ()
@@ -380,6 +381,8 @@ _ROWS = (
     (b"EXPN", ANY, ONE_BY_ONE | IDLE, _SESSION._not_implemented),
     (b"STARTTLS", HELLO | READY | PLAIN, BARE | IDLE, _SESSION._starttls),
     (b"AUTH", READY | PLAIN, ENDS_GROUP | IDLE, _SESSION._auth),
+    (b"XCLIENT", HELLO | READY, ENDS_GROUP | IDLE, _SESSION._xclient),
+    (b"XFORWARD", HELLO | READY, ONE_BY_ONE | IDLE, _SESSION._xforward),
     # A browser that was talked into posting mail here, or a scanner
     *((name, ALWAYS, 0, _SESSION._other_protocol) for name in (b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT")),
 )

@@ -45,6 +45,8 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     starttls: bool = False  # offered; not inside TLS
     is_secured: bool = False  # these are the settings inside TLS
     require_tls: bool = False  # RFC 3207 4: 530 to everything but EHLO, STARTTLS, NOOP and QUIT
+    xclient: bool = False  # this client may say for whom it speaks
+    xforward: bool = False  # the same, for the log
     repair: bool = False  # bare CR and bare LF in data become CRLF, a bare LF ends a command
     refuse_early_talkers: bool = True
     max_swallowed_bytes: int = 10 * 1024 * 1024  # over max_message_bytes: read and refused with 552; more: closed
