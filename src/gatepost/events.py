@@ -170,6 +170,7 @@ EVENTS: dict[str, dict[str, str]] = {
     "deferred": _OUTCOME | {"retry_at": "when it is due again"},
     "bounced": _OUTCOME | {"dsn": "message id of the DSN"},
     "expired": _OUTCOME | {"dsn": "message id of the DSN"},
+    "pool_member": {"pool": "name of the pool", "member": "next hop", "state": "up or down", "reason": "why it is down"},
     "held": _MESSAGE | _SESSION | {"reverse_path": "reverse-path, empty for null", "reason": "why it waits for the operator"},
     "discarded": _MESSAGE | {"recipient": "forward-path", "rule": "the rule that says so"},
     "removed": _MESSAGE | {"recipient": "forward-path", "recipients": "how many", "by": "who removed it"},

@@ -35,6 +35,8 @@ DEFAULTS = (
     | defaults(schema.Domain, "domains.*.")
     | defaults(schema.RelayRule, "relay.rules.*.")
     | defaults(schema.RelayCertificate, "relay.certificates.*.")
+    | defaults(schema.Pool, "pools.*.")
+    | defaults(schema.PoolMember, "pools.*.members.*.")
     | defaults(schema.Listener, "listeners.*.")
     | defaults(schema.Certificate, "tls.certificates.*.")
     | defaults(schema.TlsPolicy, "tls.policies.*.")

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 
 import uvloop
 
-from gatepost.config.schema import Config, Delivery
+from gatepost.config.schema import Config, Delivery, Pool
 from gatepost.delivery.engine import DeliveryEngine
 from gatepost.ipc.messages import Attempt, AttemptDone, LookupDone
 from gatepost.model import Envelope, Recipient
@@ -187,6 +187,7 @@ class Bed:
         *,
         lookup: Callable[[str, str], Awaitable[LookupDone]] | None = None,
         own_addresses: frozenset[str] = frozenset(),
+        pools: dict[str, Pool] | None = None,
         **delivery: Any,
     ) -> None:
         self.contents: dict[int, bytes] = {}
@@ -195,7 +196,7 @@ class Bed:
         self.waiters: dict[int, asyncio.Future[AttemptDone]] = {}
         self.broken_sources: set[int] = set()
         self.jobs = 0
-        config = Config(hostname="gate.test", listen=[], spool="/nowhere", domains={}, delivery=Delivery(**delivery))
+        config = Config(hostname="gate.test", listen=[], spool="/nowhere", domains={}, pools=pools or {}, delivery=Delivery(**delivery))
         self.engine = DeliveryEngine(
             config,
             own_addresses=own_addresses,

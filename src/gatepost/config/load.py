@@ -23,6 +23,7 @@ from gatepost.config.errors import ConfigError, ConfigErrors, Findings, KeyPath
 from gatepost.config.exceptions import read_exceptions
 from gatepost.config.fields import Walker
 from gatepost.config.nexthop import NextHopError, parse_next_hops
+from gatepost.config.pools import check_pools
 from gatepost.config.positions import key_lines
 from gatepost.config.proxies import check_proxies
 from gatepost.config.recipients import read_recipients
@@ -68,6 +69,7 @@ class _Loader:
     def __init__(self, findings: Findings, directory: str) -> None:
         self.findings = findings
         self.walker = Walker(findings, directory)
+        self.tables: dict[str, TableData] = {}
 
     def build(self, table: dict[str, object]) -> Config | None:
         short = {key: table[key] for key in rules.SHORT_KEYS if key in table}
@@ -95,7 +97,7 @@ class _Loader:
             relay["next_hop"] = self._next_hops(relay["next_hop"], ("relay", "next_hop"))
         if isinstance(relay, dict) and rules_written is not None:
             relay["rules"] = read_rules(rules_written, self.walker, self._next_hops)
-        tables = self._read_tables(values)
+        tables = self.tables = self._read_tables(values)
         self._take_rights(values, tables, defaults)
         self._check_across(values)
         if self.findings.errors:
@@ -306,6 +308,7 @@ class _Loader:
         self._check_loop(values)
         self._check_postmaster(values)
         self._check_users(values)
+        check_pools(values, self.tables, self.findings)
         check_tls(values, self.findings)
         check_auth(values, self.findings)
         check_proxies(values, self.findings)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 
 from gatepost.config.nexthop import canonical, parse_next_hop
+from gatepost.config.pools import parse_member
 from gatepost.config.recipients import parse_recipient
 from gatepost.config.relayvalues import parse_day, parse_domain_pattern, parse_reverse_pattern
 from gatepost.config.tlsvalues import parse_certificate_name, parse_fingerprint, parse_tls_domain
@@ -82,6 +83,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "delivery.max_recipients_per_transaction": (1, 10_000),
     "delivery.max_mx_hosts": (1, 100),
     "delivery.port": (1, 65535),
+    "pools.*.members.*.weight": (1, 1000),
+    "pools.*.members.*.priority": (0, 1000),
+    "pools.*.retry_s": (0.01, DAY),
+    "pools.*.probe_interval_s": (0, DAY),
     "auth.max_failures": (1, 1000),
     "auth.lockout_s": (1, 7 * DAY),
     "auth.delay_s": (0, 60),
@@ -290,6 +295,7 @@ PARSERS: dict[str, Callable[[str], str]] = {
     "relay.rules.*.expires": parse_day,
     "relay.certificates.*.names": parse_certificate_name,
     "relay.certificates.*.fingerprints": parse_fingerprint,
+    "pools.*.members.*.next_hop": parse_member,
     "listeners.*.address": _listen,
     "listeners.*.proxy_from": _proxy_network,
     "tls.certificates.*.names": parse_certificate_name,

@@ -153,6 +153,22 @@ class Delivery(Section, frozen=True, kw_only=True):
     port: int = 25  # the port of MX hosts; other than 25 only for tests
 
 
+class PoolMember(Section, frozen=True, kw_only=True):
+    """One `[[pools.NAME.members]]`."""
+
+    next_hop: str  # canonical, one smtp:// or lmtp:// host
+    weight: int = 1  # of the transactions among members of one priority
+    priority: int = 0  # the lowest with a living member counts
+
+
+class Pool(Section, frozen=True, kw_only=True):
+    """`[pools.NAME]`: hosts that share the mail of the next hop `pool:NAME`; see delivery/balance.py."""
+
+    members: list[PoolMember] = []
+    retry_s: float = 30.0  # a member that is down is tried again after this, doubling four times
+    probe_interval_s: float = 0.0  # 0: a member is tried with mail only
+
+
 class Listener(Section, frozen=True, kw_only=True):
     """One `[[listeners]]`: an address to listen on beside `listen`, for clients of another kind."""
 
@@ -284,6 +300,7 @@ class Config(Section, frozen=True, kw_only=True):
     auth: Auth = Auth()
     dns: Dns = Dns()
     tls: Tls = Tls()
+    pools: dict[str, Pool] = {}
     listeners: list[Listener] = []
     processes: Processes = Processes()
     events: Events = Events()

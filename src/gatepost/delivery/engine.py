@@ -14,7 +14,9 @@ import random
 import time
 from collections.abc import Callable
 
+from gatepost.config.nexthop import POOL
 from gatepost.config.schema import Config
+from gatepost.delivery.balance import Balance, Member, Prober
 from gatepost.delivery.mx import RouteFailure
 from gatepost.delivery.pool import NextHopPool, Shared
 from gatepost.delivery.resolve import Found, TargetResolver
@@ -22,7 +24,7 @@ from gatepost.delivery.securing import Lookup, Securing
 from gatepost.delivery.tlspolicy import Policy, StsLookup, TlsPolicies
 from gatepost.delivery.work import Job, Read, Work
 from gatepost.ipc.messages import Attempt, AttemptDone
-from gatepost.model import NextHopTrouble, Result
+from gatepost.model import NextHopTrouble, Outcome, Result
 from gatepost.net.smtp_out import QUIT_TIMEOUT_S
 
 _SWEEP_S = 1.0
@@ -61,6 +63,8 @@ class DeliveryEngine:
         self._resolver = TargetResolver(config, own_addresses, lookup, Securing(lookup, self._tls, sts=sts))
         timeout_s = config.tls.handshake_timeout_s
         self._shared = Shared(delivery, helo_name, event, clock, rng or random.Random(), timeout_s)
+        self._helo_name = helo_name
+        self._balances = {name: Balance(name, pool, self, event, clock) for name, pool in config.pools.items()}
         self._pools: dict[str, NextHopPool] = {}
         self._jobs = 0
         self._closed = False
@@ -78,30 +82,58 @@ class DeliveryEngine:
         self._jobs += 1
         if not attempt.recipients:
             self.complete(job)
+        elif attempt.next_hop.startswith(POOL):
+            self._submit_balanced(job, attempt)
         elif self._tls.is_uniform:
             self._submit_to(self._tls.general, job, attempt.recipients)
         else:
-            for policy, indices in self._by_policy(attempt):
+            for policy, indices in self._by_policy(attempt.next_hop, attempt, attempt.recipients):
                 self._submit_to(policy, job, indices)
 
-    def _by_policy(self, attempt: Attempt) -> list[tuple[Policy, list[int]]]:
+    def _submit_balanced(self, job: Job, attempt: Attempt) -> None:
+        """Each transaction goes to the member of the pool whose turn it is."""
+        name = attempt.next_hop.removeprefix(POOL)
+        balance = self._balances.get(name)
+        if balance is None:  # of a configuration before this one
+            self.record(Work(job, attempt.recipients), _no_pool(name, attempt.recipients), NextHopTrouble.NONE)
+            return
+        most = self._config.max_recipients_per_transaction
+        for start in range(0, len(attempt.recipients), most):
+            balance.place(Work(job, attempt.recipients[start : start + most]))
+
+    def submit_to_member(self, member: Member, work: Work) -> None:
+        """A transaction for the connections to a member of a pool; where the policies of its recipients differ, several."""
+        attempt = work.job.attempt
+        for policy, indices in self._by_policy(member.name, attempt, work.indices):
+            pool = self._pool(f"{attempt.next_hop} {member.name}", member.name, policy)
+            pool.member = member
+            pool.limit = max(1, min(attempt.limit, self._config.max_connections_per_next_hop))
+            pool.submit(work if len(indices) == len(work.indices) else work.again(indices))
+
+    def record(self, work: Work, outcomes: list[Outcome], trouble: NextHopTrouble) -> None:
+        """A transaction of a pool ends without a connection."""
+        job = work.job
+        job.trouble = max(job.trouble, trouble)
+        job.outcomes = job.outcomes + outcomes
+        job.missing -= len(outcomes)
+        if job.missing == 0:
+            self.complete(job)
+
+    def _by_policy(self, next_hop: str, attempt: Attempt, indices: list[int]) -> list[tuple[Policy, list[int]]]:
         """Recipients whose mail must travel otherwise go by other connections."""
+        if self._tls.is_uniform:
+            return [(self._tls.general, indices)]
         groups: dict[str, tuple[Policy, list[int]]] = {}
         recipients = attempt.envelope.recipients
-        for index in attempt.recipients:
-            policy = self._tls.of(attempt.next_hop, recipients[index].domain)
+        for index in indices:
+            policy = self._tls.of(next_hop, recipients[index].domain)
             groups.setdefault(policy.key, (policy, []))[1].append(index)
         return list(groups.values())
 
     def _submit_to(self, policy: Policy, job: Job, indices: list[int]) -> None:
         attempt = job.attempt
         name = attempt.next_hop
-        key = name + policy.key
-        pool = self._pools.get(key)
-        if pool is None:
-            pool = self._pools[key] = NextHopPool(name, self._shared, self, policy)
-            if self._closed:
-                pool.stop(_STOPPED)
+        pool = self._pool(name, name, policy)
         pool.limit = max(1, min(attempt.limit, self._config.max_connections_per_next_hop))
         most = self._config.max_recipients_per_transaction
         if len(indices) <= most:
@@ -109,6 +141,23 @@ class DeliveryEngine:
             return
         for start in range(0, len(indices), most):
             pool.submit(Work(job, indices[start : start + most]))
+
+    def _pool(self, key: str, name: str, policy: Policy) -> NextHopPool:
+        key += policy.key
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = NextHopPool(name, self._shared, self, policy)
+            if self._closed:
+                pool.stop(_STOPPED)
+        return pool
+
+    def begin(self) -> None:
+        """Probe the members of pools that ask for it; in the loop."""
+        plain = Policy("none", self._tls.unverified)
+        for balance in self._balances.values():
+            if balance.settings.probe_interval_s > 0:
+                prober = Prober(balance, self._shared, lambda name: self.resolve(name, plain), self._helo_name)
+                self._shared.spawn(prober.run())
 
     def forget_waiting(self) -> None:
         """Who gave these attempts is gone: those that no connection has begun are done, deferred; the others go on."""
@@ -199,3 +248,8 @@ class DeliveryEngine:
             del shared.clear[key]
         if self._pools or shared.connections:
             self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
+
+
+def _no_pool(name: str, indices: list[int]) -> list[Outcome]:
+    text = f"there is no pool {name} in the configuration any more"
+    return [Outcome(index, Result.DEFERRED, "mx", 0, "4.3.5", text) for index in indices]

@@ -18,6 +18,7 @@ from typing import Any, Protocol, cast
 
 from gatepost.config.schema import Delivery
 from gatepost.delivery.attempt import Verdict, is_stale, judge_problem, judge_transaction
+from gatepost.delivery.balance import Member
 from gatepost.delivery.mx import RouteFailure, Target, order
 from gatepost.delivery.resolve import Found
 from gatepost.delivery.tlspolicy import Plan, Policy, plan
@@ -143,6 +144,7 @@ class NextHopPool:
         self._hold_until_s = 0.0
         self._pressure = NextHopTrouble.NONE
         self._stopped: Verdict | None = None
+        self.member: Member | None = None  # of a pool of next hops, if these are the connections to one
 
     @property
     def is_empty(self) -> bool:
@@ -297,6 +299,8 @@ class NextHopPool:
             self._pressure = NextHopTrouble.BUSY
         elif not self._openings:
             self._targets_until_s = 0.0
+            if self.member is not None:
+                self.member.failed(verdict.text)
             self._fail_waiting(verdict, host)
         self._shared.free_slot()
 
@@ -330,6 +334,8 @@ class NextHopPool:
         self._openings -= 1
         self._plain_openings -= connection.note.is_plain
         self._ready.add(connection)
+        if self.member is not None:
+            self.member.worked()
         shared.opened += 1
         target = connection.target
         if shared.suspects:
@@ -406,7 +412,8 @@ class NextHopPool:
         target = connection.target
         tried = (*work.tried, (target.address, target.port))
         may_retry = len(self._targets) > 1 and any((t.address, t.port) not in tried for t in self._targets)
-        judgement = judge_transaction(work, work.indices, target.label, may_retry=may_retry)
+        goes_on = not may_retry and self.member is not None and self.member.has_others(work)
+        judgement = judge_transaction(work, work.indices, target.label, may_retry=may_retry or goes_on)
         job = work.job
         if work.reused:
             job.reused = True
@@ -416,7 +423,10 @@ class NextHopPool:
             other = work.again([work.indices[position] for position, _ in judgement.elsewhere])
             other.tried = tried
             other.fallback = [outcome for _, outcome in judgement.elsewhere]
-            self._retry(other)
+            if goes_on and self.member is not None:
+                self.member.hand_on(other)
+            else:
+                self._retry(other)
         elif judgement.trouble:
             job.trouble = max(job.trouble, judgement.trouble)
         if work.asked is not None and work.asked.dsn_passed:
@@ -440,6 +450,10 @@ class NextHopPool:
 
     def _give_up(self, work: Work, verdict: Verdict, host: str) -> None:
         outcomes = work.fallback or [verdict.outcome(index, host) for index in work.indices]
+        if self.member is not None and (verdict.elsewhere or verdict.trouble is NextHopTrouble.DOWN):
+            work.fallback = outcomes
+            self.member.hand_on(work)
+            return
         work.job.trouble = max(work.job.trouble, verdict.trouble)
         self._record(work.job, outcomes)
 

@@ -44,10 +44,11 @@ class Work(Transaction):
     """One mail transaction of a job.
 
     `indices` are its recipients in the envelope. `reused` says that it went over a kept connection, `retried` that it has
-    already met a stale one. `tried` are the (address, port) where it failed, `fallback` the outcomes of that failure.
+    already met a stale one. `tried` are the (address, port) where it failed, `fallback` the outcomes of that failure, `members`
+    the members of a pool that had it.
     """
 
-    __slots__ = ("fallback", "indices", "job", "retried", "reused", "tried")
+    __slots__ = ("fallback", "indices", "job", "members", "retried", "reused", "tried")
 
     def __init__(self, job: Job, indices: list[int]) -> None:
         attempt = job.attempt
@@ -69,6 +70,7 @@ class Work(Transaction):
         self.retried = False
         self.tried: tuple[tuple[str, int], ...] = ()
         self.fallback: list[Outcome] = []
+        self.members: tuple[str, ...] = ()
 
     def read(self, offset: int, count: int) -> bytes:
         """A block of the content, from the descriptor of its source."""
@@ -81,4 +83,7 @@ class Work(Transaction):
         work.retried = self.retried
         work.tried = self.tried
         work.fallback = self.fallback
+        if indices is not None and work.fallback:
+            work.fallback = [outcome for outcome in work.fallback if outcome.recipient in indices]
+        work.members = self.members
         return work

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from gatepost.config.nexthop import POOL
 from gatepost.config.relayvalues import OURS, end_of_day_s
 from gatepost.config.schema import Config, RelayRule
 from gatepost.model import Address
@@ -18,7 +19,7 @@ from gatepost.policy.engine import Engine, Facts, Step
 from gatepost.policy.relay import ClientCertificate, Identity, is_routed_local
 from gatepost.policy.relayrules import path_keys
 from gatepost.policy.verdict import Verdict
-from gatepost.routing.router import Refusal, Router
+from gatepost.routing.router import Refusal, Route, Router
 
 MAX_SHOWN = 50  # rules that do not hold; those that do are always shown
 MAX_TRIED = 8  # of each kind of change
@@ -87,12 +88,21 @@ class Explainer:
             check=verdict.check,
             permit=verdict.permit,
             rule=verdict.rule,
-            route=route.next_hop if route is not None else "",
+            route=self._place(route) if route is not None else "",
             forward_path=route.address if route is not None else "",
             lines=list(self._lines(own, address, verdict, trace)),
             shadows=[_shadow_text(shadow) for shadow in own.shadows or ()],
             changes=self._changes(facts, address, verdict),
         )
+
+    def _place(self, route: Route) -> str:
+        """Where mail goes, with the members of a pool, and whether it waits for the operator first."""
+        text = route.next_hop
+        pool = self._config.pools.get(text.removeprefix(POOL)) if text.startswith(POOL) else None
+        if pool is not None:
+            members = ", ".join(f"{m.next_hop} (weight {m.weight}, priority {m.priority})" for m in pool.members)
+            text += f" = {members}"
+        return f"{text}; held until the operator releases it: {route.hold}" if route.hold else text
 
     # --- each rule in order -----------------------------------------------------------------------------------------
 

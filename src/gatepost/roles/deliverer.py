@@ -39,6 +39,7 @@ class Deliverer(Delivering):
             event=self.event,
             tls=self._tls,
         )
+        self.loop.call_soon(self.engine.begin)
 
     def on_link(self, channel: Channel) -> None:
         if channel.peer[0] == "resolver":
