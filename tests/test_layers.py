@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "policy": {*WORDS, "routing", "mail"},
     "spool": {*WORDS},
     "queue": {*WORDS, "mail"},
-    "delivery": {*WORDS, "routing", "smtp", "net"},
+    "delivery": {*WORDS, "routing", "mail", "smtp", "net"},
     "privsep": {*WORDS, "net", "spool"},
     "roles": {*WORDS, "smtp", "mail", "net", "routing", "policy", "spool", "queue", "delivery", "privsep"},
     "admin": {*WORDS},

@@ -12,7 +12,7 @@ from gatepost.config.schema import Config
 from gatepost.config.warnings import Warning
 from gatepost.delivery.tlspolicy import TlsPolicies, is_fitting
 from gatepost.net.tlscontext import CertificateError, Pair, ServerTls
-from gatepost.privsep.material import MaterialError, authority_files, read_material
+from gatepost.privsep.material import MaterialError, authority_files, read_authorities, read_material
 
 SOON_S = 14 * 86400.0
 
@@ -46,7 +46,7 @@ def inspect_tls(config: Config, path: str, now_s: float) -> tuple[list[ConfigErr
                     client_authorities=authorities,
                     asks_client=asks,
                 )
-        TlsPolicies(config, {name: read_material(name) for name in authority_files(config)})
+        TlsPolicies(config, {name: read_authorities(config, name) for name in authority_files(config)})
     except MaterialError as error:
         note("tls", str(error), "")
     except CertificateError as error:

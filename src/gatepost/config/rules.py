@@ -102,6 +102,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "dns.max_negative_ttl_s": (0, 3 * 3600),  # RFC 2308 5
     "tls.handshake_timeout_s": (1, 600),
     "tls.max_handshake_bytes": (8 * KIB, 16 * MIB),
+    "tls.sts.max_policies": (10, 1_000_000),
+    "tls.sts.timeout_s": (1, 60),
+    "tls.sts.port": (1, 65535),
     "processes.receivers": (1, 64),
     "processes.deliverers": (1, 64),
     "processes.recheck_s": (0, DAY),

@@ -198,6 +198,15 @@ class TlsPolicy(Section, frozen=True, kw_only=True):
     fingerprints: list[str] = []  # "verify": SHA-256 of certificates, instead of authorities and names
 
 
+class Sts(Section, frozen=True, kw_only=True):
+    """`[tls.sts]`: MTA-STS policies of recipient domains (RFC 8461), used by the levels that look for them."""
+
+    enabled: bool = True
+    max_policies: int = 10_000  # kept at once
+    timeout_s: float = 60.0  # of one fetch, from the look-up to the last octet; RFC 8461 3.3
+    port: int = 443  # other than 443 only for tests: then a policy may also come from this host itself
+
+
 class Tls(Section, frozen=True, kw_only=True):
     """Certificates and limits of the receiving side, and what the sending side asks for."""
 
@@ -211,6 +220,7 @@ class Tls(Section, frozen=True, kw_only=True):
     outbound: str = "best"  # "best" (DANE, else MTA-STS, else opportunistic) or a level of a policy, see docs/config.md
     ca_file: str | None = None  # None: that of the system
     policies: list[TlsPolicy] = []
+    sts: Sts = Sts()
 
 
 class Auth(Section, frozen=True, kw_only=True):

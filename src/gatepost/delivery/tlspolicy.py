@@ -207,7 +207,7 @@ class TlsPolicies:
 
     def public_context(self) -> ssl.SSLContext | None:
         """Verifies by the authorities of `tls.ca_file`; None if they were not given to this role."""
-        return self._verifying_by(self._system) if self._system in self._authorities else None
+        return self._verifying_by(self._system) if self._authorities.get(self._system) else None
 
     def _verifying_by(self, path: str) -> ssl.SSLContext:
         if path not in self._verifying:

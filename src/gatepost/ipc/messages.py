@@ -270,6 +270,20 @@ class TableLookupDone(Message):
     failed: str = ""
 
 
+class StsKept(Message):
+    """The resolver to the queue: keep this MTA-STS policy; an empty record: forget it."""
+
+    domain: str
+    record: bytes
+
+
+class StsRestored(Message):
+    """The queue to a new resolver: policies that were kept. `is_all`: these were the last."""
+
+    records: list[bytes]
+    is_all: bool
+
+
 # --- control and every role -----------------------------------------------------------------------------------------
 
 
@@ -321,6 +335,8 @@ Any = (
     | LookupDone
     | TableLookup
     | TableLookupDone
+    | StsKept
+    | StsRestored
     | Ask
     | Answer
 )

@@ -19,6 +19,8 @@ from gatepost.safeopen import LinkInPath, read_regular
 MAX_FILE_BYTES = 4 * 1024 * 1024
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
+STS_LEVELS = ("best", "sts")
+
 Signature = tuple[tuple[str, int, int, int], ...]
 
 
@@ -33,6 +35,17 @@ def receiver_files(config: Config) -> list[tuple[str, ...]]:
     return pairs + authorities + [(path,) for path in auth_files(config.auth)]
 
 
+def resolver_files(config: Config) -> list[tuple[str, ...]]:
+    """The files of each descriptor of a resolver: the authorities by which web servers are verified, if it asks any."""
+    return [(config.tls.ca_file or SYSTEM_CA_FILE,)] if fetches_policies(config) else []
+
+
+def fetches_policies(config: Config) -> bool:
+    """Whether MTA-STS policies are looked for at all."""
+    tls = config.tls
+    return tls.sts.enabled and any(level in STS_LEVELS for level in (tls.outbound, *(row.level for row in tls.policies)))
+
+
 def deliverer_files(config: Config) -> list[tuple[str, ...]]:
     """The files of each descriptor of a deliverer: one for each distinct file of authorities."""
     return [(path,) for path in authority_files(config)]
@@ -40,12 +53,19 @@ def deliverer_files(config: Config) -> list[tuple[str, ...]]:
 
 def authority_files(config: Config) -> list[str]:
     """The distinct files of authorities by which servers are verified, in a stable order."""
+    files = _needed_authorities(config)
+    if fetches_policies(config):
+        files.add(config.tls.ca_file or SYSTEM_CA_FILE)
+    return sorted(files)
+
+
+def _needed_authorities(config: Config) -> set[str]:
     tls = config.tls
     general = tls.ca_file or SYSTEM_CA_FILE
     files = {row.ca_file or general for row in tls.policies if row.level == "verify" and not row.fingerprints}
     if tls.outbound == "verify":
         files.add(general)
-    return sorted(files)
+    return files
 
 
 class Material:
@@ -55,6 +75,7 @@ class Material:
         self.signature = look_at(config)
         self._receiver: list[int] = []
         self._deliverer: list[int] = []
+        self._resolver: list[int] = []
         self._locked: list[LockedFile] = []  # what may be secret
         users = config.auth.users_file  # made by the first `gatepost user add`
         try:
@@ -63,7 +84,9 @@ class Material:
                 self._receiver.append(_seal(data))
                 self._locked.append(LockedFile(self._receiver[-1], len(data)))
             for files in deliverer_files(config):
-                self._deliverer.append(_seal(b"\n".join(read_material(path) for path in files)))
+                self._deliverer.append(_seal(b"\n".join(read_authorities(config, path) for path in files)))
+            for files in resolver_files(config):
+                self._resolver.append(_seal(b"\n".join(read_authorities(config, path) for path in files)))
         except MaterialError:
             self.close()
             raise
@@ -72,20 +95,30 @@ class Material:
         """What a role gets behind the other descriptors of its Start."""
         if role == "receiver":
             return list(self._receiver)
-        return list(self._deliverer) if role == "deliverer" else []
+        return list({"deliverer": self._deliverer, "resolver": self._resolver}.get(role, ()))
 
     def close(self) -> None:
         for locked in self._locked:
             locked.close()
-        for descriptor in self._receiver + self._deliverer:
+        for descriptor in self._receiver + self._deliverer + self._resolver:
             os.close(descriptor)
-        self._receiver, self._deliverer = [], []
+        self._receiver, self._deliverer, self._resolver = [], [], []
+
+
+def read_authorities(config: Config, path: str) -> bytes:
+    """Those of the system need not be there for MTA-STS: it is off without them, which the resolver says. Raises MaterialError."""
+    try:
+        return read_material(path)
+    except MaterialError:
+        if config.tls.ca_file is not None or path in _needed_authorities(config):
+            raise
+        return b""
 
 
 def look_at(config: Config) -> Signature:
     """What tells whether a file has changed."""
     found = []
-    for path in sorted({path for files in receiver_files(config) + deliverer_files(config) for path in files}):
+    for path in sorted({path for files in receiver_files(config) + deliverer_files(config) + resolver_files(config) for path in files}):
         try:
             status = os.stat(path)
         except OSError:

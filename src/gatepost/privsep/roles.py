@@ -56,6 +56,7 @@ ROLES: dict[str, RoleRights] = {
                 "supervisor": FROM_SUPERVISOR,
                 "deliverer": frozenset({m.Lookup}),
                 "receiver": frozenset({m.Lookup, m.TableLookup}),
+                "queue": frozenset({m.StsRestored}),
                 "control": frozenset({m.Ask}),
             },
         ),
@@ -73,6 +74,7 @@ ROLES: dict[str, RoleRights] = {
                     {m.Holding, m.NeedSegment, m.SegmentSealed, m.NeedBodyFiles, m.BodyFileUnused, m.Accepted, m.Facts}
                 ),
                 "deliverer": frozenset({m.AttemptDone}),
+                "resolver": frozenset({m.StsKept}),
                 "maildir": frozenset({m.AttemptDone}),
                 "control": frozenset({m.Ask}),
             },

@@ -22,6 +22,7 @@ from gatepost.queue import backoff
 from gatepost.queue.scheduler import Item, Scheduler
 from gatepost.roles.hands import Hands, Job
 from gatepost.roles.ids import IdMaker
+from gatepost.roles.keeping import Keeping
 from gatepost.roles.notices import Notices
 from gatepost.roles.operator import answer_operator
 from gatepost.roles.settling import drop, log_outcomes, tell_held
@@ -58,6 +59,7 @@ class Queue(Role):
         self.hands = Hands(self)
         self.notices = Notices(self, IdMaker(0, 35))
         self.worker = Worker(loop)
+        self.keeping = Keeping(self)
         self.owners: dict[Peer, str] = {}
         self._after_commit: list[Any] = []
         self._commit_scheduled = False
@@ -77,6 +79,7 @@ class Queue(Role):
         """Recover the spool; receivers that died while there was no queue are settled at once."""
         recovery = self.spool.recover()
         self.worker.start()
+        self.keeping.begin()
         self.event(
             "recovered",
             messages=recovery.live,
@@ -138,6 +141,8 @@ class Queue(Role):
         elif role in ("deliverer", "maildir"):
             self.hands.joined(channel)
             self.dispatch_soon()
+        elif role == "resolver":
+            self.keeping.linked(channel)
 
     def on_link_lost(self, peer: Peer) -> None:
         if peer[0] in ("deliverer", "maildir"):
@@ -154,6 +159,7 @@ class Queue(Role):
             self.spool.reconfigure(self.config.queue)
             self.facts.reconfigure(self.config.facts.keep_bytes, self.config.facts.keep_days)
             self.notices.reconfigure()
+            self.keeping.reconfigure()
             os.close(self.log.replace(descriptors[0]))
 
     def handle(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
@@ -213,6 +219,9 @@ class Queue(Role):
 
         if channel.is_open:
             self.worker.call(make, made, refused)
+
+    def _on_sts_kept(self, channel: Channel, message: m.StsKept) -> None:
+        self.keeping.take(message)
 
     def _on_sealed(self, channel: Channel, message: m.SegmentSealed) -> None:
         self._take_over(self.spool.seal(message.segment, message.length_bytes))
@@ -450,6 +459,7 @@ class Queue(Role):
 
         def check() -> None:
             if self.hands.is_idle or self.loop.time() > deadline_s:
+                self.keeping.close()
                 self.worker.call(self.spool.close, lambda _: self.exit(), lambda _: self.exit(1))
             else:
                 self.loop.call_later(0.02, check)
@@ -466,4 +476,5 @@ _HANDLERS = {
     m.BodyFileUnused: Queue._on_body_unused,
     m.Accepted: Queue._on_accepted,
     m.AttemptDone: Queue._on_attempt_done,
+    m.StsKept: Queue._on_sts_kept,
 }

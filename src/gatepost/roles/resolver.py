@@ -1,40 +1,114 @@
-"""The resolver role: answers questions of other roles, of DNS and of tables that are asked over the network. Sees no message."""
+"""The resolver role: answers questions of other roles, of DNS and of tables that are asked over the network. Sees no message.
+
+Where MTA-STS is in use it also answers questions of the kind "STS", for which it fetches policies by HTTPS. What that needs is loaded
+only then, before the lock-in.
+"""
 
 from __future__ import annotations
 
+import importlib
+import time
 from typing import Any
 
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.net.dns import StubResolver
+from gatepost.net.tlscontext import new_client_context
+from gatepost.privsep.material import fetches_policies
+from gatepost.roles.material import take_material
 from gatepost.roles.skeleton import Role
+
+STS = "STS"  # the kind of a Lookup for the MTA-STS policy of a domain
+KEPT_BACK = 10_000  # records for a queue that is away
 
 
 class Resolver(Role):
-    """Wiring only; see `net/dns.py`."""
+    """Wiring only; see `net/dns.py` and `stspolicies.py`."""
+
+    def before_lock_in(self) -> None:
+        self.policies: Any = None
+        self._unkept: dict[str, bytes] = {}
+        self.resolver: StubResolver
+        self._context: Any = None
+        authorities = b"".join(take_material(self.descriptors))
+        if not fetches_policies(self.config):
+            return
+        if b"-----BEGIN CERTIFICATE-----" not in authorities:
+            self.event(
+                "sts_off",
+                reason="there is no file of certification authorities; install ca-certificates or set tls.ca_file",
+            )
+            return
+        self._context = new_client_context(authorities=authorities, label="authorities")
+        self._https = importlib.import_module("gatepost.net.https")
+        self._policies = importlib.import_module("gatepost.roles.stspolicies")
+        self.loop.run_until_complete(self._https.warm_up())
 
     def begin(self) -> None:
         self.resolver = StubResolver(self.start.extra.get("servers", "").split(), self.config.dns, loop=self.loop)
         self.counts = {"questions": 0}
+        if self._context is not None:
+            self._begin_policies()
+
+    def _begin_policies(self) -> None:
+        sts = self.config.tls.sts
+        client = self._https.HttpsClient(self.resolver.query, self._context, port=sts.port, any_address=sts.port != 443)
+        self.policies = self._policies.StsPolicies(
+            sts,
+            query=self.resolver.query,
+            get=client.get,
+            keep=self._keep,
+            event=self.event,
+            clock=time.time,
+            loop=self.loop,
+        )
+        self.policies.begin()
+
+    def on_link(self, channel: Channel) -> None:
+        if channel.peer[0] == "queue":
+            for domain, record in self._unkept.items():
+                channel.post(m.StsKept(domain, record))
+            self._unkept.clear()
+
+    def _keep(self, domain: str, record: bytes) -> None:
+        """Have the queue keep a policy; while it is away the newest are remembered for it."""
+        queues = self.peers("queue")
+        for channel in queues:
+            channel.post(m.StsKept(domain, record))
+        if not queues and (len(self._unkept) < KEPT_BACK or domain in self._unkept):
+            self._unkept[domain] = record
 
     def handle(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
+        if type(message) is m.Lookup:
+            self._look_up(channel, message)
+        elif type(message) is m.TableLookup:
+            self.counts["questions"] += 1
+            channel.post(m.TableLookupDone(message.query, [], f"there is no table {message.table}"))
+        elif type(message) is m.StsRestored and self.policies is not None:
+            self.policies.restore(message.records, message.is_all)
+
+    def _look_up(self, channel: Channel, message: m.Lookup) -> None:
         self.counts["questions"] += 1
-        number = message.query  # type: ignore[attr-defined]
-        if type(message) is m.TableLookup:
-            channel.post(m.TableLookupDone(number, [], f"there is no table {message.table}"))
-            return
+        number, kind, name = message.query, message.kind, message.name
 
         def answered(done: m.LookupDone) -> None:
             done.query = number
             channel.post(done)
             if done.status == "tempfail":
-                self.event("resolver_trouble", name=message.name, kind=message.kind, reason=done.reason)  # type: ignore[attr-defined]
+                self.event("resolver_trouble", name=name, kind=kind, reason=done.reason)
 
         try:
-            self.resolver.submit(message.kind, message.name, answered)  # type: ignore[attr-defined]
+            if kind != STS:
+                self.resolver.submit(kind, name, answered)
+            elif self.policies is not None:
+                self.policies.submit(name, answered)
+            else:
+                answered(m.LookupDone(0, "nodata", [], 3600))
         except Exception as error:  # noqa: BLE001 - the one broad catch of a question: whoever asks must hear something
-            self.event("internal_error", what=f"lookup of {message.name}", error=repr(error))  # type: ignore[attr-defined]
+            self.event("internal_error", what=f"lookup of {name}", error=repr(error))
             channel.post(m.LookupDone(number, "tempfail", [], 0, False, "internal error"))
 
     def answer(self, what: str, arguments: dict[str, Any]) -> Any:
-        return self.counts if what == "stats" else super().answer(what, arguments)
+        if what == "stats":
+            return self.counts if self.policies is None else self.counts | self.policies.counts
+        return super().answer(what, arguments)

@@ -82,6 +82,14 @@ STATES = (
         "The queue, when there are more than `facts.keep_bytes` or they are older than `facts.keep_days`.",
     ),
     DiskState(
+        "tls/NAME",
+        re.compile(r"tls/[a-z0-9-]+(\.new)?"),
+        "MTA-STS policies of recipient domains, for the next start; no mail, and nothing depends on it.",
+        "The queue, which writes a new file beside it, syncs it and renames it.",
+        "The file of before, perhaps with a NAME.new in part.",
+        "The queue, when it writes the next one.",
+    ),
+    DiskState(
         "lock",
         re.compile(r"lock"),
         "Empty; whoever holds its lock is the queue.",
