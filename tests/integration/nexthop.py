@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
@@ -43,7 +44,8 @@ class NextHop:
     """`with NextHop() as hop:`; `hop.taken` is what came so far, in order.
 
     `answer(stage, what)` may give another reply than the positive one for "greeting", "mail", "rcpt" (`what` is the path),
-    "data" and "body"; `refuse` sets one for a stage. While `held`, the replies to the final dot are not sent.
+    "data" and "body"; `refuse` sets one for a stage. While `held`, the replies to the final dot are not sent. With `tls` it has
+    STARTTLS.
     """
 
     def __init__(
@@ -53,11 +55,13 @@ class NextHop:
         port: int = 0,
         extensions: Sequence[str] = EXTENSIONS,
         lmtp: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.lmtp = lmtp
         self.address = address
         self.port = port or take_port(address)
         self.extensions = list(extensions)
+        self.tls = tls
         self.answer: Answer = lambda stage, what: None
         self.taken: list[Taken] = []
         self.connections = 0
@@ -150,6 +154,7 @@ class _Session(asyncio.Protocol):
         self.transport: Any = None
         self._input = bytearray()
         self._text: bytearray | None = None
+        self._is_secured = False
         self._mail = ("", "")
         self._recipients: list[str] = []
         self._wanted: list[str] = []
@@ -158,6 +163,8 @@ class _Session(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
+        if self._is_secured:
+            return
         self.hop.connections += 1
         self.hop.open_now.add(self)
         self._say("greeting", "")
@@ -193,6 +200,8 @@ class _Session(asyncio.Protocol):
         verb = line[:4].upper()
         if verb in (b"EHLO", b"LHLO"):
             names = ["inside.example.test", *self.hop.extensions]
+            if self.hop.tls is not None and not self._is_secured:
+                names.append("STARTTLS")
             lines = [f"250{'-' if name is not names[-1] else ' '}{name}" for name in names]
             self.transport.write("".join(f"{line}\r\n" for line in lines).encode())
         elif verb == b"HELO":
@@ -207,6 +216,9 @@ class _Session(asyncio.Protocol):
         elif verb == b"BDAT":  # only ever one chunk
             assert line.endswith(b" LAST\r\n"), line
             self._chunk = int(line.split()[1])
+        elif verb == b"STAR" and self.hop.tls is not None:
+            self.transport.write(b"220 2.0.0 go on\r\n")
+            self.handshake = asyncio.ensure_future(self._secure(self.hop.tls))
         elif verb == b"QUIT":
             self.transport.write(b"221 2.0.0 bye\r\n")
             self.transport.close()
@@ -214,6 +226,15 @@ class _Session(asyncio.Protocol):
             if verb == b"RSET":
                 self._recipients = []
             self.transport.write(b"250 2.0.0 ok\r\n")
+
+    async def _secure(self, context: ssl.SSLContext) -> None:
+        self._is_secured = True
+        plain = self.transport
+        try:
+            loop = asyncio.get_running_loop()
+            self.transport = await loop.start_tls(plain, self, context, server_side=True)
+        except (OSError, ssl.SSLError):  # a client that does not like the certificate
+            plain.abort()
 
     def _path(self, verb: bytes, line: bytes) -> None:
         match = _PATH.search(line)

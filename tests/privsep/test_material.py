@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 
+import msgspec
 import pytest
 
 from gatepost.config.schema import Certificate, Config, Relay, RelayCertificate, Tls, TlsPolicy
+from gatepost.privsep import material
 from gatepost.privsep.material import MaterialError, Materials
 from gatepost.roles.material import take_material
 
@@ -22,7 +24,7 @@ def config_of(files) -> Config:
     pair = Certificate(certificate_file=f"{files}/cert", key_file=f"{files}/key")
     policy = TlsPolicy(level="verify", domains=["a.test"], ca_file=f"{files}/servers")
     relay = Relay(certificates=[RelayCertificate(ca_file=f"{files}/clients", names=["c.test"])])
-    tls = Tls(certificates=[pair], policies=[policy])
+    tls = Tls(certificates=[pair], policies=[policy], outbound="opportunistic")
     return Config(hostname="g.test", listen=[], spool="", domains={}, relay=relay, tls=tls)
 
 
@@ -34,6 +36,26 @@ def test_each_role_gets_its_own_and_no_other(files):
     assert found["receiver"] == [b"cert\n\nkey\n", b"clients\n"]
     assert found["deliverer"] == [b"servers\n"]
     assert found["queue"] == found["control"] == found["resolver"] == []
+
+
+def test_where_policies_are_fetched_web_servers_and_hosts_are_verified_by_the_same_authorities(files):
+    config = msgspec.structs.replace(config_of(files), tls=Tls(outbound="best", ca_file=f"{files}/servers"))
+    materials = Materials()
+    materials.add(config)
+    assert taken(materials, config, "resolver") == taken(materials, config, "deliverer") == [b"servers\n"]
+    (files / "servers").unlink()
+    with pytest.raises(MaterialError, match="servers cannot be read"):
+        Materials().add(config)
+
+
+def test_authorities_of_the_system_need_not_be_there_for_it(files, monkeypatch):
+    monkeypatch.setattr(material, "SYSTEM_CA_FILE", f"{files}/nothing")
+    config = msgspec.structs.replace(config_of(files), tls=Tls(outbound="best"))
+    materials = Materials()
+    materials.add(config)
+    assert taken(materials, config, "resolver") == [b""]
+    with pytest.raises(MaterialError, match="nothing cannot be read"):
+        Materials().add(msgspec.structs.replace(config, tls=Tls(outbound="verify")))
 
 
 def taken(materials: Materials, config: Config, role: str) -> list[bytes]:

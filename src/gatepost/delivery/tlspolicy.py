@@ -44,9 +44,11 @@ MX_ONLY = frozenset({"best", "sts"})  # for a next hop that the operator has nam
 class StsPolicy(NamedTuple):
     """What a domain publishes by MTA-STS (RFC 8461 3.2), as whoever fetched it gives it to `plan_sts`."""
 
-    mode: str  # "enforce", "testing", "none"
+    mode: str  # "enforce", "testing", "none"; "unknown": it cannot be said now whether there is one, so mail waits
     mx: tuple[str, ...]  # patterns: "mx.example.net", "*.example.net"
     id: str = ""
+    lines: tuple[str, ...] = ()  # as a report quotes it (RFC 8460 4.4)
+    failure: str = ""  # why it could not be renewed, or "none" why there is none to apply: a type of RFC 8460 4.3, a colon, words
 
 
 StsLookup = Callable[[str], Awaitable[StsPolicy | None]]  # by domain; None: it has no policy. It never raises, and is quick if cached.
@@ -260,6 +262,8 @@ def plan_dane(policies: TlsPolicies, host: str, domain: str, base: str, records:
 
 def plan_sts(policies: TlsPolicies, policy: Policy, sts: StsPolicy, host: str, domain: str) -> Plan:
     """For an MX host without TLSA records, of a domain that publishes MTA-STS (RFC 8461 4, 5)."""
+    if sts.mode == "unknown":
+        return plan_refused(policy, host, f"whether {domain} has an MTA-STS policy is not known ({sts.failure})", "lookup")
     if sts.mode != "enforce":
         return plan(policy, host, domain)._replace(why=f"the MTA-STS policy of {domain} says {sts.mode}")
     if not any(is_fitting(pattern, host) for pattern in sts.mx):

@@ -7,15 +7,17 @@ from itertools import count
 from typing import Any
 
 from gatepost.delivery.engine import DeliveryEngine
-from gatepost.delivery.tlspolicy import TlsPolicies
+from gatepost.delivery.stsanswer import STS, read_sts_answer
+from gatepost.delivery.tlspolicy import StsPolicy, TlsPolicies
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
-from gatepost.privsep.material import authority_files
+from gatepost.privsep.material import authority_files, fetches_policies
 from gatepost.roles.delivering import Delivering
 from gatepost.roles.material import take_material
 from gatepost.roles.skeleton import Peer
 
 LOOKUP_WAIT_S = 60.0  # behind all of the resolver's own retries, and of its restart if it dies
+STS_WAIT_S = 90.0  # a fetch may take 60 s, and wait for others before it
 
 
 class Deliverer(Delivering):
@@ -27,6 +29,7 @@ class Deliverer(Delivering):
         self._numbers = count(1)
         files = authority_files(self.config)
         self._tls = TlsPolicies(self.config, dict(zip(files, take_material(self.descriptors), strict=True)))
+        self._tls.public_context()
         socket.getaddrinfo("127.0.0.1", 25, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)  # loads what it loads
 
     def begin(self) -> None:
@@ -38,6 +41,7 @@ class Deliverer(Delivering):
             done=self.attempt_done,
             event=self.event,
             tls=self._tls,
+            sts=self.find_sts if fetches_policies(self.config) else None,
         )
         self.loop.call_soon(self.engine.begin)
 
@@ -53,7 +57,11 @@ class Deliverer(Delivering):
             self._resolver = None
         super().on_link_lost(peer)
 
-    async def lookup(self, kind: str, name: str) -> m.LookupDone:
+    async def find_sts(self, domain: str) -> StsPolicy | None:
+        """What a domain publishes by MTA-STS, as the resolver role knows it."""
+        return read_sts_answer(await self.lookup(STS, domain, STS_WAIT_S))
+
+    async def lookup(self, kind: str, name: str, wait_s: float = LOOKUP_WAIT_S) -> m.LookupDone:
         """Ask the resolver role; one that does not answer is a temporary failure."""
         question = m.Lookup(next(self._numbers), kind, name)
         future = self.loop.create_future()
@@ -61,7 +69,7 @@ class Deliverer(Delivering):
         if self._resolver is not None:
             self._resolver.post(question)
         silence = m.LookupDone(question.query, "tempfail", [], 0, False, "the resolver does not answer")
-        timer = self.loop.call_later(LOOKUP_WAIT_S, self.looked_up, silence)
+        timer = self.loop.call_later(wait_s, self.looked_up, silence)
         try:
             return await future
         finally:

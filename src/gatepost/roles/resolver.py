@@ -10,6 +10,7 @@ import importlib
 import time
 from typing import Any
 
+from gatepost.delivery.stsanswer import STS
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.net.dns import StubResolver
@@ -18,7 +19,6 @@ from gatepost.privsep.material import fetches_policies
 from gatepost.roles.material import take_material
 from gatepost.roles.skeleton import Role
 
-STS = "STS"  # the kind of a Lookup for the MTA-STS policy of a domain
 KEPT_BACK = 10_000  # records for a queue that is away
 
 
