@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := var/gatepost.toml
 
-.PHONY: run test bench bench-quick crash attest lint lock clean help
+.PHONY: run test bench bench-quick crash attest fuzz lint lock clean help
 
 help:
 	@echo "make run          a gateway to try, in the foreground on 127.0.0.1:2525"
@@ -13,6 +13,7 @@ help:
 	@echo "make bench        side by side with the installed mail servers (long); make bench-quick is rougher"
 	@echo "make crash        kills, full disks, power cuts; proves that nothing acknowledged is lost (long)"
 	@echo "make attest       the proofs of the hardening; writes docs/attestation.md"
+	@echo "make fuzz         coverage-guided fuzzing of every parser, a minute each; FUZZ=\"--seconds 600 session\" for more of one"
 	@echo "make wheel        wheel and source archive into dist/"
 	@echo "make deb          Debian package into dist/; make test-deb installs it in a Debian of its own (root, minutes)"
 	@echo "make sbom         bill of materials into dist/; make audit asks advisory services about every dependency"
@@ -49,6 +50,9 @@ bench-quick: $(VENV)/.test
 crash: $(VENV)/.test
 	$(BIN)/python tests/install_peers.py
 	$(BIN)/python -m bench.crash
+
+fuzz: $(VENV)/.test
+	$(BIN)/python tests/fuzz $(FUZZ)
 
 attest: $(VENV)/.test
 	$(BIN)/python -m bench.attest
