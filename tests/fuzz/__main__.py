@@ -25,7 +25,9 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="names of targets; all of them if none is given")
     parser.add_argument("--seconds", type=int, default=60, help="for each target (default 60)")
     parser.add_argument("--runs", type=int, default=-1, help="inputs for each target, instead of seconds")
-    parser.add_argument("--findings", type=Path, default=FINDINGS, help="where corpora and findings are kept (default var/fuzz)")
+    parser.add_argument(
+        "--findings", type=Path, default=FINDINGS, help="where corpora and findings are kept (default var/fuzz)"
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--list", action="store_true", help="print the names of the targets")
     options = parser.parse_args()
@@ -46,7 +48,9 @@ def main() -> int:
         limits = ["--runs", str(options.runs), "--seconds", str(options.seconds), "--findings", str(options.findings)]
         done = subprocess.run([sys.executable, str(HERE), "--one", name, *limits], check=False, capture_output=True)
         lines = done.stderr.decode(errors="replace").splitlines() + done.stdout.decode(errors="replace").splitlines()
-        print("  " + next((line for line in reversed(lines) if line.startswith("Done")), f"exit status {done.returncode}"))
+        print(
+            "  " + next((line for line in reversed(lines) if line.startswith("Done")), f"exit status {done.returncode}")
+        )
         if done.returncode:
             broken.append(name)
             print("\n".join(f"  {line}" for line in lines[-40:]))
@@ -66,7 +70,9 @@ def fuzz(name: str, findings: Path, runs: int, seconds: int) -> int:
     for number, seed in enumerate(target.seeds):
         (corpus / f"seed-{number}").write_bytes(seed)
     dictionary = findings / f"{name}.tokens"
-    dictionary.write_text("".join(f'"{"".join(f"{chr(92)}x{octet:02x}" for octet in token)}"\n' for token in target.tokens))
+    dictionary.write_text(
+        "".join(f'"{"".join(f"{chr(92)}x{octet:02x}" for octet in token)}"\n' for token in target.tokens)
+    )
     limits = [f"-runs={runs}"] if runs >= 0 else [f"-max_total_time={seconds}"]
     atheris.Setup(
         [

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from fuzz.target import Target
+
 from gatepost.config.errors import ConfigErrors
 from gatepost.config.load import load_config
 from gatepost.mail.header import count_received, iter_fields, split_header
@@ -69,7 +70,9 @@ def run_config(data: bytes) -> None:
 
 
 def _segment() -> bytes:
-    envelope = Envelope("id1", "s1", "a@b.test", [Recipient("c@d.test", "d.test", "mx:d.test")], 1.0, "192.0.2.1", "c", "network")
+    envelope = Envelope(
+        "id1", "s1", "a@b.test", [Recipient("c@d.test", "d.test", "mx:d.test")], 1.0, "192.0.2.1", "c", "network"
+    )
     record = build_record(envelope, b"Received: x\r\n", [b"Subject: y\r\n\r\ntext\r\n"], 33)
     return b"".join(bytes(part) for part in record.iov)
 

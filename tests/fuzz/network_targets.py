@@ -1,12 +1,15 @@
-"""Fuzz targets of what comes over the network and is not SMTP: DNS answers."""
+"""Fuzz targets of what comes over the network and is not SMTP: DNS answers, PROXY headers."""
 
 from __future__ import annotations
 
 from fuzz.target import Target
+
 from gatepost.net import dnswire
+from gatepost.smtp.proxy import BadProxyHeader, ProxyHeader, parse_proxy
 
 _KINDS = sorted(dnswire.KINDS)
 _NAME = "example.test"
+_PROXY_V2 = b"\r\n\r\n\0\r\nQUIT\n"
 _A = b"\x00\x00\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00"
 
 
@@ -24,11 +27,33 @@ def run_dns(data: bytes) -> None:
         return
     assert len(followed.records) <= 512
     for record in followed.records:
-        assert isinstance(record, str) and "\n" not in record
+        assert kind == "TXT" or record.isprintable()  # a TXT says what its owner likes
     if kind == "MX":
         for record in followed.records:
             preference, _, host = record.partition(" ")
             assert 0 <= int(preference) <= 65535 and " " not in host
+
+
+def read_proxy(data: bytes) -> tuple[ProxyHeader, int] | None | str:
+    try:
+        return parse_proxy(data)
+    except BadProxyHeader:
+        return "bad"
+
+
+def run_proxy(data: bytes) -> None:
+    """However much has come: more input never changes what is said of a whole header, and what was bad stays bad."""
+    whole = read_proxy(data)
+    if isinstance(whole, tuple):
+        _, end = whole
+        assert 0 < end <= len(data)
+        assert read_proxy(data[:end]) == whole
+        assert read_proxy(data[: end - 1]) is None
+    for at in range(min(len(data), 300)):
+        part = read_proxy(data[:at])
+        if part is not None:
+            assert part == whole
+            break
 
 
 def _answer(kind: str, data: bytes) -> bytes:
@@ -49,5 +74,31 @@ TARGETS = (
         ),
         (b"\xc0\x0c", b"\xc0\0", b"\0\x01", b"\0\x05", b"\xff\xff", b"\x3f" + b"a" * 63, b"\0\0\x29"),
         1232,
+    ),
+    Target(
+        "proxy",
+        run_proxy,
+        (
+            b"PROXY TCP4 192.0.2.1 198.51.100.1 5000 25\r\nEHLO x\r\n",
+            b"PROXY UNKNOWN\r\n",
+            b"PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n",
+            _PROXY_V2 + b"\x21\x11\0\x0c\xc0\0\2\1\xc6\x33\x64\1\x13\x88\0\x19",
+            _PROXY_V2 + b"\x20\0\0\0",
+            _PROXY_V2 + b"\x21\x11\0\x10\xc0\0\2\1\xc6\x33\x64\1\x13\x88\0\x19\4\0\1x",
+        ),
+        (
+            b"PROXY ",
+            b"TCP4 ",
+            b"TCP6 ",
+            b"UNKNOWN",
+            b"\r\n",
+            b"::",
+            b"255",
+            b"\x21\x21",
+            b"\x21\x11",
+            b"\0\x0c",
+            b"\0\x24",
+        ),
+        600,
     ),
 )

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from fuzz.target import Target, cuts_of
+
 from gatepost.model import ScramVerifier
 from gatepost.smtp.address import MAX_PATH_BYTES, PathError, parse_path
 from gatepost.smtp.client import ClientSession, ClientSettings, Transaction
@@ -33,7 +34,9 @@ STRAY_TURN = re.compile(rb"(?<!\n)\xfd")
 BEGINS_NEW_TURN = re.compile(rb"(?i)(?:DATA|EHLO|HELO|STARTTLS|AUTH)[^\n]*\n(?!\Z|\xfd)")
 REPLY_LINE = re.compile(rb"[2345][0-9]{2}(?:[ -][ -~]*)?").fullmatch
 
-FORBIDDEN_IN_TEXT = {chr(code) for code in (*range(10), *range(11, 32), *range(127, 160), 0x2028, 0x2029, 0x202E, 0x2066)}
+FORBIDDEN_IN_TEXT = {
+    chr(code) for code in (*range(10), *range(11, 32), *range(127, 160), 0x2028, 0x2029, 0x202E, 0x2066)
+}
 
 SMALL = ServerSettings(
     hostname="mx", max_command_bytes=128, max_message_bytes=60, max_swallowed_bytes=60, max_errors=6, max_received_hops=1,
@@ -81,7 +84,12 @@ BAD_TEXT = {"bare-lf", "bare-cr", "nul", "header", "hops", "size", "loop", "long
 def until_bad_text(found: list[object], output: bytes) -> tuple[list[object], bytes]:
     """Of a text with two faults, the one that is seen first is told, and that depends on the pieces; refused it is either way."""
     for number, event in enumerate(found):
-        if isinstance(event, tuple) and event[0] in BAD_TEXT and number and any(isinstance(one, Data) for one in found[:number]):
+        if (
+            isinstance(event, tuple)
+            and event[0] in BAD_TEXT
+            and number
+            and any(isinstance(one, Data) for one in found[:number])
+        ):
             return found[:number], b""
     return found, output
 
@@ -173,7 +181,9 @@ def run_client(data: bytes) -> None:
     """A whole client session against a server that says anything: it ends, every message has one outcome, nothing else is sent."""
     messages = [_Message("a@b.test", ["c@d.test", "e@d.test"], 20) for _ in range(2)]
     waiting = list(messages)
-    session = ClientSession(ClientSettings("gate.test", lmtp=data[:1] == b"L"), lambda: waiting.pop() if waiting else None)
+    session = ClientSession(
+        ClientSettings("gate.test", lmtp=data[:1] == b"L"), lambda: waiting.pop() if waiting else None
+    )
     finished = []
     for piece in in_pieces(data, cuts_of(data)):
         session.receive(piece)
