@@ -24,14 +24,13 @@ from build_man import build_all
 from build_sbom import build_sbom
 from build_unit import FILES, find_differences
 from lockfile import LOCK, runtime_pins, write_requirements
-from sourcetree import CACHE, ROOT, normalise, read_version, source_epoch, source_files
+from sourcetree import CACHE, ROOT, normalise, read_maintainer, read_version, source_epoch, source_files
 
 PYTHON = "3.11"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux_2_5_x86_64")
 HOME = "usr/lib/gatepost"
 PACKAGES = f"{HOME}/lib/python{PYTHON}/site-packages"
 DOCUMENTS = "usr/share/doc/gatepost"
-MAINTAINER = "Gatepost maintainers <maintainers@gatepost.example>"
 SCRIPTS = ("postinst", "prerm", "postrm")
 UNIT_PLACES = {
     "gatepost.service": "usr/lib/systemd/system/gatepost.service",
@@ -154,7 +153,7 @@ def _write_documents(root: Path, version: str) -> None:
     _write(root / "usr/share/lintian/overrides/gatepost", overrides)
     day = formatdate(source_epoch())
     entry = f"gatepost ({version}) bookworm; urgency=medium\n\n  * Release {version}; what is new is in CHANGELOG.md.\n"
-    _write_compressed(documents / "changelog.gz", f"{entry}\n -- {MAINTAINER}  {day}\n")
+    _write_compressed(documents / "changelog.gz", f"{entry}\n -- {read_maintainer()}  {day}\n")
     for name in source_files():
         if name.endswith(".md") and name.count("/") == name.startswith("docs/"):
             _write(documents / Path(name).name, (ROOT / name).read_text())
@@ -164,7 +163,8 @@ def build_copyright(packages: Path) -> str:
     """The copyright file: ours, and of each package that is part of it the licence that it names and brings."""
     paragraphs = [
         "Gatepost is Copyright the Gatepost maintainers and may be used under the Apache License, Version 2.0; on Debian systems its\n"
-        "text is in /usr/share/common-licenses/Apache-2.0. These packages are part of it, below /" + PACKAGES + ":",
+        "text, the same as that of LICENSE in the source, is in /usr/share/common-licenses/Apache-2.0. These packages are part of it,\n"
+        "below /" + PACKAGES + ":",
     ]
     for pin in runtime_pins():
         (directory,) = packages.glob(f"{pin.name.replace('-', '_')}-*.dist-info")
@@ -196,7 +196,7 @@ def write_control(root: Path, version: str) -> None:
     sums = [f"{hashlib.md5(p.read_bytes(), usedforsecurity=False).hexdigest()}  {p.relative_to(root)}" for p in files]
     size = sum((path.stat().st_size + 1023) // 1024 for path in files)
     template = (ROOT / "packaging" / "deb" / "control").read_text()
-    values = {"VERSION": version, "SIZE": str(size), "MAINTAINER": MAINTAINER}
+    values = {"VERSION": version, "SIZE": str(size), "MAINTAINER": read_maintainer()}
     for name, value in values.items():
         template = template.replace(f"@{name}@", value)
     _write(control / "control", template)

@@ -37,6 +37,13 @@ def read_version() -> str:
         return str(tomllib.load(file)["project"]["version"])
 
 
+def read_maintainer() -> str:
+    """"NAME <ADDRESS>" of pyproject.toml; its first one answers for the packages."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        first = tomllib.load(file)["project"]["maintainers"][0]
+    return f"{first['name']} <{first['email']}>"
+
+
 def source_epoch() -> int:
     """The moment that all files of a package carry, in seconds since 1970.
 

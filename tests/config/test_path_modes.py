@@ -163,6 +163,17 @@ def test_a_foreign_owner_in_the_program(place: Path, monkeypatch: pytest.MonkeyP
     assert problem.command.startswith("chown -R ")
 
 
+def test_a_tree_too_large_to_be_looked_through_refuses_the_start(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = place / "program"
+    count = sum(len(directories) + len(files) for _, directories, files in os.walk(tree))
+    monkeypatch.setattr(programfiles, "MAX_ENTRIES", count)
+    assert found(place) == []
+    (tree / "one-more.py").touch(mode=0o644)
+    (problem,) = found(place)
+    assert problem.path == str(tree) and "too many files" in problem.problem
+    assert CliRunner().invoke(cli, ["check", "--config", str(place / "etc/gatepost.toml")]).exit_code == 2
+
+
 def test_the_programs_own_files_are_there() -> None:
     trees = programfiles.program_trees()
     assert any(os.path.exists(os.path.join(tree, "privsep")) or tree.endswith("site-packages") for tree in trees)

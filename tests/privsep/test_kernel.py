@@ -160,6 +160,21 @@ def test_each_kind_of_descriptor_has_its_name(opened: dict[int, str]) -> None:
     assert (accesses["file-append"], accesses["file-write"], accesses["file-read"]) == ("write", "read-write", "read")
 
 
+def test_a_socket_made_during_the_look_is_found_in_the_second_look_at_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, asked = kernel._read_sockets, []
+
+    def late(directory: str) -> dict[int, tuple[str, str, str]]:
+        asked.append(directory)
+        return real(directory) if len(asked) > 1 else {}
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    monkeypatch.setattr(kernel, "_read_sockets", late)
+    with ours, theirs:
+        kinds = {each.number: each.kind for each in kernel.read_process(os.getpid()).descriptors}
+        assert kinds[ours.fileno()] == kinds[theirs.fileno()] == "unix-seqpacket"
+    assert len(asked) == 2
+
+
 def test_facts_are_json() -> None:
     facts = kernel.read_process(os.getpid())
     again = msgspec.json.decode(msgspec.json.encode(facts), type=kernel.ProcessFacts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import os
 import sqlite3
 import struct
 from collections.abc import Callable
@@ -194,6 +195,19 @@ def test_a_file_that_cannot_be_used_gives_no_table(tmp_path: Path) -> None:
     (tmp_path / "people").write_text("anna x\n\nAnna y\n")
     with pytest.raises(ConfigErrors, match=r'people:3: the key "Anna" is given twice, first in line 1; remove one'):
         FileTable.load(str(tmp_path / "people"))
+
+
+def test_a_table_is_read_through_no_link_and_not_endlessly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "people").write_text("anna\n")
+    (tmp_path / "link").symlink_to("people")
+    os.mkfifo(tmp_path / "pipe")
+    assert FileTable.read(str(tmp_path / "people")).lookup("anna") == ""
+    for name, why in (("link", "symbolic link"), ("pipe", "no regular file")):
+        with pytest.raises(TableUnavailable, match=why):
+            FileTable.read(str(tmp_path / name))
+    monkeypatch.setattr("gatepost.routing.tables.file.MAX_TABLE_BYTES", 4)
+    with pytest.raises(TableUnavailable, match="larger than"):
+        FileTable.read(str(tmp_path / "people"))
 
 
 def test_unavailable_is_neither_yes_nor_no() -> None:

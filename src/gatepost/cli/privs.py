@@ -6,10 +6,9 @@ import os
 
 import click
 
-from gatepost.cli.ask import ask_or_exit
+from gatepost.cli.ask import ask_or_exit, running_config
 from gatepost.cli.options import config_option, json_option
 from gatepost.cli.output import emit
-from gatepost.config.load import load_config
 from gatepost.privsep.attest import Declared, RoleReport, attest, notes, swap_notes
 from gatepost.privsep.kernel import ProcessFacts, count_kinds
 
@@ -28,7 +27,7 @@ def privs(config_path: str, as_json: bool) -> None:
     with "as declared" or the differences; the exit status is 1 if there are any. "Writable" is what user, groups and modes would
     let the process write below its root directory, if Landlock and the system call filter were not there.
     """
-    config = load_config(config_path)
+    config = running_config(config_path)
     reports = attest(config, ask_or_exit(config_path, "roles"))
     differences = sum(len(report.differences) for report in reports)
     lines = [line for report in reports for line in report_lines(report)]

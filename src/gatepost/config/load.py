@@ -22,6 +22,7 @@ from gatepost.config.encoded import decode_config, encode_config
 from gatepost.config.errors import ConfigError, ConfigErrors, Findings, KeyPath
 from gatepost.config.exceptions import read_exceptions
 from gatepost.config.fields import Walker
+from gatepost.config.handover import too_large as check_size
 from gatepost.config.nexthop import NextHopError, parse_next_hops
 from gatepost.config.pools import check_pools
 from gatepost.config.positions import key_lines
@@ -58,8 +59,8 @@ def load_config(path: str) -> Config:
     table = _parse_toml(path, text)
     findings = Findings(path, key_lines(text))
     config = _Loader(findings, os.path.dirname(path)).build(table)
-    if config is None:
-        raise ConfigErrors(findings.errors)
+    if config is None or (errors := check_size(config, path)):
+        raise ConfigErrors(findings.errors if config is None else errors)
     return config
 
 

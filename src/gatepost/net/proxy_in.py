@@ -77,6 +77,8 @@ class ProxyIn(asyncio.Protocol):
         """The service ends, and nobody was greeted."""
         self._transport.abort()
 
+    cut_off = end
+
     def _refuse(self, why: str, octets: str) -> None:
         detail = f"{why}: {octets}" if octets else why
         self._host.event("violation", session="", address=self._address[0], kind="proxy", detail=detail)

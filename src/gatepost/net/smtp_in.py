@@ -34,7 +34,7 @@ from gatepost.smtp.events import (
     Violation,
 )
 from gatepost.smtp.parameters import PLAIN
-from gatepost.smtp.reply import Reply
+from gatepost.smtp.reply import SHUTTING_DOWN, TIMEOUT, Reply
 from gatepost.smtp.server import ServerSession
 from gatepost.smtp.transaction import Waiting
 
@@ -213,7 +213,16 @@ class SmtpIn(MessageIn, asyncio.Protocol):
 
     def _time_out(self, why: str) -> None:
         self.host.event("violation", session=self.session_id, address=self.address, kind="timeout", detail=why)
-        self.session.timeout()
+        self._leave(TIMEOUT)
+
+    def cut_off(self) -> None:
+        """The time in which sessions may end is over: 421 and the end, unless what came is being made durable."""
+        is_busy = self.wait is not None or (self.transaction is not None and self.transaction.is_committing)
+        if not self.transport.is_closing() and not is_busy:
+            self._leave(SHUTTING_DOWN)
+
+    def _leave(self, reply: Reply) -> None:
+        self.session.shut_down(reply)
         self._give_up_transaction()
         out = self.session.take_output()
         if out:

@@ -14,6 +14,7 @@ from gatepost.config.schema import Config
 from gatepost.ipc.messages import Answer
 from gatepost.privsep.attest import notes
 from gatepost.privsep.child import Child
+from gatepost.privsep.plan import maildir_roots
 from gatepost.privsep.watch import Watch
 
 PART_BYTES = 60_000  # of one packet
@@ -48,6 +49,13 @@ def describe_state(
         "sandbox_debug": config.sandbox_debug,
         "notes": notes(config),
         "attestation": watch.last() | {"every_s": config.processes.recheck_s},
+        "running": {  # for `gatepost privs` while the file has errors
+            "spool": config.spool,
+            "users": config.processes.users,
+            "maildir_roots": maildir_roots(config),
+            "sandbox": config.sandbox,
+            "sandbox_debug": config.sandbox_debug,
+        },
         "exceptions": [msgspec.to_builtins(exception) for exception in config.exceptions],
     }
 

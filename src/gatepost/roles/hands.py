@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from gatepost.roles.queue import Queue
 
 _MAILDIR = "maildir:"
+RETRY_WITHOUT_DELIVERER_S = 0.2  # it is being started
+RETRY_NO_SUCH_ROOT_S = 60.0  # no configuration, now, has that Maildir root: only a reload can bring it
 
 
 class Job:
@@ -90,6 +92,12 @@ class Hands:
         if not hands:
             return None
         return hands[crc32(next_hop.encode()) % len(hands) if len(hands) > 1 else 0].channel
+
+    def absent_s(self, next_hop: str) -> float:
+        """How long to wait where `choose` found nobody."""
+        if next_hop.startswith(_MAILDIR) and fixed_part(next_hop[len(_MAILDIR) :]) not in maildir_roots(self._queue.config):
+            return RETRY_NO_SUCH_ROOT_S
+        return RETRY_WITHOUT_DELIVERER_S
 
     def give(self, channel: Channel, job: Job, source: Source, envelope: Envelope) -> None:
         """Post the attempt, behind the descriptor it reads from if the deliverer has not got that yet."""

@@ -38,7 +38,6 @@ TICK_S = 1.0
 COMMIT_DELAY_S = 0.5  # outcomes may be this old before a power cut cannot undo them; undone means delivered once more
 MAX_OUTSTANDING = 2000  # attempts with all deliverers
 DEFER_BATCH = 100  # with two fsyncs for each; what waits behind it (a commit, a new segment) waits that long
-RETRY_WITHOUT_DELIVERER_S = 0.2
 RETRY_S = 0.25
 RETRY_UNREADABLE_S = 5.0  # its file cannot be opened or read at the moment
 NOT_THE_MESSAGES_FAULT = frozenset(
@@ -299,7 +298,7 @@ class Queue(Role):
             return
         channel = self.hands.choose(item.next_hop)
         if channel is None:
-            retry_at_s = now_s + RETRY_WITHOUT_DELIVERER_S
+            retry_at_s = now_s + self.hands.absent_s(item.next_hop)
             self.scheduler.finished(item.key, item.next_hop, None, retry_at_s, now_s)
             return
         try:

@@ -46,6 +46,7 @@ NO_TLS: dict[str, str] = {}
 BODY_FILES_KEPT = 8
 QUEUE_AWAY_LIMIT_S = 30.0  # acknowledge without a queue for no longer than this: docs/queue.md
 SWEEP_S = 1.0
+FAREWELL_S = 1.0  # behind the limit of a drain: for the last 421 to leave; the supervisor kills a second later
 
 
 
@@ -440,12 +441,18 @@ class Receiver(Role):
         self._is_draining = True
         self._admission.is_ending = self._admission.is_ending or end_sessions
         self._doors.close()
-        self.loop.call_later(limit_s, self.exit)
+        self.loop.call_later(limit_s, self._cut_off)
         if end_sessions:
             for connection in list(self._connections):
                 connection.end()
         if not self._connections:
             self._finish_drain()
+
+    def _cut_off(self) -> None:
+        """The limit is reached: who is still here hears that it ends; the supervisor kills a little later."""
+        for connection in list(self._connections):
+            connection.cut_off()
+        self.loop.call_later(FAREWELL_S, self.exit)
 
     def _finish_drain(self) -> None:
         """All sessions have ended: seal the segments, tell the queue, go."""

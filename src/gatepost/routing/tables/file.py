@@ -7,13 +7,15 @@ that may still open files. A file that cannot be read, or that holds a key twice
 
 from __future__ import annotations
 
+import os
 import re
 from typing import ClassVar
 
 from gatepost.config.tables import TableData
 from gatepost.routing.table import TableUnavailable
 from gatepost.routing.tables.inline import InlineTable
-from gatepost.routing.tables.source import Collector, read_lines
+from gatepost.routing.tables.source import MAX_TABLE_BYTES, Collector, read_lines
+from gatepost.safeopen import read_regular
 
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 
@@ -49,11 +51,12 @@ class FileTable(InlineTable):
     def read(cls, path: str) -> FileTable:
         """Read the file at `path`; raises TableUnavailable with the cause and line."""
         try:
-            with open(path, encoding="utf-8-sig") as file:
-                text = file.read()
+            data = read_regular(os.path.abspath(path), MAX_TABLE_BYTES + 1)
+            if len(data) > MAX_TABLE_BYTES:
+                raise TableUnavailable(f"{path}: it is larger than {MAX_TABLE_BYTES >> 20} MiB")
+            return cls.parse(path, data.decode("utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
             raise TableUnavailable(f"{path}: {error}") from None
-        return cls.parse(path, text)
 
     @classmethod
     def parse(cls, name: str, text: str) -> FileTable:
