@@ -327,7 +327,7 @@ def test_content_that_cannot_be_read_defers_and_does_not_arrive():
     [
         ({"has_8bit": True}, "5.6.3"),
         ({"smtputf8": True}, "5.6.7"),
-        ({"body_type": "BINARYMIME"}, "5.6.3"),
+        ({"body_type": "BINARYMIME"}, "5.6.1"),
     ],
 )
 def test_what_the_host_cannot_take_fails(fields: dict, status: str):

@@ -30,7 +30,8 @@ def test_all_are_announced() -> None:
 def test_each_switch_takes_its_row_away(row) -> None:
     settings = all_on(**{row.setting: False})
     assert row.keyword not in keywords(settings)
-    assert not set(row.mail) & set(settings.offer.mail)
+    assert not {name for name, parser in row.mail.items() if settings.offer.mail.get(name) is parser}
+    assert not set(row.rcpt) & set(settings.offer.rcpt)
     assert settings.offer.missing_verbs >= set(row.verbs)
 
 

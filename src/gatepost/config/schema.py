@@ -115,6 +115,8 @@ class Smtp(Section, frozen=True, kw_only=True):
     xclient_from: list[str] = []  # proxies that say by XCLIENT who the client is
     xclient_login: bool = False  # the login they name is believed too
     xforward_from: list[str] = []  # filters that say by XFORWARD who their client was, for the log
+    limits: bool = True
+    binarymime: bool = True  # needs chunking and eightbitmime
 
 
 class Queue(Section, frozen=True, kw_only=True):

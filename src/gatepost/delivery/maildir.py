@@ -176,6 +176,9 @@ class MaildirBatch:
                 if len(block) != count:
                     raise OSError(errno.EIO, "the content is shorter than it was")
                 offset += count
+                if envelope.body_type == "BINARYMIME":  # octets, not lines
+                    _write_all(delivery.fd, block)
+                    continue
                 block = held + block
                 held = b"\r" if block.endswith(b"\r") and offset < content_bytes else b""
                 if held:

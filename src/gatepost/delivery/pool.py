@@ -211,6 +211,9 @@ class NextHopPool:
         """Whether this connection is to end as soon as nothing is under way on it."""
         if connection.messages >= self._shared.config.max_messages_per_connection or len(self._ready) > self.limit:
             return True
+        limits = connection.session.limits
+        if limits is not None and 0 < limits.mailmax <= connection.messages:
+            return True
         return bool(self._retries) and self._must_yield
 
     @property
@@ -324,6 +327,11 @@ class NextHopPool:
             return None  # it would wait behind another message, and a connection for it is on its way
         else:
             work = self._queue.popleft()
+        limits = connection.session.limits
+        if limits is not None and len(work.indices) > 1:
+            work, rest = work.split(limits)
+            if rest is not None:
+                (self._retries if rest.tried else self._queue).appendleft(rest)
         work.reused = connection.messages > 0
         connection.messages += 1
         return work

@@ -11,6 +11,7 @@ from gatepost.ipc.messages import Attempt
 from gatepost.model import Envelope, NextHopTrouble, Outcome
 from gatepost.smtp.asked import Asked
 from gatepost.smtp.client import Transaction
+from gatepost.smtp.limits import Limits
 
 Read = Callable[[int, int, int], bytes]  # source, offset, count
 
@@ -87,3 +88,11 @@ class Work(Transaction):
             work.fallback = [outcome for outcome in work.fallback if outcome.recipient in indices]
         work.members = self.members
         return work
+
+    def split(self, limits: Limits) -> tuple[Work, Work | None]:
+        """What a host with these limits takes at once, and the rest."""
+        recipients = self.job.attempt.envelope.recipients
+        count = limits.count_fitting([recipients[index].domain for index in self.indices])
+        if count == len(self.indices):
+            return self, None
+        return self.again(self.indices[:count]), self.again(self.indices[count:])

@@ -21,6 +21,8 @@ from gatepost.smtp.server import ServerSession
 if TYPE_CHECKING:
     from gatepost.roles.receiver import Receiver
 
+BINARY = "BINARYMIME"  # such content could hold anything, so it never lies in a segment among records
+
 
 class MessageIn:
     """What a connection does with the text of messages."""
@@ -83,7 +85,7 @@ class MessageIn:
                 transaction.chunks.append(content)
             if transaction.body_descriptor >= 0:
                 self._write_out(transaction)
-            elif transaction.body_bytes > self.host.spill_bytes():
+            elif transaction.body_bytes > self.host.spill_bytes() or transaction.body_type == BINARY:
                 self._open_body_file(transaction)
         if event.last:
             if transaction.body_file < 0:  # its body file has not come yet; goes on in give_body_file

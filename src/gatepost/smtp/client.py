@@ -7,7 +7,8 @@ decision on what a refusal means for a recipient: that is `delivery/attempt.py`.
 Invariants: a transaction comes back exactly once, with all replies it got; a reply is never counted for another
 command; the final dot is written only behind the whole content; after an error nothing more is written.
 With PIPELINING (RFC 2920) MAIL, RCPT and DATA go out as one group, and the group of the next transaction goes out
-behind the content of the one before. A content without final CRLF gets one: DATA cannot carry it otherwise.
+behind the content of the one before. A content without final CRLF gets one: DATA cannot carry it otherwise. A binary content goes by
+BDAT, or not at all.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gatepost.smtp.asked import Host, Lack
+from gatepost.smtp.limits import Limits, parse_limits
 from gatepost.smtp.outgoing import BLOCK_BYTES, ClientSettings, Problem, State, Tls, Transaction
 from gatepost.smtp.replyreader import RemoteReply, ReplyError, ReplyReader
 
 __all__ = ["BLOCK_BYTES", "ClientSession", "ClientSettings", "Problem", "State", "Tls", "Transaction"]
 
 CRLF = b"\r\n"
+DATA = "DATA\r\n"
 BEHIND_STARTTLS = "the host sent more behind its reply to STARTTLS, in clear"
 
 _STAGES = ("greeting", "helo", "helo", "tls", "tls", "", "mail", "rcpt", "data", "body", "body", "body", "", "", "")
@@ -31,7 +34,7 @@ class ClientSession:
 
     __slots__ = (
         "_commands", "_current", "_finished", "_next", "_next_commands", "_offset", "_out", "_pipelining", "_reader",
-        "_settings", "_supply", "_tail", "extensions", "failure", "is_secured", "size_limit", "state",
+        "_settings", "_supply", "_tail", "extensions", "failure", "is_secured", "limits", "size_limit", "state",
     )  # fmt: skip
 
     def __init__(self, settings: ClientSettings, supply: Callable[[], Transaction | None]) -> None:
@@ -48,6 +51,7 @@ class ClientSession:
         self._tail = CRLF
         self._pipelining = False
         self.extensions: dict[str, str] = {}
+        self.limits: Limits | None = None  # RFC 9422: of the host; the supplier obeys them
         self.size_limit = 0
         self.is_secured = False
         self.state = State.GREETING
@@ -78,6 +82,7 @@ class ClientSession:
         if self.state is State.TLS:
             self.is_secured = True
             self.extensions = {}
+            self.limits = None
             self.size_limit = 0
             self._send_hello()
 
@@ -201,6 +206,8 @@ class ClientSession:
             if keyword:
                 self.extensions[keyword.upper()] = parameters.strip()
         self._pipelining = self._settings.pipelining and "PIPELINING" in self.extensions
+        if "LIMITS" in self.extensions:
+            self.limits = parse_limits(self.extensions["LIMITS"])
         size = self.extensions.get("SIZE", "")
         if size.isascii() and size.isdigit() and len(size) <= 20:  # RFC 1870 4
             self.size_limit = int(size)
@@ -236,9 +243,12 @@ class ClientSession:
             if 0 < self.size_limit < transaction.size_bytes:
                 return self._unfit(transaction, "5.3.4", f"message is larger than the {self.size_limit} bytes it takes")
             parameters = f" SIZE={transaction.size_bytes}"
-        if transaction.body_type == "BINARYMIME":  # RFC 3030 3: never by DATA
-            return self._unfit(transaction, "5.6.3", "binary message, and BDAT is not used")
-        if transaction.has_8bit:
+        is_binary = transaction.body_type == "BINARYMIME"
+        if is_binary:  # RFC 3030 3: never by DATA, which would let its octets end the message, and begin commands
+            if not extensions.keys() >= {"BINARYMIME", "CHUNKING"}:
+                return self._unfit(transaction, "5.6.1", "binary message, and the host does not offer BINARYMIME")
+            parameters += " BODY=BINARYMIME"
+        elif transaction.has_8bit:
             if "8BITMIME" not in extensions:
                 return self._unfit(transaction, "5.6.3", "8-bit message, and the host does not offer 8BITMIME")
             parameters += " BODY=8BITMIME"
@@ -256,12 +266,13 @@ class ClientSession:
                 return self._unfit(transaction, found.status, found.text)
             parameters += found[0]
             rcpts = "".join(f"RCPT TO:<{path}>{more}\r\n" for path, more in zip(paths, found[1], strict=True))
-        text = f"MAIL FROM:<{transaction.reverse_path}>{parameters}\r\n{rcpts}DATA\r\n"
+        text = f"MAIL FROM:<{transaction.reverse_path}>{parameters}\r\n{rcpts}{'' if is_binary else DATA}"
         try:
             commands = text.encode("utf-8" if transaction.smtputf8 else "ascii")
         except UnicodeEncodeError:
             return self._unfit(transaction, "5.6.7", "an address is not ASCII, and the message not internationalised")
-        if commands.count(b"\n") != len(paths) + 2 or commands.count(b"\r") != len(paths) + 2:
+        lines = len(paths) + (1 if is_binary else 2)
+        if commands.count(b"\n") != lines or commands.count(b"\r") != lines:
             return self._unfit(transaction, "5.1.3", "an address holds a line end")
         return commands
 
@@ -296,12 +307,24 @@ class ClientSession:
         last = len(rcpts) == len(transaction.forward_paths)
         if last:
             self.state = State.DATA
+            if transaction.body_type == "BINARYMIME":
+                self._begin_chunk(transaction)
+                return
         if self._pipelining:
             return
         if last and not transaction.accepted:
             self._reset()
         else:
             self._send_command()
+
+    def _begin_chunk(self, transaction: Transaction) -> None:
+        """The whole content as one chunk (RFC 3030 2), once somebody is to have it."""
+        if not transaction.accepted:
+            self._reset()
+            return
+        self._out.append(b"BDAT %d LAST\r\n" % transaction.size_bytes)
+        self._offset = 0
+        self.state = State.CONTENT
 
     def _on_data(self, reply: RemoteReply) -> None:
         transaction = self._current
@@ -406,10 +429,12 @@ class ClientSession:
             if len(block) != count:
                 raise OSError("it is shorter than it was")
             self._offset += count
-            self._out.append(self._stuff(block) if transaction.needs_stuffing else block)
+            is_stuffed = transaction.needs_stuffing and transaction.body_type != "BINARYMIME"
+            self._out.append(self._stuff(block) if is_stuffed else block)
             self._tail = block[-2:] if count > 1 else self._tail[-1:] + block
         if left <= self._settings.block_bytes:
-            self._out.append(b".\r\n" if self._tail == CRLF else b"\r\n.\r\n")
+            if transaction.body_type != "BINARYMIME":
+                self._out.append(b".\r\n" if self._tail == CRLF else b"\r\n.\r\n")
             transaction.dot_sent = True
             self.state = State.END
             if self._pipelining:

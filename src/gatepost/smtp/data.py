@@ -47,6 +47,7 @@ class Content:
 
     __slots__ = (
         "_at_line_start",
+        "_binary",
         "_header_tail",
         "_held",
         "_line_bytes",
@@ -64,7 +65,8 @@ class Content:
         "received_hops",
     )
 
-    def __init__(self, max_line_bytes: int = 998, *, repair: bool = False) -> None:
+    def __init__(self, max_line_bytes: int = 998, *, repair: bool = False, binary: bool = False) -> None:
+        self._binary = binary  # BODY=BINARYMIME: the body is octets, never lines; it only ever comes by BDAT
         self.body_bytes = 0
         self.header_bytes = 0
         self.received_hops = 0
@@ -129,9 +131,11 @@ class Content:
         if self._held:
             block = self._held + block
             self._held = b""
-        if not last and block[-1:] == b"\r":
+        if not last and block[-1:] == b"\r" and (self.in_header or not self._binary):
             self._held = b"\r"
             block = block[:-1]
+        if self._binary:
+            return self._take_binary(block)
         marks = block.translate(None, _NOT_CONTROL)
         notable = _NOTABLE_CR(block)
         is_clean = marks == b"\r\n" * (len(marks) >> 1)
@@ -145,6 +149,17 @@ class Content:
             self._at_line_start = block[-1:] == b"\n"
             self._observe(block)
         return block
+
+    def _take_binary(self, block: bytes) -> bytes:
+        """RFC 3030 3: any octets in the body; the header is lines as ever, and is not repaired."""
+        self.body_bytes += len(block)
+        if not block.isascii():
+            self.has_8bit = True
+        if self.in_header and block:
+            known = self.header_bytes
+            self._scan_header(block)
+            self.fault = find_fault(block[: self.header_bytes - known])
+        return b"" if self.fault is not None else block
 
     def _mend(self, content: bytes) -> bytes:
         """Content that is not clean: repaired if that is allowed, else nothing and the fault."""

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gatepost.smtp.command import ParameterParser
+from gatepost.smtp.limits import Limits, build_limits
 from gatepost.smtp.parameters import (
     parse_auth,
+    parse_binary_body,
     parse_body,
     parse_envelope_id,
     parse_flag,
@@ -54,6 +56,10 @@ class Offer(msgspec.Struct, frozen=True):
     missing_verbs: frozenset[bytes]
 
 
+def _limits_of(settings: ServerSettings) -> str:
+    return build_limits(Limits(mailmax=settings.max_transactions, rcptmax=settings.max_recipients))
+
+
 EXTENSIONS: tuple[Extension, ...] = (
     Extension(keyword="PIPELINING", setting="pipelining"),
     Extension(keyword="SIZE", setting="size", argument=lambda settings: str(settings.max_message_bytes), mail={b"SIZE": parse_size}),
@@ -69,12 +75,19 @@ EXTENSIONS: tuple[Extension, ...] = (
         verbs=(b"AUTH",),
     ),
     Extension(keyword="CHUNKING", setting="chunking", verbs=(b"BDAT",)),
+    Extension(  # RFC 3030 3; its values of BODY are those of 8BITMIME and one more
+        keyword="BINARYMIME",
+        setting="binarymime",
+        requires=("CHUNKING", "8BITMIME"),
+        mail={b"BODY": parse_binary_body},
+    ),
     Extension(
         keyword="DSN",  # RFC 3461
         setting="dsn",
         mail={b"RET": parse_ret, b"ENVID": parse_envelope_id},
         rcpt={b"NOTIFY": parse_notify, b"ORCPT": parse_original},
     ),
+    Extension(keyword="LIMITS", setting="limits", argument=_limits_of),  # RFC 9422
     Extension(keyword="ENHANCEDSTATUSCODES", setting="enhancedstatuscodes"),
     Extension(keyword="STARTTLS", setting="starttls", is_switch=False, verbs=(b"STARTTLS",)),  # RFC 3207
     Extension(

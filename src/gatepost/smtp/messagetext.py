@@ -21,8 +21,9 @@ class MessageText(Authentication):
     __slots__ = ()
 
     def _begin_content(self) -> None:
-        assert self._transaction is not None
-        self._transaction.content = Content(self.settings.max_line_bytes, repair=self.settings.repair)
+        transaction, settings = self._transaction, self.settings
+        assert transaction is not None
+        transaction.content = Content(settings.max_line_bytes, repair=settings.repair, binary=transaction.is_binary)
 
     def _read_content(self) -> Event | None:
         if self._state == AUTH:

@@ -43,6 +43,11 @@ def parse_body(value: bytes | None, max_message_bytes: int) -> Value | Reply:
     return name.decode("ascii") if name in (b"7BIT", b"8BITMIME") else BAD_PARAMETER
 
 
+def parse_binary_body(value: bytes | None, max_message_bytes: int) -> Value | Reply:
+    """RFC 6152 2 with RFC 3030 3."""
+    return "BINARYMIME" if (value or b"").upper() == b"BINARYMIME" else parse_body(value, max_message_bytes)
+
+
 def parse_flag(value: bytes | None, max_message_bytes: int) -> Value | Reply:
     """A keyword without a value, as SMTPUTF8 (RFC 6531 3.4)."""
     return BAD_PARAMETER if value is not None else True

@@ -105,6 +105,7 @@ TLS_BEFORE_AUTH = constant(503, "5.1", "STARTTLS comes before AUTH")
 NESTED_MAIL = constant(503, "5.1", "A message is already under way; send RSET to give it up")
 BDAT_UNDER_WAY = constant(503, "5.1", "The message was begun with BDAT; go on with BDAT or send RSET")
 BDAT_SEQUENCE = constant(503, "5.1", "BDAT without a message under way")
+BINARY_BY_BDAT = constant(503, "5.1", "A binary message is sent with BDAT")  # RFC 3030 3
 BAD_PIPELINING = constant(503, "5.0", "You sent more before the reply to this command")
 NOT_SMTP = constant(521, "5.1", "This is an SMTP server")
 EARLY_TALKER = constant(554, "", "You spoke before the greeting")

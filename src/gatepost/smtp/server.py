@@ -206,7 +206,7 @@ class ServerSession(Introduction):
             return self._violate(_KINDS[command.detail], command, line)
         parameters = command.parameters
         smtputf8 = "SMTPUTF8" in parameters
-        self._transaction = Transaction(smtputf8)
+        self._transaction = Transaction(smtputf8, parameters.get("BODY") == "BINARYMIME")
         self._pending = ServerSession._answer_mail
         if not parameters:
             return Mail(command.path, 0, "7BIT", False, parameters)
@@ -258,6 +258,8 @@ class ServerSession(Introduction):
             self._refuse(reply, is_error=transaction.refused > transaction.accepted)
 
     def _data(self, line: bytes) -> Event | None:
+        if self._transaction.is_binary:  # type: ignore[union-attr]
+            return self._violate("sequence", replies.BINARY_BY_BDAT, line)
         self._begin_content()
         self._pending = ServerSession._answer_data
         return Data()

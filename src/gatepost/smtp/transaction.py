@@ -49,9 +49,10 @@ class Waiting(enum.Enum):
 class Transaction:
     """A mail transaction: made by MAIL, gone with its end."""
 
-    __slots__ = ("accepted", "content", "refused", "smtputf8")
+    __slots__ = ("accepted", "content", "is_binary", "refused", "smtputf8")
 
-    def __init__(self, smtputf8: bool) -> None:
+    def __init__(self, smtputf8: bool, is_binary: bool = False) -> None:
+        self.is_binary = is_binary  # BODY=BINARYMIME: DATA cannot carry it
         self.smtputf8 = smtputf8
         self.accepted = 0  # recipients
         self.refused = 0

@@ -6,7 +6,7 @@ removed (`embedded.py`). Standard library and msgspec only, because receivers im
 
 Invariants: a record is acknowledged only after `SegmentWriter.sync` returned; after one failed sync the writer is poisoned for
 good, because the kernel may have dropped the pages and marked them clean. Nothing read back is trusted before its CRC fits. The
-magic holds NUL and a bare CR, which no accepted content holds, and every record carries a random token of its writer, so that
+magic holds NUL and a bare CR, which no content in a segment holds (binary content has a body file), and every record carries a random token of its writer, so that
 a message cannot pose as a record when the reader has to look for the next one behind damage.
 """
 
