@@ -129,6 +129,19 @@ def test_real_clients_send_by_tls(bed, hop, kind, client):
     assert bed.gateway.told("accepted")[-1]["tls"] == "TLSv1.3"
 
 
+def test_the_protocol_of_an_internationalized_message_is_named(bed, hop):
+    before = len(hop.taken)
+    with smtplib.SMTP("localhost", bed.gateway.port) as smtp:
+        smtp.starttls(context=bed.context)
+        smtp.ehlo()
+        smtp.mail("юзер@outside.test", ("SMTPUTF8",))
+        smtp.rcpt(USER)
+        assert smtp.data("Subject: привет\r\n\r\nпривет\r\n".encode())[0] == 250
+    taken = hop.wait_for(before + 1)[-1]
+    assert b"with UTF8SMTPS id" in taken.content
+    assert taken.reverse_path == "юзер@outside.test"
+
+
 @pytest.mark.parametrize("kind", [EDGE, SUBMISSIONS])
 def test_a_large_message_arrives_whole(bed, hop, kind):
     before = len(hop.taken)
