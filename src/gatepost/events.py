@@ -197,6 +197,13 @@ EVENTS: dict[str, dict[str, str]] = {
         "peer": "name or fingerprint of the host's certificate",
         "verified": "whether the certificate was verified",
     },
+    "dane": {"in_effect": "whether TLSA records can be believed", "reason": "why not", "name": "domain that was asked for"},
+    "tls_downgrade": {
+        "domain": "recipient domain",
+        "host": "its host",
+        "remembered": "by what it was verified, and when; now it is not, and mail goes by TLS only",
+    },
+    "tls_forgotten": {"domain": "that the operator lets go in clear again"},
     "tls_out_failed": {
         "host": "name, address and port",
         "next_hop": "next hop by name",

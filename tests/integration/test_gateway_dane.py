@@ -117,7 +117,7 @@ class Bed:
         )
 
     def extra(self, more: str = "") -> str:
-        return f'{QUEUE}[dns]\nservers = ["{self.unbound.address}"]\n[delivery]\nport = {self.port}\n{more}'
+        return f'{QUEUE}[dns]\nservers = ["{self.unbound.address}"]\nprobe = "{ZONE}"\n[delivery]\nport = {self.port}\n{more}'
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +209,93 @@ def test_the_next_host_is_tried_where_one_does_not_fit(bed, gateway):
     assert arrived(bed, "good", f"user@second.{ZONE}") == "TLSv1.3"
     row = gateway.wait_for_event("connect_out", next_hop=f"mx:second.{ZONE}")
     assert row["host"].startswith(f"mx-ee.{ZONE}")
+
+
+# --- what is remembered, and what is shown --------------------------------------------------------------------------------
+
+
+class Changing:
+    """A zone of its own: `set` publishes other records for the same host."""
+
+    def __init__(self, directory: Path, bed: Bed, stack: ExitStack) -> None:
+        self.bed = bed
+        self.directory, self.stack = directory, stack
+        self.good = bed.rows["ee"][1]
+        self.unbound = stack.enter_context(Unbound(directory, "change.test", self.text("good", self.good)))
+
+    def text(self, host: str, record: str) -> str:
+        text = f"@ 60 IN MX 10 mx\nmx 60 IN A {self.bed.addresses[host]}\n"
+        return text + (f"_{self.bed.port}._tcp.mx 60 IN TLSA {record}\n" if record else "")
+
+    def set(self, host: str, record: str) -> None:
+        self.unbound.halt()
+        self.unbound.text = self.text(host, record)
+        self.unbound.start()
+
+
+def test_a_domain_that_was_verified_is_not_sent_in_clear_until_it_is_forgotten(bed, tmp_path):
+    domain, hop = "change.test", "mx:change.test"
+    with ExitStack() as stack:
+        zone = Changing(tmp_path, bed, stack)
+        extra = (
+            f'{QUEUE}[dns]\nservers = ["{zone.unbound.address}"]\nprobe = "{domain}"\nmax_ttl_s = 1\nmax_negative_ttl_s = 1\n'
+            f"[delivery]\nport = {bed.port}\nkeep_idle_s = 0\n"
+        )
+        gateway = stack.enter_context(Gateway(tmp_path, extra=extra, networks=(f"{INSIDER}/32",)))
+        relay(gateway, domain)
+        gateway.wait_for_event("connect_out", next_hop=hop, policy="dane")
+        gateway.wait_for_event("delivered")
+        wait_until(lambda: gateway.ask("tls", "remembered"), "what is remembered")
+        wait_until(lambda: (gateway.spool / "tls" / "remembered").exists(), "the file")
+        gateway.halt()
+        zone.set("clear", "")  # now it publishes nothing, and its host has no TLS
+        gateway.start()
+        assert [row["domain"] for row in gateway.ask("tls", "remembered")] == [domain]
+        message_id = relay(gateway, domain)
+        row = gateway.wait_for_event("deferred", id=message_id)
+        assert row["status"] == "4.7.4" and f"gatepost tls forget {domain}" in row["text"]
+        assert gateway.wait_for_event("tls_downgrade", domain=domain)["remembered"].startswith(
+            f"{domain} was verified by DANE"
+        )
+        shown = gateway.ask("tls", "show", domain)
+        assert shown["remembered"] and shown["hosts"][0]["level"] == "encrypt"
+        assert gateway.run("tls", "forget", "nothing.test").returncode == 1
+        assert gateway.ask("tls", "forget", domain)["forgotten"] == [domain]
+        assert gateway.wait_for_event("delivered", id=message_id)
+        assert gateway.wait_for_event("connect_out", next_hop=hop, tls="")["policy"] == "opportunistic"
+        assert gateway.ask("tls", "remembered") == []
+        gateway.assert_no_bugs()
+
+
+def test_show_says_what_would_be_used_and_why(bed, gateway):
+    assert gateway.wait_for_event("dane")["in_effect"] is True
+    shown = gateway.ask("tls", "show", f"ee.{ZONE}")
+    assert (shown["policy"]["level"], shown["dane"], shown["mta_sts"]) == ("best", "in effect", "none")
+    (host,) = shown["hosts"]
+    assert (host["level"], host["tls"], host["verified"]) == ("dane", "always", True)
+    assert host["records"] == [bed.rows["ee"][1]]
+    printed = gateway.run("tls", "show", f"second.{ZONE}").stdout
+    assert printed.index(f"mx-wrong.{ZONE}") < printed.index(f"mx-ee.{ZONE}") and "TLSA 3 1 1" in printed
+    (host,) = gateway.ask("tls", "show", f"bogus.{ZONE}")["hosts"]
+    assert host["tls"] == "not used" and "bogus" in host["why"]
+    (host,) = gateway.ask("tls", "show", "plain.test")["hosts"]
+    assert host["level"] == "opportunistic" and "securely" in host["why"]
+    shown = gateway.ask("tls", "show", "smtp://127.0.0.1:25")
+    assert shown["hosts"][0]["level"] == "opportunistic"
+    assert gateway.run("tls", "show", "nosuch.invalid").returncode == 1
+    assert "DANE         in effect" in gateway.run("status").stdout
+
+
+def test_without_a_resolver_that_validates_it_says_so(bed, tmp_path):
+    with ExitStack() as stack:
+        unbound = stack.enter_context(Unbound(tmp_path, "change.test", "mx 60 IN A 127.0.0.1\n", validates=False))
+        extra = f'{QUEUE}[dns]\nservers = ["{unbound.address}"]\nprobe = "change.test"\n'
+        gateway = stack.enter_context(Gateway(tmp_path, extra=extra))
+        assert gateway.wait_for_event("dane")["in_effect"] is False
+        assert "DANE         not in effect: the DNS servers do not say" in gateway.run("status").stdout
+        assert "not in effect" in gateway.run("check").stdout
+        gateway.assert_no_bugs()
+
+
+def test_check_asks_the_resolver(bed, gateway):
+    assert "DANE for outgoing mail: in effect" in gateway.run("check").stdout

@@ -12,6 +12,7 @@ import time
 import click
 import msgspec
 
+from gatepost.cli.check_dane import dane_statement
 from gatepost.cli.check_tls import inspect_tls
 from gatepost.cli.main import EXIT_USAGE
 from gatepost.cli.options import config_option, json_option
@@ -39,6 +40,7 @@ class Report(msgspec.Struct, kw_only=True):
     proof: Proof | None = None
     findings: list[Finding] = []
     users: dict[str, str] = {}
+    dane: str = ""
 
 
 @click.command()
@@ -86,6 +88,7 @@ def build_report(config_path: str) -> Report:
         paths=problems,
         warnings=warnings,
         relay=relay_statement(config),
+        dane=dane_statement(config),
         users={role: name for role, (_, _, name) in role_ids(config, starter).items() if role not in NOT_YET},
     )
 
@@ -174,4 +177,5 @@ def _text(report: Report) -> list[str]:
         "",
     ]
     lines += ["Who may relay:", *(f"  {line}" for line in report.relay)]
+    lines += ["", report.dane] if report.dane else []
     return lines if report.proof is None else [*lines, "", *report.proof.lines()]

@@ -37,6 +37,7 @@ def collect_status(config_path: str) -> dict[str, Any]:
     state["ledger"] = ask_or_exit(config_path, "ledger")
     queue = state["queue"] = stats.get("queue/0", {})
     state["spool"] = {"accepting": queue.get("accepting"), "reason": queue.get("health", "")}
+    state["dane"] = stats.get("resolver/0", {}).get("dane", "")
     state["counters"] = stats
     state["problems"] = find_problems(state)
     return state
@@ -77,6 +78,7 @@ def status_lines(state: dict[str, Any]) -> list[str]:
         "ledger       " + ", ".join(f"{name} {state['ledger'].get(name, 0)}" for name in _LEDGER),
         f"queue        {queue.get('entries', '?')} messages, {queue.get('active', '?')} recipients under way",
         f"spool        {accepting}{why}",
+        f"DANE         {state['dane'] or 'no answer'}",
         f"sandbox      {state['sandbox']}" + (", DEBUG: logs only" if state["sandbox_debug"] != "off" else ""),
         f"attestation  {_attested(seen)}",
     ]

@@ -14,7 +14,7 @@ from gatepost.config.nexthop import canonical, parse_next_hop
 from gatepost.config.pools import parse_member
 from gatepost.config.recipients import parse_recipient
 from gatepost.config.relayvalues import parse_day, parse_domain_pattern, parse_reverse_pattern
-from gatepost.config.tlsvalues import parse_certificate_name, parse_fingerprint, parse_tls_domain
+from gatepost.config.tlsvalues import parse_certificate_name, parse_fingerprint, parse_probe, parse_tls_domain
 from gatepost.config.values import (
     InvalidValue,
     parse_address,
@@ -101,6 +101,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "dns.max_ttl_s": (0, 7 * DAY),
     "dns.max_negative_ttl_s": (0, 3 * 3600),  # RFC 2308 5
     "tls.handshake_timeout_s": (1, 600),
+    "tls.remember_s": (0, 366 * DAY),
+    "tls.max_remembered": (1, 1_000_000),
     "tls.max_handshake_bytes": (8 * KIB, 16 * MIB),
     "tls.sts.max_policies": (10, 1_000_000),
     "tls.sts.timeout_s": (1, 60),
@@ -313,6 +315,7 @@ PARSERS: dict[str, Callable[[str], str]] = {
     "smtp.repair_networks": _repair_network,
     "delivery.helo_name": parse_fqdn,
     "dns.servers": _dns_server,
+    "dns.probe": parse_probe,
 }
 
 # Lists in which an item given twice is a slip worth telling.

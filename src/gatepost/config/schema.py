@@ -221,6 +221,8 @@ class Tls(Section, frozen=True, kw_only=True):
     max_handshake_bytes: int = 64 * 1024
     outbound: str = "best"  # "best" (DANE, else MTA-STS, else opportunistic) or a level of a policy, see docs/config.md
     ca_file: str | None = None  # None: that of the system
+    remember_s: float = 60 * 86400.0  # how long a domain that was verified by DANE or MTA-STS is not sent in clear; 0: never
+    max_remembered: int = 20_000  # domains
     policies: list[TlsPolicy] = []
     sts: Sts = Sts()
 
@@ -253,6 +255,7 @@ class Dns(Section, frozen=True, kw_only=True):
 
     servers: list[str] = []  # "127.0.0.1:53"; empty: those of /etc/resolv.conf, read by the supervisor
     trust_ad: str = "auto"  # believe what a server says it has validated: "auto" if all are on loopback, "never", "always"
+    probe: str = "org"  # a signed domain: whether it is validated says whether DANE is in effect; empty: not asked
     timeout_s: float = 3.0
     attempts: int = 3
     max_cache_entries: int = 20000

@@ -60,6 +60,16 @@ def parse_fingerprint(text: str) -> str:
     return plain
 
 
+def asks_dane(config: Config) -> bool:
+    """Whether any policy of sending asks for TLSA records."""
+    return any(level in ("best", "dane", "dane-only") for level in (config.tls.outbound, *(row.level for row in config.tls.policies)))
+
+
+def parse_probe(text: str) -> str:
+    """A domain, or nothing."""
+    return parse_domain(text) if text.strip() else ""
+
+
 def listen_addresses(config: Config) -> list[str]:
     """All addresses to listen on: those of `listen`, then those of `[[listeners]]`."""
     return [*config.listen, *(listener.address for listener in config.listeners)]

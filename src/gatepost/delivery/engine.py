@@ -13,6 +13,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from typing import Any
 
 from gatepost.config.nexthop import POOL
 from gatepost.config.schema import Config
@@ -22,6 +23,7 @@ from gatepost.delivery.pool import NextHopPool, Shared
 from gatepost.delivery.resolve import Found, TargetResolver
 from gatepost.delivery.securing import Lookup, Securing
 from gatepost.delivery.tlspolicy import Policy, StsLookup, TlsPolicies
+from gatepost.delivery.tlsshow import show_destination
 from gatepost.delivery.work import Job, Read, Work
 from gatepost.ipc.messages import Attempt, AttemptDone
 from gatepost.model import NextHopTrouble, Outcome, Result
@@ -35,7 +37,8 @@ class DeliveryEngine:
     """SMTP and LMTP delivery of one deliverer.
 
     `read(source, offset, count)` gives content and raises OSError; `done` gets one AttemptDone for each attempt;
-    `event(name, **fields)` is told of connections. `own_addresses` holds "address" or "address:port" of ourselves.
+    `event(name, **fields)` is told of connections; `remembered(domain)` says how a domain was verified before, `verified(domain, how)`
+    is told that it was. `own_addresses` holds "address" or "address:port" of ourselves.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class DeliveryEngine:
         rng: random.Random | None = None,
         tls: TlsPolicies | None = None,
         sts: StsLookup | None = None,
+        remembered: Callable[[str], str] = lambda domain: "",
+        verified: Callable[[str, str], None] = lambda domain, how: None,
     ) -> None:
         delivery = config.delivery
         self._config = delivery
@@ -60,7 +65,11 @@ class DeliveryEngine:
         self._clock = clock
         helo_name = delivery.helo_name or config.hostname
         self._tls = tls or TlsPolicies(config, {})
-        self._resolver = TargetResolver(config, own_addresses, lookup, Securing(lookup, self._tls, sts=sts))
+        self._securing = Securing(lookup, self._tls, sts=sts, remembered=remembered, event=event)
+        self._resolver = TargetResolver(config, own_addresses, lookup, self._securing)
+        self._lookup = lookup
+        self._dns = config.dns
+        self.verified = verified
         timeout_s = config.tls.handshake_timeout_s
         self._shared = Shared(delivery, helo_name, event, clock, rng or random.Random(), timeout_s)
         self._helo_name = helo_name
@@ -159,6 +168,11 @@ class DeliveryEngine:
                 prober = Prober(balance, self._shared, lambda name: self.resolve(name, plain), self._helo_name)
                 self._shared.spawn(prober.run())
 
+    def renew(self) -> None:
+        """What was found out about hosts does not hold any more: every next hop is resolved anew before its next connection."""
+        for pool in self._pools.values():
+            pool.renew()
+
     def forget_waiting(self) -> None:
         """Who gave these attempts is gone: those that no connection has begun are done, deferred; the others go on."""
         for pool in list(self._pools.values()):
@@ -202,6 +216,11 @@ class DeliveryEngine:
             "opened": shared.opened,
             "done": self._done_count,
         }
+
+    async def show(self, domain: str, next_hop: str) -> dict[str, Any]:
+        """What would be used towards a domain at a next hop, and why."""
+        policy = self._tls.of(next_hop, domain)
+        return await show_destination(domain, next_hop, policy, self._resolver, self._securing, self._lookup, self._dns)
 
     # --- what pools need (Services) ----------------------------------------------------------------------------------
 

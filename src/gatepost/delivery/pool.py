@@ -21,7 +21,7 @@ from gatepost.delivery.attempt import Verdict, is_stale, judge_problem, judge_tr
 from gatepost.delivery.balance import Member
 from gatepost.delivery.mx import RouteFailure, Target, order
 from gatepost.delivery.resolve import Found
-from gatepost.delivery.tlspolicy import Plan, Policy, plan
+from gatepost.delivery.tlspolicy import Plan, Policy, explain_failure, plan
 from gatepost.delivery.work import Job, Work
 from gatepost.model import NextHopTrouble, Outcome, Result
 from gatepost.net.smtp_out import SmtpOut, build_timeouts
@@ -119,6 +119,10 @@ class Services(Protocol):
     def complete(self, job: Job) -> None:
         """Every recipient of this job has an outcome."""
 
+    @property
+    def verified(self) -> Callable[[str, str], None]:
+        """Is told that a domain was verified by what it publishes."""
+
 
 class NextHopPool:
     """See the module; it is the `Owner` of its connections."""
@@ -197,6 +201,10 @@ class NextHopPool:
     def fail_waiting(self, failure: RouteFailure) -> None:
         """What waits for a connection fails; what is under way goes on."""
         self._fail_waiting(_route_verdict(failure), "")
+
+    def renew(self) -> None:
+        """Resolve anew before the next connection."""
+        self._targets_until_s = 0.0
 
     def stop(self, failure: RouteFailure) -> None:
         """Nothing more is opened: what waits fails."""
@@ -349,6 +357,9 @@ class NextHopPool:
         if shared.suspects:
             shared.suspects.pop((target.address, target.port), None)
         shared.event("connect_out", host=target.label, next_hop=self.name, **self._told(connection))
+        way = cast("Plan", connection.plan)
+        if way.is_published:
+            self._services.verified(self._mx_domain or target.name, way.level)
 
     def _told(self, connection: SmtpOut) -> dict[str, object]:
         tls = connection.tls
@@ -399,6 +410,7 @@ class NextHopPool:
             if failure.stage == "tls" and failure.kind != "reply" and self._falls_back(connection, failure):
                 shared.spawn(self._connect(connection.note, connection.target))
             else:
+                failure = explain_failure(cast("Plan", connection.plan), failure)
                 self._target_failed(connection.note, connection.target, failure)
             return
         self._ready.discard(connection)

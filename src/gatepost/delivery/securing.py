@@ -69,11 +69,21 @@ class Securing:
         *,
         sts: StsLookup | None = None,
         remembered: Callable[[str], str] = lambda domain: "",
+        event: Callable[..., None] = lambda name, **fields: None,
     ) -> None:
         self._lookup = lookup
         self._policies = policies
         self._sts = sts
-        self._remembered = remembered
+        self.remembered = remembered
+        self._event = event
+
+    async def sts_state(self, domain: str) -> str:
+        """What a domain publishes by MTA-STS, in words."""
+        found = await self._sts(domain) if self._sts is not None else None
+        if found is None:
+            return "none"
+        more = f", for {', '.join(found.mx)}" if found.mx else ""
+        return found.mode + more + (f" ({found.failure})" if found.failure else "")
 
     async def plans(self, policy: Policy, domain: str, hosts: Mapping[str, HostFacts]) -> tuple[dict[str, Plan], float]:
         """A plan for each host, and for how many seconds they hold. `domain` is that of the MX hosts; empty for others."""
@@ -99,13 +109,15 @@ class Securing:
             bases.append(host)
         elif not facts.is_secure:
             # RFC 7672 2.2.2: a secure alias that leads to where nothing is signed
-            if not facts.is_named_securely or not facts.canonical:
-                return _NONE
+            if not facts.is_named_securely:
+                return _none("the DNS does not say securely that it takes the mail")
+            if not facts.canonical:
+                return _none("its addresses are not secure in the DNS")
             alias = await self._lookup("CNAME", host)
             if alias.status == "tempfail":
                 return _failed(host, alias)
             if alias.status != "ok" or not alias.secure:
-                return _NONE
+                return _none("its addresses are not secure in the DNS")
             bases = [host]
         for base in bases:
             done = await self._lookup("TLSA", f"_{facts.port}._tcp.{base}")
@@ -113,7 +125,7 @@ class Securing:
                 return _failed(f"_{facts.port}._tcp.{base}", done)
             if done.status == "ok" and done.secure:
                 return TlsaFound("found", base, tuple(done.records), float(done.ttl_s))
-        return _NONE
+        return _none(f"it has no secure TLSA records (_{facts.port}._tcp.{bases[0]})")
 
     def _plan(self, policy: Policy, domain: str, host: str, tlsa: TlsaFound, sts: StsPolicy | None) -> Plan:
         if tlsa.status == "failed":
@@ -127,9 +139,14 @@ class Securing:
             chosen = plan_sts(self._policies, policy, sts, host, domain)
         else:
             chosen = plan(policy, host, domain)
-        if chosen.tls is Tls.IF_OFFERED and (remembered := self._remembered(domain or host)):
-            return plan_held(chosen, remembered)
-        return chosen
+        if chosen.tls is Tls.IF_OFFERED and (remembered := self.remembered(domain or host)):
+            self._event("tls_downgrade", host=host, domain=domain or host, remembered=remembered)
+            return plan_held(chosen, remembered, domain or host)
+        return chosen if chosen.why else chosen._replace(why=tlsa.reason)
+
+
+def _none(reason: str) -> TlsaFound:
+    return TlsaFound("none", reason=reason)
 
 
 def _failed(name: str, done: LookupDone) -> TlsaFound:

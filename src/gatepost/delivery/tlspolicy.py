@@ -107,6 +107,11 @@ class Plan(NamedTuple):
         """Whether a message may travel without TLS."""
         return self.tls is not Tls.ALWAYS
 
+    @property
+    def is_published(self) -> bool:
+        """Whether it is verified by what the other side publishes; worth remembering."""
+        return self.is_verified and self.level in ("dane", "sts")
+
     def check(self, layer: TlsLayer) -> str:
         """What is wrong with the peer of a finished handshake, beyond what OpenSSL has verified; empty: nothing."""
         if self.dane is not None:
@@ -275,9 +280,9 @@ def plan_sts(policies: TlsPolicies, policy: Policy, sts: StsPolicy, host: str, d
     return Plan(context, _asked_for(host, True), frozenset(), True, Tls.ALWAYS, "sts", why)
 
 
-def plan_held(found: Plan, remembered: str) -> Plan:
+def plan_held(found: Plan, remembered: str, domain: str) -> Plan:
     """For a domain that once was verified and is not now: never in clear without the operator's word."""
-    why = f"{remembered}; mail does not go in clear any more (to forget it: gatepost tls forget)"
+    why = f"{remembered}, so mail does not go in clear any more (to let it: gatepost tls forget {domain})"
     return found._replace(tls=Tls.ALWAYS, level="encrypt", why=why)
 
 
@@ -285,6 +290,13 @@ def plan_refused(policy: Policy, host: str, reason: str, kind: str = "unsecured"
     """For a host that is not to be used: it waits, or another host is."""
     problem = Problem("tls", kind, f"{host} cannot be used: {reason}", None, status)
     return Plan(policy.context, None, frozenset(), False, Tls.ALWAYS, "refused", reason, None, problem)
+
+
+def explain_failure(way: Plan, failure: Problem) -> Problem:
+    """A failure of TLS with the reason why it must be, where that does not follow from the policy alone."""
+    if failure.stage != "tls" or not way.why or way.level != "encrypt":
+        return failure
+    return failure._replace(text=f"{failure.text}: {way.why}")
 
 
 def is_fitting(pattern: str, name: str) -> bool:

@@ -227,6 +227,25 @@ class AttemptDone(Message):
     seconds: float = 0.0
 
 
+class TlsVerified(Message):
+    """A deliverer has sent to a domain by TLS that was verified: `how` is "dane" or "sts". For the queue to remember."""
+
+    domain: str
+    how: str
+
+
+class TlsRemembered(Message):
+    """The queue tells deliverers which domains were verified once: domain -> by what and when, in words."""
+
+    domains: dict[str, str]
+
+
+class TlsForgotten(Message):
+    """These are remembered no more."""
+
+    domains: list[str]
+
+
 # --- resolver -------------------------------------------------------------------------------------------------------
 
 
@@ -331,6 +350,9 @@ Any = (
     | SourceGone
     | Attempt
     | AttemptDone
+    | TlsVerified
+    | TlsRemembered
+    | TlsForgotten
     | Lookup
     | LookupDone
     | TableLookup

@@ -73,7 +73,7 @@ ROLES: dict[str, RoleRights] = {
                 "receiver": frozenset(
                     {m.Holding, m.NeedSegment, m.SegmentSealed, m.NeedBodyFiles, m.BodyFileUnused, m.Accepted, m.Facts}
                 ),
-                "deliverer": frozenset({m.AttemptDone}),
+                "deliverer": frozenset({m.AttemptDone, m.TlsVerified}),
                 "resolver": frozenset({m.StsKept}),
                 "maildir": frozenset({m.AttemptDone}),
                 "control": frozenset({m.Ask}),
@@ -89,7 +89,7 @@ ROLES: dict[str, RoleRights] = {
             descriptors=_LINKS | {"tcp", "file-read"},
             peers={
                 "supervisor": FROM_SUPERVISOR,
-                "queue": frozenset({m.SourceShared, m.SourceGone, m.Attempt}),
+                "queue": frozenset({m.SourceShared, m.SourceGone, m.Attempt, m.TlsRemembered, m.TlsForgotten}),
                 "resolver": frozenset({m.LookupDone}),
                 "control": frozenset({m.Ask}),
             },

@@ -25,8 +25,9 @@ QUEUE_WAIT_S = 5.0  # a queue that died is back by then
 QUEUE_LOOK_S = 0.05
 RELOAD_WAIT_S = 120.0
 SUPERVISOR_VERBS = frozenset({"roles", "status"})
-QUEUE_LOOKS = frozenset({"ledger", "list", "show", "next_hops"})
-QUEUE_VERBS = QUEUE_LOOKS | {"retry", "remove", "hold", "release"}
+DELIVERER_VERBS = frozenset({"tls_show"})
+QUEUE_LOOKS = frozenset({"tls_remembered", "ledger", "list", "show", "next_hops"})
+QUEUE_VERBS = QUEUE_LOOKS | {"retry", "remove", "hold", "release", "tls_forget"}
 
 
 class _Waiting(NamedTuple):
@@ -120,6 +121,8 @@ class Control(Role):
         """Answer one request by `answer(json)`, once."""
         if what in QUEUE_VERBS:
             self._ask_queue(what, arguments, answer, self.loop.time() + QUEUE_WAIT_S)
+        elif what in DELIVERER_VERBS:
+            self._ask_deliverer(what, arguments, answer)
         elif what in SUPERVISOR_VERBS and self.supervisor is not None:
             self._post(self.supervisor, m.Ask(self._number(answer, ANSWER_WAIT_S), what, {}))
         elif what == "reload" and self.supervisor is not None:
@@ -139,6 +142,15 @@ class Control(Role):
             self.loop.call_later(QUEUE_LOOK_S, self._ask_queue, what, arguments, answer, until_s)
         else:
             answer(b'{"error":"the queue is not running at the moment; try again in a second"}')
+
+    def _ask_deliverer(self, what: str, arguments: dict[str, Any], answer: Callable[[bytes], None]) -> None:
+        """Any of the newest generation: they have the same configuration."""
+        peers = sorted(self.peers("deliverer"), key=lambda channel: channel.peer[2])
+        if peers:
+            number = self._number(answer, ANSWER_WAIT_S, peers[-1].peer)
+            self._post(peers[-1], m.Ask(number, what, arguments))
+        else:
+            answer(b'{"error":"no deliverer is running at the moment; try again in a second"}')
 
     def _post(self, channel: Channel, message: m.Message) -> None:
         channel.post(message)

@@ -16,6 +16,8 @@ from gatepost.roles.delivering import Delivering
 from gatepost.roles.material import take_material
 from gatepost.roles.skeleton import Peer
 
+TELL_AGAIN_S = 3600.0
+MAX_TOLD = 10_000
 LOOKUP_WAIT_S = 60.0  # behind all of the resolver's own retries, and of its restart if it dies
 STS_WAIT_S = 90.0  # a fetch may take 60 s, and wait for others before it
 
@@ -27,6 +29,8 @@ class Deliverer(Delivering):
         self._resolver: Channel | None = None
         self._lookups: dict[int, tuple[m.Lookup, Any]] = {}
         self._numbers = count(1)
+        self._remembered: dict[str, str] = {}  # as many as the queue keeps: domain -> by what and when
+        self._told: dict[str, tuple[str, float]] = {}  # what the queue was told lately
         files = authority_files(self.config)
         self._tls = TlsPolicies(self.config, dict(zip(files, take_material(self.descriptors), strict=True)))
         self._tls.public_context()
@@ -42,6 +46,8 @@ class Deliverer(Delivering):
             event=self.event,
             tls=self._tls,
             sts=self.find_sts if fetches_policies(self.config) else None,
+            remembered=lambda domain: self._remembered.get(domain, ""),
+            verified=self._verified,
         )
         self.loop.call_soon(self.engine.begin)
 
@@ -60,6 +66,33 @@ class Deliverer(Delivering):
     async def find_sts(self, domain: str) -> StsPolicy | None:
         """What a domain publishes by MTA-STS, as the resolver role knows it."""
         return read_sts_answer(await self.lookup(STS, domain, STS_WAIT_S))
+
+    def handle(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
+        if type(message) is m.TlsRemembered:
+            self._remembered.update(message.domains)
+        elif type(message) is m.TlsForgotten:
+            for domain in message.domains:
+                self._remembered.pop(domain, None)
+                self._told.pop(domain, None)
+            self.engine.renew()
+        else:
+            super().handle(channel, message, descriptors)
+
+    def _verified(self, domain: str, how: str) -> None:
+        """A connection was verified by what the domain publishes: the queue remembers it, and need not hear it each time."""
+        now_s = self.loop.time()
+        told = self._told.get(domain)
+        if self._queue is None or (told is not None and told[0] == how and now_s - told[1] < TELL_AGAIN_S):
+            return
+        if len(self._told) >= MAX_TOLD:
+            self._told.clear()
+        self._told[domain] = how, now_s
+        self._queue.post(m.TlsVerified(domain, how))
+
+    def answer(self, what: str, arguments: dict[str, Any]) -> Any:
+        if what == "tls_show":
+            return self.engine.show(str(arguments.get("domain", "")), str(arguments.get("next_hop", "")))
+        return super().answer(what, arguments)
 
     async def lookup(self, kind: str, name: str, wait_s: float = LOOKUP_WAIT_S) -> m.LookupDone:
         """Ask the resolver role; one that does not answer is a temporary failure."""

@@ -179,6 +179,8 @@ _VERBS: dict[str, Callable[[Queue, dict[str, Any]], Any]] = {
     "ledger": _ledger,
     "stats": _stats,
     "next_hops": _next_hops,
+    "tls_forget": lambda queue, arguments: queue.remembering.forget(arguments),
+    "tls_remembered": lambda queue, arguments: queue.remembering.list(),
     "list": _list,
     "show": _show,
     "retry": _retry,

@@ -25,6 +25,7 @@ from gatepost.roles.ids import IdMaker
 from gatepost.roles.keeping import Keeping
 from gatepost.roles.notices import Notices
 from gatepost.roles.operator import answer_operator
+from gatepost.roles.remembering import Remembering
 from gatepost.roles.settling import drop, log_outcomes, tell_held
 from gatepost.roles.skeleton import Peer, Role
 from gatepost.roles.worker import Worker
@@ -56,6 +57,7 @@ class Queue(Role):
         self.scheduler = Scheduler(config.queue, config.delivery, self.rng)
         self.deadlines = backoff.Deadlines()
         self.hands = Hands(self)
+        self.remembering = Remembering(self)
         self.notices = Notices(self, IdMaker(0, 35))
         self.worker = Worker(loop)
         self.keeping = Keeping(self)
@@ -79,6 +81,7 @@ class Queue(Role):
         recovery = self.spool.recover()
         self.worker.start()
         self.keeping.begin()
+        self.remembering.begin()
         self.event(
             "recovered",
             messages=recovery.live,
@@ -138,6 +141,8 @@ class Queue(Role):
             self.owners.pop(channel.peer, None)  # until it says what it holds: files of now would be taken for old ones
             channel.post(m.SpoolHealth(*self._health))
         elif role in ("deliverer", "maildir"):
+            if role == "deliverer":
+                self.remembering.joined(channel)
             self.hands.joined(channel)
             self.dispatch_soon()
         elif role == "resolver":
@@ -159,6 +164,7 @@ class Queue(Role):
             self.facts.reconfigure(self.config.facts.keep_bytes, self.config.facts.keep_days)
             self.notices.reconfigure()
             self.keeping.reconfigure()
+            self.remembering.reconfigure()
             os.close(self.log.replace(descriptors[0]))
 
     def handle(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
@@ -459,6 +465,7 @@ class Queue(Role):
         def check() -> None:
             if self.hands.is_idle or self.loop.time() > deadline_s:
                 self.keeping.close()
+                self.remembering.flush()
                 self.worker.call(self.spool.close, lambda _: self.exit(), lambda _: self.exit(1))
             else:
                 self.loop.call_later(0.02, check)
@@ -476,4 +483,5 @@ _HANDLERS = {
     m.Accepted: Queue._on_accepted,
     m.AttemptDone: Queue._on_attempt_done,
     m.StsKept: Queue._on_sts_kept,
+    m.TlsVerified: lambda queue, channel, message: queue.remembering.verified(channel, message),
 }

@@ -16,6 +16,7 @@ from gatepost.ipc.wire import Channel
 from gatepost.net.dns import StubResolver
 from gatepost.net.tlscontext import new_client_context
 from gatepost.privsep.material import fetches_policies
+from gatepost.roles.daneprobe import DaneProbe
 from gatepost.roles.material import take_material
 from gatepost.roles.skeleton import Role
 
@@ -47,6 +48,8 @@ class Resolver(Role):
     def begin(self) -> None:
         self.resolver = StubResolver(self.start.extra.get("servers", "").split(), self.config.dns, loop=self.loop)
         self.counts = {"questions": 0}
+        self._probe = DaneProbe(self.config, self.resolver, self.loop, self.event)
+        self._probe.begin()
         if self._context is not None:
             self._begin_policies()
 
@@ -110,5 +113,6 @@ class Resolver(Role):
 
     def answer(self, what: str, arguments: dict[str, Any]) -> Any:
         if what == "stats":
-            return self.counts if self.policies is None else self.counts | self.policies.counts
+            counts = self.counts | {"dane": self._probe.state}
+            return counts if self.policies is None else counts | self.policies.counts
         return super().answer(what, arguments)

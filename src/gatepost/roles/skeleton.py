@@ -105,7 +105,7 @@ class Role:
         self.exit()
 
     def answer(self, what: str, arguments: dict[str, Any]) -> Any:
-        """Answer a question of control: anything JSON-able."""
+        """Answer a question of control: anything JSON-able, or a coroutine that gives it."""
         return {"error": f"{self.start.role} does not know {what!r}"}
 
     # --- what a role uses -------------------------------------------------------------------------------------------
@@ -185,17 +185,34 @@ class Role:
 
     def _from_peer(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
         if type(message) is m.Ask:
-            data = msgspec.json.encode(self.answer(message.what, message.arguments))
-            for part in range(0, len(data) or 1, 60_000):
-                channel.post(m.Answer(message.request, data[part : part + 60_000], part + 60_000 < len(data)))
+            answer = self.answer(message.what, message.arguments)
+            if asyncio.iscoroutine(answer):
+                self.loop.create_task(self._answer_later(channel, message.request, answer))
+            else:
+                _post_answer(channel, message.request, answer)
         else:
             self.handle(channel, message, descriptors)
+
+    async def _answer_later(self, channel: Channel, request: int, answer: Any) -> None:
+        """For what has to ask others first; whoever asks must hear something."""
+        try:
+            found = await answer
+        except Exception as error:  # noqa: BLE001 - the one broad catch of this task
+            self.event("internal_error", what="answer", error=repr(error))
+            found = {"error": "internal error"}
+        _post_answer(channel, request, found)
 
     def _lost(self, channel: Channel, serial: int) -> None:
         if self.links.get(channel.peer) is channel:
             del self.links[channel.peer]
             self.on_link_lost(channel.peer)
             self.tell_supervisor(m.LinkLost(*channel.peer, serial))
+
+
+def _post_answer(channel: Channel, request: int, answer: Any) -> None:
+    data = msgspec.json.encode(answer)
+    for part in range(0, len(data) or 1, 60_000):
+        channel.post(m.Answer(request, data[part : part + 60_000], part + 60_000 < len(data)))
 
 
 def main(arguments: list[str]) -> int:

@@ -1,0 +1,102 @@
+"""The queue's part of the downgrade memory: deliverers tell which domains they verified, all of them are told, the file is kept.
+
+A deliverer has no files and may die; the queue has the spool. What is new is on disk within WRITE_DELAY_S, written by the worker thread;
+a crash before loses what the next verified delivery brings back. Nothing waits for it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from gatepost.ipc import messages as m
+from gatepost.ipc.wire import Channel
+from gatepost.roles.settling import timestamp
+from gatepost.spool.tlsmemory import TlsMemory
+
+if TYPE_CHECKING:
+    from gatepost.roles.queue import Queue
+
+WRITE_DELAY_S = 1.0
+ROWS_PER_MESSAGE = 1000
+
+
+class Remembering:
+    """See the module; one of the queue role."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        tls = queue.config.tls
+        self.memory = TlsMemory(".", tls.remember_s, tls.max_remembered)
+        self._is_due = False
+
+    def begin(self) -> None:
+        """Read the file."""
+        if reason := self.memory.load(time.time()):
+            self._queue.event("error", where="tls memory", reason=reason)
+
+    def reconfigure(self) -> None:
+        """After a reload."""
+        tls = self._queue.config.tls
+        self.memory.reconfigure(tls.remember_s, tls.max_remembered)
+        self._tell_gone(self.memory.expire(time.time()))
+
+    def joined(self, channel: Channel) -> None:
+        """A deliverer is told everything, before it gets any mail."""
+        rows = [_row(*row) for row in self.memory.rows()]
+        for start in range(0, len(rows), ROWS_PER_MESSAGE):
+            channel.post(m.TlsRemembered(dict(rows[start : start + ROWS_PER_MESSAGE])))
+
+    def verified(self, channel: Channel, message: m.TlsVerified) -> None:
+        """A deliverer has sent to a domain by verified TLS."""
+        now_s = time.time()
+        if message.how not in ("dane", "sts") or not self.memory.note(message.domain, message.how, now_s):
+            return
+        rows = dict([_row(message.domain, message.how, now_s)])
+        for deliverer in self._queue.peers("deliverer"):
+            deliverer.post(m.TlsRemembered(rows))
+        self._tell_gone(self.memory.expire(now_s))
+        self._write_soon()
+
+    def forget(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """`gatepost tls forget`: these domains may go in clear again."""
+        domains = [domain for domain in arguments.get("domains") or [] if self.memory.forget(str(domain))]
+        self._tell_gone(domains)
+        for domain in domains:
+            self._queue.event("tls_forgotten", domain=domain)
+        if domains:
+            self._write_soon()
+        return {"forgotten": domains}
+
+    def list(self) -> list[dict[str, str]]:
+        """What is remembered, the domain seen last at the end."""
+        return [{"domain": domain, "by": how, "last": timestamp(last_s)} for domain, how, last_s in self.memory.rows()]
+
+    def flush(self) -> None:
+        """Write what is due; before the end."""
+        if self._is_due:
+            self._write()
+
+    def _tell_gone(self, domains: list[str]) -> None:
+        if domains:
+            for deliverer in self._queue.peers("deliverer"):
+                deliverer.post(m.TlsForgotten(domains))
+
+    def _write_soon(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._queue.loop.call_later(WRITE_DELAY_S, self.flush)
+
+    def _write(self) -> None:
+        self._is_due = False
+        data = self.memory.encoded()
+
+        def failed(error: Exception) -> None:
+            self._queue.event("error", where="tls memory", reason=str(error))
+
+        self._queue.worker.call(lambda: self.memory.write(data), lambda _: None, failed)
+
+
+def _row(domain: str, how: str, last_s: float) -> tuple[str, str]:
+    name = {"dane": "DANE", "sts": "MTA-STS"}[how] if how in ("dane", "sts") else how
+    return domain, f"{domain} was verified by {name} on {timestamp(last_s)[:10]}"
