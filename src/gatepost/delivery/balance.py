@@ -25,7 +25,7 @@ from gatepost.net.smtp_out import SmtpOut
 from gatepost.smtp.client import ClientSettings, Tls, Transaction
 
 if TYPE_CHECKING:
-    from gatepost.delivery.pool import Shared
+    from gatepost.delivery.shared import Shared
 
 MOST_DOUBLINGS = 4  # of retry_s
 UNREACHED = frozenset({"connect", "mx"})  # stages at which a member had said nothing

@@ -19,9 +19,10 @@ from gatepost.config.nexthop import POOL
 from gatepost.config.schema import Config
 from gatepost.delivery.balance import Balance, Member, Prober
 from gatepost.delivery.mx import RouteFailure
-from gatepost.delivery.pool import NextHopPool, Shared
+from gatepost.delivery.pool import NextHopPool
 from gatepost.delivery.resolve import Found, TargetResolver
 from gatepost.delivery.securing import Lookup, Securing
+from gatepost.delivery.shared import Shared
 from gatepost.delivery.tlspolicy import Policy, StsLookup, TlsPolicies
 from gatepost.delivery.tlsshow import show_destination
 from gatepost.delivery.work import Job, Read, Work

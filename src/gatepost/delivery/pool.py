@@ -11,89 +11,25 @@ work that met a stale connection gets one fresh one, a work that another host ma
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Mapping
+from typing import Protocol, cast
 
-from gatepost.config.schema import Delivery
 from gatepost.delivery.attempt import Verdict, is_stale, judge_problem, judge_transaction
 from gatepost.delivery.balance import Member
 from gatepost.delivery.mx import RouteFailure, Target, order
 from gatepost.delivery.resolve import Found
+from gatepost.delivery.shared import Shared
 from gatepost.delivery.tlspolicy import Plan, Policy, explain_failure, plan
 from gatepost.delivery.work import Job, Work
 from gatepost.model import NextHopTrouble, Outcome, Result
-from gatepost.net.smtp_out import SmtpOut, build_timeouts
-from gatepost.smtp.client import ClientSettings, Problem, State, Tls, Transaction
+from gatepost.net.smtp_out import SmtpOut
+from gatepost.smtp.client import Problem, State, Tls, Transaction
 
 CLEAR_S = 300.0  # a host whose TLS failed is sent clear text for this long, where the policy allows it
 SUSPECT_S = 30.0  # a host that could not be reached comes last for this long
 HOLD_S = 1.0  # after a failure to open one more connection beside living ones
 MAX_TRIES = 10  # hosts tried for one connection
-
-
-class Shared:
-    """What all pools of one engine have in common."""
-
-    def __init__(
-        self,
-        config: Delivery,
-        helo_name: str,
-        event: Callable[..., None],
-        clock: Callable[[], float],
-        rng: random.Random,
-        handshake_timeout_s: float = 30.0,
-    ) -> None:
-        self.config = config
-        self.event = event
-        self.clock = clock
-        self.rng = rng
-        self.timeouts = build_timeouts(config, handshake_timeout_s)
-        self.settings = {
-            (lmtp, tls): ClientSettings(helo_name, lmtp=lmtp, tls=tls) for lmtp in (False, True) for tls in Tls
-        }
-        self.clear: dict[tuple[str, int], float] = {}  # hosts whose TLS failed, until when STARTTLS is not tried
-        self.connections: set[SmtpOut] = set()  # with a TCP connection, until it is closed
-        self.idle: dict[SmtpOut, float] = {}  # oldest first
-        self.slots = 0  # connections open or being opened
-        self.suspects: dict[tuple[str, int], float] = {}
-        self.starved: dict[NextHopPool, None] = {}  # pools that wait for a slot
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.opened = 0
-        self.draining = False
-
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """A task for something rare: opening a connection, resolving a next hop."""
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self.tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self.tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "delivery task failed", "exception": task.exception(), "task": task}
-            )
-
-    def take_slot(self, pool: NextHopPool) -> bool:
-        """Whether one more connection may be opened; closes an idle one of another pool if that helps."""
-        if self.slots < self.config.max_connections:
-            self.slots += 1
-            return True
-        self.starved[pool] = None
-        for connection in self.idle:
-            connection.note.pool.drop_idle(connection)
-            break
-        return False
-
-    def free_slot(self) -> None:
-        """A connection is gone: the pool that waits longest may open one."""
-        self.slots -= 1
-        while self.starved and self.slots < self.config.max_connections:
-            pool = next(iter(self.starved))
-            del self.starved[pool]
-            pool.stir()
 
 
 class Opening:
