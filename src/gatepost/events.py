@@ -156,6 +156,13 @@ EVENTS: dict[str, dict[str, str]] = {
         "smtputf8": "whether it asked for SMTPUTF8",
         "seconds": "from MAIL to the reply",
     },
+    "path_rewritten": _SESSION | {"part": "which path", "before": "as given", "after": "as it goes on", "rules": "which, in order"},
+    "header_rewritten": _SESSION | _MESSAGE | {
+        "fields": "their names", "addresses": "how many became others", "rules": "which", "hidden": "Received fields of inside hosts",
+    },
+    "rewrite_kept": _SESSION | _MESSAGE | {"field": "what stays as it is", "reason": "why"},
+    "rewrite_breaks_signature": _SESSION | _MESSAGE | {"domain": "that has signed", "fields": "signed fields that are others now"},
+    "rewrite_shadow": _SESSION | {"rule": "in shadow", "before": "the address", "after": "what it would have become"},
     "shed": _SESSION | {"address": "client", "reason": "why no mail is taken now", "code": "reply code", "status": "enhanced code"},
     # --- a message, told by the queue
     "attempt": _MESSAGE | {

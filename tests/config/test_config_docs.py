@@ -37,6 +37,7 @@ DEFAULTS = (
     | defaults(schema.RelayCertificate, "relay.certificates.*.")
     | defaults(schema.Pool, "pools.*.")
     | defaults(schema.PoolMember, "pools.*.members.*.")
+    | defaults(schema.RewriteRule, "rewrite.rules.*.")
     | defaults(schema.Listener, "listeners.*.")
     | defaults(schema.Certificate, "tls.certificates.*.")
     | defaults(schema.TlsPolicy, "tls.policies.*.")

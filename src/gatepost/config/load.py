@@ -29,6 +29,7 @@ from gatepost.config.positions import key_lines
 from gatepost.config.proxies import check_proxies
 from gatepost.config.recipients import read_recipients
 from gatepost.config.relayrules import read_rules, split_rules
+from gatepost.config.rewritevalues import USE, check_rewrite, rewrite_tables
 from gatepost.config.schema import Config, Domain
 from gatepost.config.tables import LoadedConfig, TableData, read_table, rights_of, table_key, too_large
 from gatepost.config.tlsvalues import check_tls
@@ -111,6 +112,8 @@ class _Loader:
         for key in rules.TABLE_KEYS:
             for name in values.get(key) or []:  # type: ignore[attr-defined]
                 named.setdefault((key, name), (key,))
+        for name, place in rewrite_tables(values):
+            named.setdefault((USE, name), place)
         domains = values.get("domains")
         for domain, of_domain in domains.items() if isinstance(domains, dict) else ():
             for entry in of_domain.get("recipients") or ():
@@ -313,6 +316,7 @@ class _Loader:
         check_tls(values, self.findings)
         check_auth(values, self.findings)
         check_proxies(values, self.findings)
+        check_rewrite(values, self.findings)
 
     def _check_width(self, values: dict[str, object]) -> None:
         """Many networks can make the world as well as one."""

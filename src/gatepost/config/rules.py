@@ -54,6 +54,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "smtp.memory_bytes": (MIB, 64 * GIB),
     "smtp.body_file_bytes": (4 * KIB, 2 * GIB),
     "relay.rules.*.max_per_hour": (0, 100_000_000),
+    "rewrite.max_header_addresses": (1, 20_000),
+    "rewrite.srs.hash_length": (4, 20),
+    "rewrite.srs.valid_days": (2, 400),
     "policy.masquerade_names": (2, 10_000),
     "policy.masquerade_senders": (2, 10_000),
     "policy.masquerade_suspend_s": (1, 7 * DAY),
@@ -117,6 +120,10 @@ TLS_LEVELS = ("best", "none", "opportunistic", "encrypt", "verify", "dane", "dan
 CHOICES: dict[str, tuple[str, ...]] = {
     "smtp.long_lines": ("accept", "refuse"),
     "relay.rules.*.mode": ("enforce", "shadow", "off"),
+    "rewrite.rules.*.mode": ("enforce", "shadow", "off"),
+    "rewrite.rules.*.directions": ("outbound", "inbound"),
+    "rewrite.rules.*.parts": ("reverse-path", "forward-path", "header-senders", "header-recipients"),
+    "rewrite.srs.separator": ("=", "+", "-"),
     "policy.checks.*": ("enforce", "shadow", "off"),
     "listeners.*.kind": ("edge", "submission", "submissions"),
     "dns.trust_ad": ("auto", "never", "always"),
@@ -175,7 +182,7 @@ MANDATORY = ("hostname", "listen", "spool", "domains")
 STRING_OR_LIST = ("listen", "next_hop", "domains.*.next_hop", "relay.next_hop", "relay.rules.*.next_hop")
 
 # Keys that name tables, "KIND:ARGUMENT", and what each is used for (routing/tables/uses.py); one may stand without a list.
-TABLE_KEYS = ("routes", "access", "virtual", "domaintable", "genericstable")
+TABLE_KEYS = ("routes", "access", "virtual", "domaintable", "genericstable", "rewrite.rules.*.tables")
 TABLES_OR_TEXTS = ("recipients", "domains.*.recipients")  # may also name a table
 
 # Keys that hold a path, relative to the directory of the configuration file.
@@ -191,6 +198,7 @@ PATHS = (
     "tls.policies.*.ca_file",
     "auth.users_file",
     "auth.jwks_file",
+    "rewrite.srs.secrets_file",
 )
 
 SAFE_RELAY = (
@@ -298,6 +306,14 @@ PARSERS: dict[str, Callable[[str], str]] = {
     "relay.rules.*.domains": parse_domain_pattern,
     "relay.rules.*.next_hop": _next_hop,
     "relay.rules.*.expires": parse_day,
+    "rewrite.rules.*.networks": _network,
+    "rewrite.rules.*.domains": parse_domain_pattern,
+    "rewrite.rules.*.except_domains": parse_domain_pattern,
+    "rewrite.rules.*.except_users": parse_recipient,
+    "rewrite.rules.*.to_domain": parse_domain,
+    "rewrite.hide_received": _network,
+    "rewrite.srs.domain": parse_domain,
+    "rewrite.srs.except_domains": parse_domain_pattern,
     "relay.certificates.*.names": parse_certificate_name,
     "relay.certificates.*.fingerprints": parse_fingerprint,
     "pools.*.members.*.next_hop": parse_member,
@@ -334,6 +350,7 @@ UNIQUE = (
     "smtp.xforward_from",
     "listeners.*.proxy_from",
     "smtp.repair_networks",
+    "rewrite.hide_received",
     "auth.mechanisms",
     "dns.servers",
 )

@@ -59,6 +59,46 @@ class Relay(Section, frozen=True, kw_only=True):
     next_hop: list[str] = msgspec.field(default_factory=lambda: ["mx"])
 
 
+class RewriteRule(Section, frozen=True, kw_only=True):
+    """One `[[rewrite.rules]]`: addresses that become others; see routing/rewrite.py. It never gives a right."""
+
+    name: str
+    # "outbound": from clients with a right of their own; "inbound": from others
+    directions: list[str] = msgspec.field(default_factory=lambda: ["outbound"])
+    parts: list[str] = msgspec.field(
+        default_factory=lambda: ["reverse-path", "header-senders", "header-recipients"]
+    )
+    networks: list[str] = []  # only from these clients
+    domains: list[str] = []  # only addresses in "b", ".b" (below b), "ours"; empty: every one
+    except_domains: list[str] = []
+    except_users: list[str] = []  # local parts
+    to_domain: str = ""  # the domain to write: masquerading
+    tables: list[str] = []  # or the addresses to write; the first that has one
+    repeat: bool = False  # until nothing changes, at most ten times
+    stop: bool = False  # what this rule has changed, no later one changes
+    mode: str = "enforce"  # "shadow": told in events, changes nothing; "off"
+
+
+class Srs(Section, frozen=True, kw_only=True):
+    """`[rewrite.srs]`: reverse-paths of forwarded mail, see mail/srs.py."""
+
+    domain: str | None = None  # one of ours; None: nothing is done
+    secrets_file: str | None = None  # the first line signs, all of them verify
+    hash_length: int = 6  # characters of base 64
+    valid_days: int = 21
+    separator: str = "="
+    except_domains: list[str] = []  # reverse-paths that stay
+
+
+class Rewrite(Section, frozen=True, kw_only=True):
+    """What mail is called: the one stage in which paths and header fields are changed."""
+
+    rules: list[RewriteRule] = []
+    max_header_addresses: int = 1000  # of one message; fields beyond stay as they are
+    hide_received: list[str] = []  # networks of inside hosts, whose Received fields do not leave
+    srs: Srs = Srs()
+
+
 class Policy(Section, frozen=True, kw_only=True):
     """How much each check may do, and the thresholds of the masquerade guard."""
 
@@ -302,6 +342,7 @@ class Config(Section, frozen=True, kw_only=True):
     detail_separator: str | None = None  # "+": user+detail@ours exists where user does
     domaintable: list[str] = []  # tables of domains that stand for others
     genericstable: list[str] = []  # tables of addresses for mail on its way out
+    rewrite: Rewrite = Rewrite()
     policy: Policy = Policy()
     facts: FactsKept = FactsKept()
     postmaster: str | None = None  # where <postmaster> without a domain goes; None: to that of the first domain

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from gatepost.model import Envelope
+from gatepost.net.headerhold import HeaderHold
 from gatepost.net.tls import TlsFacts
 from gatepost.net.transaction_in import Transaction
 from gatepost.smtp.events import Body
@@ -58,9 +59,12 @@ class MessageIn:
                 protocol += "S"
             if self.session.user:
                 protocol += "A"
+        helo, address = self.helo, self.address
+        if host.rewriting is not None:
+            helo, address = host.rewriting.begin_text(self, transaction)  # type: ignore[arg-type]
         transaction.trace = host.trace(
-            self.helo,
-            self.address,
+            helo,
+            address,
             protocol,
             transaction.id,
             recipients[0].address if len(recipients) == 1 else None,
@@ -75,9 +79,11 @@ class MessageIn:
         if transaction is None:  # refused at DATA and swallowed
             return
         content = event.content
-        size = len(content)
         if transaction.header is not None:
             self._check_header(transaction, transaction.header, event)
+        if transaction.header_hold is not None:
+            content = self._hold_back(transaction, transaction.header_hold, event)
+        size = len(content)
         if size:
             transaction.body_bytes += size
             self.host.held_bytes += size
@@ -92,6 +98,19 @@ class MessageIn:
                 transaction.is_committing = True
             else:
                 self._commit(transaction)
+
+    def _hold_back(self, transaction: Transaction, hold: HeaderHold, event: Body) -> bytes:
+        """What goes on of a message whose header is to be rewritten: nothing until that is whole, counted all the same."""
+        counted = hold.held_bytes
+        content = hold.feed(event.content, event.last)
+        if content is None:
+            transaction.body_bytes += len(event.content)
+            self.host.held_bytes += len(event.content)
+            return b""
+        transaction.header_hold = None
+        transaction.body_bytes -= counted
+        self.host.held_bytes -= counted
+        return content
 
     def _check_header(self, transaction: Transaction, header: bytearray, event: Body) -> None:
         """The header of an authenticated user's message, once it is whole: its From must be his."""

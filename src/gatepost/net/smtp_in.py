@@ -274,6 +274,8 @@ class SmtpIn(MessageIn, asyncio.Protocol):
             self.transaction = Transaction(path.text if path is not None else "", event.body, event.smtputf8)
             if not PLAIN.issuperset(event.parameters):
                 self.transaction.asked = event.parameters
+            if self.host.rewriting is not None:
+                reply = self.host.rewriting.begin_mail(self, path)
         self.session.answer(reply)
 
     def _on_rcpt(self, event: Rcpt) -> None:

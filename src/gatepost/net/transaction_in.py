@@ -6,6 +6,7 @@ A new transaction is a new object. `smtp_in.py` moves it; the session has its ow
 from __future__ import annotations
 
 from gatepost.model import Recipient
+from gatepost.net.headerhold import HeaderHold
 from gatepost.smtp.command import Parameters
 from gatepost.smtp.reply import Reply
 
@@ -14,8 +15,8 @@ class Transaction:
     """A mail transaction from MAIL to its end. A new transaction is a new object."""
 
     __slots__ = (
-        "asked", "begun_s", "body_bytes", "body_crc", "body_descriptor", "body_file", "body_type", "chunks", "failure", "header", "hold", "id",
-        "is_committing", "permit", "recipients", "reverse_path", "seen", "smtputf8", "trace",
+        "asked", "begun_s", "body_bytes", "body_crc", "body_descriptor", "body_file", "body_type", "chunks", "failure", "header", "header_hold",
+        "hold", "id", "is_committing", "permit", "recipients", "reverse_path", "seen", "smtputf8", "trace",
     )  # fmt: skip
 
     def __init__(self, reverse_path: str, body_type: str, smtputf8: bool) -> None:
@@ -31,6 +32,7 @@ class Transaction:
         self.trace = b""
         self.chunks: list[bytes] = []
         self.header: bytearray | None = None  # so far, of an authenticated user's message
+        self.header_hold: HeaderHold | None = None  # of a message whose header may be rewritten
         self.body_bytes = 0
         self.body_file = 0
         self.body_descriptor = -1

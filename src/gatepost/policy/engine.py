@@ -13,15 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from gatepost.config.schema import Config
+from gatepost.mail.srs import SrsRefused
 from gatepost.model import Address
 from gatepost.policy.checks.access import NAME as access_name
 from gatepost.policy.checks.access import AccessCheck
 from gatepost.policy.record import FactRecord
 from gatepost.policy.relay import ClientPermit, Identity, Permits, decide, is_routed_local
 from gatepost.policy.relayrules import RelayRules, number_of
+from gatepost.policy.rewriting import FORWARD_PATH, RewriteFailed, Rewriting, Rewritten, build_rewriting
 from gatepost.policy.verdict import ACCEPT, Verdict
 from gatepost.routing.answers import Answers
-from gatepost.routing.router import Refusal, Route, Router, led_by
+from gatepost.routing.rewrite import Change
+from gatepost.routing.router import REWRITE_FAILED, Refusal, Route, Router, led_by
 from gatepost.routing.table import TableUnavailable
 
 
@@ -70,6 +73,7 @@ class Facts(msgspec.Struct, kw_only=True):
     client_number: tuple[int, int] | None = None  # from `Engine.facts_of`, if there are rules
     trace: list[Step] | None = None
     shadows: list[Verdict] | None = None  # what checks and rules in shadow would have done since the receiver looked
+    rewritten_path: str = ""  # what the reverse-path has become; "srs:DOMAIN" by SRS
     record: FactRecord | None = None  # of the mail transaction under way
     is_recorded: bool = False  # a transaction of this session was recorded
 
@@ -100,10 +104,18 @@ ROUTE_REFUSED = Verdict(
 )
 
 
+BOUNCES_ONLY = Verdict(
+    550, "7.1", "This address takes only notices of non-delivery; write to the person who sent the mail", check="srs"
+)
+BAD_BOUNCE = Verdict(550, "1.1", "No such mailbox here; this is not an address that we have made, or it is too old")
+
+
 class Engine:
     """The policy of one configuration; immutable, shared by all sessions of a role."""
 
-    __slots__ = ("_checks", "_permits", "_rcpt_checks", "_router", "_rules", "_shadow_rules", "_users_relay", "access")
+    __slots__ = (
+        "_checks", "_permits", "_rcpt_checks", "_router", "_rules", "_shadow_rules", "_users_relay", "access", "rewriting",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -120,6 +132,7 @@ class Engine:
         """
         self._router = router or Router(config, answers=answers)
         self.access = AccessCheck(config)
+        self.rewriting: Rewriting | None = build_rewriting(config)  # without secrets, until somebody puts in another
         self._permits = Permits(config.relay.networks)
         self._users_relay = config.auth.users_file is not None
         rules = config.relay.rules
@@ -185,7 +198,10 @@ class Engine:
 
         Accepting verdicts have `route` and `permit`; a `route.address` that is not empty replaces the forward-path.
         """
-        verdict = self._decide_rcpt(facts, address)
+        if self.rewriting is None:
+            verdict = self._decide_rcpt(facts, address)
+        else:
+            verdict = self._decide_rewritten(facts, address, self.rewriting)
         if facts.trace is not None:
             facts.trace.append(Step(Phase.RCPT, verdict.check or "relay", Mode.ENFORCE, verdict))
         if verdict.code or not self._rcpt_checks:
@@ -198,6 +214,40 @@ class Engine:
             route = Route(next_hop, now.domain, now.ours, now.address, to.hold or now.hold)
             return Verdict(0, "", "", route, verdict.permit, checked.check, False, verdict.rule)
         return checked if checked.code else verdict
+
+    def _decide_rewritten(self, facts: Facts, address: Address, rewriting: Rewriting) -> Verdict:
+        """The verdict on what the forward-path becomes: rewriting gives no right."""
+        client_permit = facts.client_permit
+        if client_permit is None and is_routed_local(address.local):
+            return ROUTE_REFUSED
+        if rewriting.is_bounce_address(address):
+            return self._decide_bounce(facts, address, rewriting)
+        try:
+            found = rewriting.path(FORWARD_PATH, facts, address)
+        except (RewriteFailed, TableUnavailable) as error:
+            return Verdict(
+                REWRITE_FAILED.code, REWRITE_FAILED.detail, REWRITE_FAILED.text, check="rewrite", cause=str(error.args[0])
+            )
+        verdict = self._decide_rcpt(facts, found.address)
+        return _with_address(verdict, found, address) if found.changes else verdict
+
+    def _decide_bounce(self, facts: Facts, address: Address, rewriting: Rewriting) -> Verdict:
+        """An address of ours that stands for another by our signature: a right for the null reverse-path, and only to there."""
+        if facts.reverse_path:
+            return BOUNCES_ONLY
+        try:
+            original = rewriting.original(address, facts.now_s)
+        except SrsRefused as error:
+            return Verdict(BAD_BOUNCE.code, BAD_BOUNCE.detail, BAD_BOUNCE.text, check="srs", cause=str(error.args[0]))
+        if is_routed_local(original.local):
+            return ROUTE_REFUSED
+        route = self._router.resolve(original, facts.local_address)
+        if isinstance(route, Refusal):
+            return Verdict(route.code, route.detail, route.text, None, "", "recipient")
+        text = route.address or original.text
+        route = msgspec.structs.replace(route, address=text)
+        change = Change("srs", address.text, text)
+        return Verdict(0, "", "", route, f"srs {address.domain}", "", False, "", (change,))
 
     def _decide_rcpt(self, facts: Facts, address: Address) -> Verdict:
         client_permit = facts.client_permit
@@ -237,6 +287,14 @@ class Engine:
                 return Verdict(led.code, led.detail, led.text, None, "", "route", False, rule.name)
             route = led
         return Verdict(0, "", "", route, found.permit, "", False, rule.name)
+
+
+def _with_address(verdict: Verdict, found: Rewritten, given: Address) -> Verdict:
+    """A verdict on a rewritten forward-path, as one on the given."""
+    route = verdict.route
+    if route is not None and not route.address and found.address.text != given.text:
+        route = msgspec.structs.replace(route, address=found.address.text)
+    return msgspec.structs.replace(verdict, route=route, rewritten=found.changes)
 
 
 def _configured_checks(access: AccessCheck) -> dict[Phase, list[NamedCheck]]:

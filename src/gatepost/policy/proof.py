@@ -10,8 +10,10 @@ The claim is about this policy, not about the network: who can send from a trust
 from __future__ import annotations
 
 import ipaddress
+import secrets
 import time
 import unicodedata
+from itertools import chain
 
 import msgspec
 
@@ -21,7 +23,8 @@ from gatepost.config.schema import Config, RelayRule
 from gatepost.config.values import InvalidValue, parse_domain
 from gatepost.model import Address
 from gatepost.policy.engine import Engine
-from gatepost.policy.sessions import Session, sessions_of, targets_of
+from gatepost.policy.rewriting import Rewriting
+from gatepost.policy.sessions import SIGNED, Session, Target, bounces_of, sessions_of, targets_of
 from gatepost.policy.verdict import Verdict
 
 MOST_ADDRESSES = {4: 16 << 24, 6: 16 << 112}  # of all that may relay: sixteen /8, sixteen /16
@@ -89,6 +92,10 @@ def prove(config: Config, now_s: float | None = None) -> Proof:
     )
     specification = Specification(config, now_s)
     sessions, is_whole = sessions_of(config)
+    if config.rewrite.srs.domain:  # with a secret for this occasion: what is tried is the form, not the key
+        engine.rewriting = literal.rewriting = rewriting = Rewriting(config, [secrets.token_bytes(32)])
+        assert rewriting.srs is not None
+        sessions = chain(sessions, bounces_of(config, rewriting.srs, now_s))
     count = relayed = 0
     refuted: set[str] = {example.rule for example in examples}
     for session in sessions:
@@ -135,9 +142,13 @@ class Specification:
         """What is wrong with a verdict: nothing (empty), or why this session must not be accepted."""
         if not verdict.accepted:
             return ""
-        address = session.target.address
         if self._is_trusted(session):
             return ""
+        if verdict.permit.startswith("srs "):
+            return self._bounce_fault(session)
+        if verdict.rewritten:  # who may send is a matter of where it goes
+            session = _as_rewritten(session, verdict)
+        address = session.target.address
         if not self.is_ours(address):
             witness = self._by_name.get(verdict.rule)  # look at the rule that the engine names before all others
             if witness is not None and self.holds(*witness, session):
@@ -148,6 +159,13 @@ class Specification:
         if _asks_for_route(address.local):
             return "a stranger's address asks an inside server for a route to another host"
         return ""
+
+    @staticmethod
+    def _bounce_fault(session: Session) -> str:
+        """An address of ours that stands for one elsewhere: signed by us, and for notices of non-delivery only."""
+        if session.target.form != SIGNED:
+            return "a return address without our signature is turned back"
+        return "a return address is turned back for mail that is no bounce" if session.reverse_path else ""
 
     def _is_trusted(self, session: Session) -> bool:
         return self._is_user(session) or _lies_in(session.client, self._networks)
@@ -194,6 +212,15 @@ class Specification:
         return any(
             name == domain or (name.startswith(".") and domain.endswith(name)) for name in rule.domains if name != OURS
         )
+
+
+def _as_rewritten(session: Session, verdict: Verdict) -> Session:
+    texts = [change.after for change in verdict.rewritten if not change.is_shadow]
+    if not texts:
+        return session
+    local, _, domain = texts[-1].rpartition("@")
+    target = Target(session.target.form, Address(texts[-1], local, domain))
+    return msgspec.structs.replace(session, target=target)
 
 
 def _lies_in(client: str, networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:

@@ -15,6 +15,8 @@ import msgspec
 
 from gatepost.config.relayvalues import NULL_PATH, OURS
 from gatepost.config.schema import Config, RelayRule
+from gatepost.config.tables import table_key
+from gatepost.mail.srs import Srs
 from gatepost.model import Address
 from gatepost.policy.relayrules import range_of
 
@@ -22,6 +24,8 @@ MAX_PRODUCT = 60_000  # sessions; above this, the classes of each rule are tried
 STRANGERS = ("198.51.100.77", "2001:db8:ffff:ffff::77", "::ffff:198.51.100.78")
 NO_ADDRESSES = ("", "local", "mail.example.net")
 ELSEWHERE = "elsewhere.example"
+MAX_MAPPED = 20
+SIGNED = "a return address that we have signed"
 NOBODY = "nobody-by-this-name"
 
 
@@ -164,9 +168,36 @@ def targets_of(config: Config) -> list[Target]:
             _plain("user", literal, "our address literal"),
             _plain("postmaster", literal, "our address literal"),
         ]
+    targets += [_plain("user", name, "a domain that stands for another") for name in _mapped_domains(config)]
     for name in list(config.domains)[:2]:
         targets += _forms(name, (config.domains[name].recipients or ["user"])[0])
     return targets
+
+
+def _mapped_domains(config: Config) -> list[str]:
+    """Domains that a domain map makes ours, or others."""
+    tables = getattr(config, "tables", {})
+    data = [tables[key] for name in config.domaintable if (key := table_key("domaintable", name)) in tables]
+    return [name for table in data for name in list(table.entries)[:MAX_MAPPED]][:MAX_MAPPED]
+
+
+def bounces_of(config: Config, srs: Srs, now_s: float) -> Iterator[Session]:
+    """Mail to return addresses of ours (SRS): signed and not, old, altered, with a reverse-path and without."""
+    local = srs.forward("user", ELSEWHERE, now_s).rpartition("@")[0]
+    old = srs.forward("user", ELSEWHERE, now_s - 86400.0 * (config.rewrite.srs.valid_days + 2)).rpartition("@")[0]
+    again = srs.forward(local, "forwarder.example", now_s).rpartition("@")[0]
+    forms = {
+        local: SIGNED,
+        again: SIGNED,
+        old: "a return address of ours that is too old",
+        local.replace(ELSEWHERE, f"not.{ELSEWHERE}"): "a return address of ours for somebody else",
+        f"{local}.other": "the same",
+        again.replace("forwarder", "other"): "the same",
+        f"SRS0=AAAAAA=AA={ELSEWHERE}=user": "a return address that we have not signed",
+        f"SRS1=AAAAAA={ELSEWHERE}==AAAAAA=AA={ELSEWHERE}=user": "the same of a second forwarder",
+    }
+    for (text, form), path in product(forms.items(), ("", f"someone@{ELSEWHERE}", f"user@{srs.domain}")):
+        yield Session(STRANGERS[0], "", "", path, _plain(text, srs.domain, form))
 
 
 def _forms(ours: str, local: str) -> list[Target]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from gatepost.routing.rewrite import Change
 from gatepost.routing.router import Route
 
 
@@ -26,6 +27,8 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     check: str = ""
     close: bool = False
     rule: str = ""  # the relay rule that gave the right or the route
+    rewritten: tuple[Change, ...] = ()  # what the forward-path went through
+    cause: str = ""  # of a temporary refusal, for the log
 
     @property
     def accepted(self) -> bool:

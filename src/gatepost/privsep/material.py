@@ -11,6 +11,7 @@ import fcntl
 import os
 
 from gatepost.config.authvalues import auth_files
+from gatepost.config.rewritevalues import rewrite_files
 from gatepost.config.schema import Config
 from gatepost.config.tlsvalues import SYSTEM_CA_FILE
 from gatepost.privsep.memorylock import LockedFile
@@ -29,10 +30,10 @@ class MaterialError(OSError):
 
 
 def receiver_files(config: Config) -> list[tuple[str, ...]]:
-    """The files of each descriptor of a receiver, in order: pairs, authorities of clients, users and keys of tokens."""
+    """The files of each descriptor of a receiver, in order: pairs, authorities of clients, users and keys of tokens, secrets."""
     pairs: list[tuple[str, ...]] = [(row.certificate_file, row.key_file) for row in config.tls.certificates]
     authorities: list[tuple[str, ...]] = [(row.ca_file,) for row in config.relay.certificates]
-    return pairs + authorities + [(path,) for path in auth_files(config.auth)]
+    return pairs + authorities + [(path,) for path in (*auth_files(config.auth), *rewrite_files(config))]
 
 
 def resolver_files(config: Config) -> list[tuple[str, ...]]:

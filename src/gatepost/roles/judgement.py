@@ -61,6 +61,7 @@ class Judgement:
         if facts.record is not None:
             self.end_mail(facts)
         facts.reverse_path = reverse_path
+        facts.rewritten_path = ""
         facts.now_s = now_s = self._now_s()
         if self._is_recording:
             facts.record = FactRecord(facts.session_id, "", now_s, facts.client_address, has_mail=True)

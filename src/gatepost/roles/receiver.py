@@ -14,6 +14,7 @@ from typing import Any
 
 from gatepost.config.authvalues import auth_files
 from gatepost.config.neighbours import read_neighbours
+from gatepost.config.rewritevalues import rewrite_files
 from gatepost.config.tlsvalues import listen_addresses
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
@@ -24,6 +25,7 @@ from gatepost.net.smtp_in import LOW_MEMORY_SPILL_BYTES, SmtpIn
 from gatepost.net.transaction_in import Transaction
 from gatepost.policy.engine import Engine, Phase
 from gatepost.policy.relay import AddressSet
+from gatepost.policy.rewriting import FORWARD_PATH
 from gatepost.roles.admission import Admission
 from gatepost.roles.asking import Asking
 from gatepost.roles.doors import Doors
@@ -32,6 +34,7 @@ from gatepost.roles.ids import IdMaker
 from gatepost.roles.introducing import Introducing
 from gatepost.roles.judgement import Judgement
 from gatepost.roles.requests import note_mail, note_recipient
+from gatepost.roles.rewriting import SessionRewriting, take_rewriting
 from gatepost.roles.securing import Securing
 from gatepost.roles.skeleton import Peer, Role
 from gatepost.roles.submitting import Submitting
@@ -80,6 +83,7 @@ class Receiver(Role):
             key=bytes.fromhex(start.extra.get("facts_key", "")),
         )
         self._repaired = AddressSet(config.smtp.repair_networks) if config.smtp.repair_networks else None
+        self.rewriting: SessionRewriting | None = None
         self._judges_mail = self._engine.has_checks(Phase.MAIL)
         self._admission = Admission(config.smtp, self._engine, self.asking, loop, self.event)
         self._connections: set[SmtpIn | ProxyIn] = set()
@@ -105,6 +109,11 @@ class Receiver(Role):
         """Certificates and users are read while there are files."""
         listening = len(listen_addresses(self.config))
         self.descriptors, material = self.descriptors[:listening], self.descriptors[listening:]
+        of_rewriting = len(material) - len(rewrite_files(self.config))
+        self.rewriting = take_rewriting(
+            self.config, self._engine, material[of_rewriting:], self.event, self.refuse
+        )
+        material = material[:of_rewriting]
         of_tls = len(material) - len(auth_files(self.config.auth))
         self.introducing = Introducing(self, self.limits)
         self.securing = Securing(self.config, material[:of_tls], self.event, self._is_repaired)
@@ -351,10 +360,14 @@ class Receiver(Role):
         route = verdict.route
         if verdict.code or route is None:
             reply = Reply(verdict.code, verdict.detail, verdict.text)
-            self.refuse(connection, reply, "RCPT", recipient=address.text, cause=verdict.check)
+            self.refuse(connection, reply, "RCPT", recipient=address.text, cause=verdict.cause or verdict.check)
             return reply
         if route.hold and connection.transaction is not None:
             connection.transaction.hold = route.hold
+        if verdict.rewritten and self.rewriting is not None:
+            self.rewriting.tell_path(
+                connection, FORWARD_PATH, address.text, route.address or address.text, verdict.rewritten
+            )
         return Recipient(route.address or address.text, route.domain, route.next_hop), verdict.permit
 
     def decide_data(self, connection: SmtpIn) -> Reply | None:

@@ -54,26 +54,20 @@ def fit_recipients(data: TableData) -> TableData:
 
 def fit_domaintable(data: TableData) -> TableData:
     """Domains to domains."""
-    if data.kind not in (
-        "sendmail-domaintable",
-        "file",
-        "texthash",
-        "hash",
-        "btree",
-        "cdb",
-        "lmdb",
-        "sqlite",
-        "inline",
-    ):
-        raise _misused(data, "domains to rewrite", "sendmail-domaintable")
-    return data
+    if data.kind == "sendmail-domaintable":
+        return data
+    if data.kind not in ("file", "texthash", "hash", "btree", "cdb", "lmdb", "sqlite", "inline"):
+        raise _misused(data, "domains to rewrite", "sendmail-domaintable, hash, texthash, file")
+    return _fitted(data, _domain_value, parse_domain)
 
 
-def fit_genericstable(data: TableData) -> TableData:
-    """Addresses to addresses, for mail on its way out."""
-    if data.kind in ("sendmail-access", "sendmail-mailertable", "sendmail-domaintable", "cidr"):
-        raise _misused(data, "addresses to rewrite", "sendmail-genericstable")
-    return data
+def fit_rewrite(data: TableData) -> TableData:
+    """Addresses to addresses."""
+    if data.kind in ("sendmail-genericstable", "sendmail-domaintable"):
+        return data
+    if data.kind.startswith("sendmail-") or data.kind == "cidr":
+        raise _misused(data, "addresses to rewrite", "sendmail-genericstable, hash, texthash, file, regexp and others")
+    return _fitted(data, _virtual_value, _virtual_key)
 
 
 USES: dict[str, Callable[[TableData], TableData]] = {
@@ -82,7 +76,8 @@ USES: dict[str, Callable[[TableData], TableData]] = {
     "access": fit_access,
     "recipients": fit_recipients,
     "domaintable": fit_domaintable,
-    "genericstable": fit_genericstable,
+    "genericstable": fit_rewrite,
+    "rewrite": fit_rewrite,
 }
 
 
@@ -170,6 +165,10 @@ def _route_key(key: str) -> str:
     dot = "." if domain.startswith(".") else ""
     name = dot + parse_domain(domain.removeprefix("."))
     return f"{local}@{name}" if at else name
+
+
+def _domain_value(value: str) -> tuple[str, TableNote | None]:
+    return parse_domain(value), None
 
 
 def _virtual_value(value: str) -> tuple[str, TableNote | None]:
