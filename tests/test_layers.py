@@ -119,3 +119,9 @@ def test_the_supervisor_loads_nothing_that_reads_what_strangers_sent(code):
     assert not NEVER_IN_THE_SUPERVISOR & loaded
     ours = {package_of(name) for name in loaded if name.startswith("gatepost.")}
     assert ours <= PACKAGES_OF_THE_SUPERVISOR | {"cli"}, ours
+
+
+def test_names_of_test_files_are_unique():
+    """Two of one name cannot both be collected."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
