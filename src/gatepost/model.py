@@ -60,6 +60,8 @@ class Envelope(msgspec.Struct, array_like=True, gc=False):
     needs_stuffing: bool = False  # a line of the content begins with a dot
     envelope_id: str = ""  # DSN ENVID
     ret: str = ""  # DSN RET: "", "FULL" or "HDRS"
+    requiretls: bool = False  # RFC 8689: only to hosts of verified names inside TLS that promise the same
+    tls_optional: bool = False  # "TLS-Required: No": what the other side publishes of TLS is not to hold it up
     hold: str = ""  # why the message is held until the operator releases it; empty: it is not
 
 

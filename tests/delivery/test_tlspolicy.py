@@ -82,6 +82,20 @@ def test_the_name_that_is_verified(names, host, mx_domain, verified):
     assert plan(Policy("verify", CONTEXT, names=names), host, mx_domain).server_name == verified
 
 
+@pytest.mark.parametrize(
+    ("level", "relaxed"),
+    [("best", "opportunistic"), ("dane", "opportunistic"), ("sts", "opportunistic")]
+    + [(level, level) for level in ("none", "opportunistic", "encrypt", "dane-only")],
+)
+def test_tls_required_no_relaxes_what_others_publish_and_not_the_operator(level, relaxed):
+    """RFC 8689 4.3."""
+    policies = TlsPolicies(Config(hostname="g.test", listen=[], spool="", domains={}, tls=Tls(outbound=level)), {})
+    found = policies.relaxed(policies.general)
+    assert found.level == relaxed
+    assert (found is policies.general) == (level == relaxed)
+    assert found is policies.relaxed(policies.general)
+
+
 def test_an_address_is_no_server_name():
     assert plan(Policy("opportunistic", CONTEXT), "127.0.0.1").server_name is None
     assert plan(Policy("opportunistic", CONTEXT), "[IPv6:::1]").server_name is None

@@ -186,3 +186,12 @@ def test_mail_that_cannot_go_as_the_policy_says_bounces_with_the_reason(world, t
         dsn = wait_until(lambda: bed.senders.find(sender), "the bounce")
         assert b"Status: 5.7.4" in dsn.content and b"STARTTLS" in dsn.content
         assert world.plain.find("user@patient.test") is None
+
+
+def test_a_message_whose_sender_asks_for_it_is_not_held_up(bed, world):
+    """RFC 8689 4.3: "TLS-Required: No"."""
+    text = b"From: a@senders.test\r\nTLS-Required: No\r\nSubject: news\r\n\r\ntext\r\n"
+    send(bed.gateway.port, "relaxed@clear.test", text, reverse_path="a@senders.test", source=INSIDER)
+    world.plain.wait_to("relaxed@clear.test")
+    send(bed.gateway.port, "relaxed@other-name.test", text, reverse_path="a@senders.test", source=INSIDER)
+    world.secured.wait_to("relaxed@other-name.test")

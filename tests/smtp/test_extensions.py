@@ -16,7 +16,8 @@ def keywords(settings: ServerSettings) -> list[str]:
 
 def all_on(**more) -> ServerSettings:
     """Every extension, inside TLS or not."""
-    more = {row.setting: True for row in EXTENSIONS} | {"mechanisms": ("PLAIN",)} | more
+    on = {row.setting: True for row in EXTENSIONS} | {"mechanisms": ("PLAIN",), "is_secured": True}
+    more = on | more
     return ServerSettings(hostname="mx.example.test", **more)
 
 

@@ -156,6 +156,8 @@ class Smtp(Section, frozen=True, kw_only=True):
     xclient_login: bool = False  # the login they name is believed too
     xforward_from: list[str] = []  # filters that say by XFORWARD who their client was, for the log
     limits: bool = True
+    requiretls: bool = True  # inside TLS
+    tls_required_field: bool = True  # the field "TLS-Required: No" is obeyed
     binarymime: bool = True  # needs chunking and eightbitmime
 
 

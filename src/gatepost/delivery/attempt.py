@@ -79,6 +79,7 @@ ERROR_RULES: dict[tuple[str, str], tuple[Rule, str]] = {
     ("", "timeout"): (Rule(True, _DEFERRED, _DOWN), "4.4.2"),
     ("", "protocol"): (Rule(True, _DEFERRED, _DOWN), "4.5.0"),
     ("", "read"): (Rule(False, _DEFERRED, _NONE), "4.3.0"),
+    ("", "unsafe"): (Rule(True, _FAILED, _NONE), "5.7.30"),  # REQUIRETLS: RFC 8689 4.2.1, another host may keep it
     ("", "unfit"): (Rule(False, _FAILED, _NONE), "5.5.0"),  # always with a status of its own
 }
 
@@ -160,7 +161,7 @@ def judge_problem(problem: Problem) -> Verdict:
 def is_stale(transaction: Transaction) -> bool:
     """Whether a kept connection turned out to be over before the transaction had begun: nothing was lost but time."""
     problem = transaction.problem
-    if problem is None or problem.kind in ("unfit", "read"):
+    if problem is None or problem.kind in ("unfit", "unsafe", "read"):
         return False
     if transaction.mail is None:
         return True

@@ -94,7 +94,7 @@ class DeliveryEngine:
             self.complete(job)
         elif attempt.next_hop.startswith(POOL):
             self._submit_balanced(job, attempt)
-        elif self._tls.is_uniform:
+        elif self._tls.is_uniform and not attempt.envelope.tls_optional:
             self._submit_to(self._tls.general, job, attempt.recipients)
         else:
             for policy, indices in self._by_policy(attempt.next_hop, attempt, attempt.recipients):
@@ -131,12 +131,16 @@ class DeliveryEngine:
 
     def _by_policy(self, next_hop: str, attempt: Attempt, indices: list[int]) -> list[tuple[Policy, list[int]]]:
         """Recipients whose mail must travel otherwise go by other connections."""
+        is_relaxed = attempt.envelope.tls_optional and not attempt.envelope.requiretls  # RFC 8689 4.1
         if self._tls.is_uniform:
-            return [(self._tls.general, indices)]
+            general = self._tls.general
+            return [(self._tls.relaxed(general) if is_relaxed else general, indices)]
         groups: dict[str, tuple[Policy, list[int]]] = {}
         recipients = attempt.envelope.recipients
         for index in indices:
             policy = self._tls.of(next_hop, recipients[index].domain)
+            if is_relaxed:
+                policy = self._tls.relaxed(policy)
             groups.setdefault(policy.key, (policy, []))[1].append(index)
         return list(groups.values())
 

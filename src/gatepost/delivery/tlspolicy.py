@@ -38,6 +38,7 @@ _TLS_OF = {
 }
 ASK_DANE = frozenset({"best", "dane", "dane-only"})
 ASK_STS = frozenset({"best", "sts"})
+PUBLISHED = frozenset({"best", "dane", "sts"})  # where the other side decides
 MX_ONLY = frozenset({"best", "sts"})  # for a next hop that the operator has named they are "opportunistic"
 
 
@@ -184,6 +185,7 @@ class TlsPolicies:
         self.unverified = new_client_context()
         self.careful = new_client_context(careful=True)  # for DANE: verified by us, not by OpenSSL
         self.general = self._policy(TlsPolicy(level=config.tls.outbound), "")
+        self._relaxed: dict[str, Policy] = {}
         self._domains: dict[str, tuple[int, Policy]] = {}
         self._below: dict[str, tuple[int, Policy]] = {}
         self._next_hops: dict[str, tuple[int, Policy]] = {}
@@ -211,6 +213,12 @@ class TlsPolicies:
             if found is not None and (best is None or found[0] < best[0]):
                 best = found
         return best[1] if best is not None else self.general
+
+    def relaxed(self, policy: Policy) -> Policy:
+        """The policy for a message that says "TLS-Required: No" (RFC 8689 4.3): what others publish does not count, the operator's word does."""
+        if policy.level not in PUBLISHED:
+            return policy
+        return self._relaxed.setdefault(policy.key, Policy("opportunistic", self.unverified, key=f"{policy.key}!"))
 
     def public_context(self) -> ssl.SSLContext | None:
         """Verifies by the authorities of `tls.ca_file`; None if they were not given to this role."""

@@ -21,8 +21,8 @@ def build_asked(envelope: Envelope, indices: list[int]) -> Asked | None:
     recipients = envelope.recipients
     notify = [recipients[index].notify for index in indices]
     originals = [recipients[index].original for index in indices]
-    if envelope.ret or envelope.envelope_id or any(notify) or any(originals):
-        return Asked(envelope.ret, envelope.envelope_id, notify, originals)
+    if envelope.ret or envelope.envelope_id or envelope.requiretls or any(notify) or any(originals):
+        return Asked(envelope.ret, envelope.envelope_id, notify, originals, requiretls=envelope.requiretls)
     return None
 
 

@@ -114,6 +114,7 @@ ADVICE: dict[str, str] = {
     "4.6": "The message went in circles between servers: tell your postmaster.",
     "6": "The recipient's server cannot take this form of message: send it as plain text, or without the attachment.",
     "6.7": "The recipient's server cannot take addresses outside ASCII: ask the recipient for another address.",
+    "7.30": "The message requires TLS all the way, and the recipient's server does not promise that: send it without this demand.",
     "7": "The recipient's server refuses the message by its rules: ask the recipient to have it let through.",
 }
 

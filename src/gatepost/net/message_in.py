@@ -204,6 +204,8 @@ class MessageIn:
             session.needs_stuffing,
             hold=transaction.hold,
         )
+        if self.host.limits.tls_required_field and session.tls_optional:
+            envelope.tls_optional = True
         if transaction.asked is not None:
             self.host.note_mail(envelope, transaction.asked)
         self.host.commit(transaction, envelope, lambda reply: self._answer_end(transaction, reply))

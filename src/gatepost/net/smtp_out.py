@@ -37,6 +37,10 @@ class Plan(Protocol):
     def server_name(self) -> str | None:
         """What to ask for, and to verify if the context does."""
 
+    @property
+    def is_verified(self) -> bool:
+        """Whether the host is certainly the one that is meant, once the handshake and `check` went well."""
+
     def check(self, layer: TlsLayer) -> str:
         """What is wrong with the peer of a finished handshake; empty: nothing."""
 
@@ -198,6 +202,7 @@ class SmtpOut(asyncio.Protocol):
             self.session.close("tls", problem)
         else:
             self.tls = facts
+            self.session.is_verified = self.plan is not None and self.plan.is_verified
             self.session.secured()
         self._proceed()
 

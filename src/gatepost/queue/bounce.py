@@ -63,6 +63,7 @@ def build_dsn(
     if not to:
         raise ValueError("no DSN for the null reverse-path")
     full = envelope.ret == "FULL" and kind in ("failed", "expired") and envelope.body_type != "BINARYMIME"
+    full = full and not envelope.requiretls  # RFC 8689 5: as if RET=HDRS, and the DSN needs TLS as well
     utf8 = envelope.smtputf8 and not (
         to.isascii() and original_header.isascii() and all(recipient.address.isascii() for recipient, _ in outcomes)
     )
@@ -102,6 +103,7 @@ def build_dsn(
             smtputf8=utf8,
             has_8bit=has_8bit,
             needs_stuffing=content.startswith(b".") or b"\n." in content,
+            requiretls=envelope.requiretls,
         ),
         chunks,
     )

@@ -12,6 +12,7 @@ from gatepost.smtp.command import Parameters
 
 def note_mail(envelope: Envelope, asked: Parameters) -> None:
     """Put what MAIL asked for into the envelope."""
+    envelope.requiretls = "REQUIRETLS" in asked
     envelope.ret = asked.get("RET", "")  # type: ignore[assignment]
     envelope.envelope_id = asked.get("ENVID", "")  # type: ignore[assignment]
 

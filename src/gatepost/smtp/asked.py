@@ -1,4 +1,4 @@
-"""What a sender asked of SMTP extensions, and how it goes along to a host that is given the message (RFC 3461 5.2).
+"""What a sender asked of SMTP extensions, and how it goes along to a host that is given the message (RFC 3461 5.2, RFC 8689 4.2).
 
 Pure: from what was asked and what the host offers follow the parameters of MAIL and RCPT, or why the host may not have the message.
 What is lost on a host that knows nothing of it is told by others (`queue/bounce.py`).
@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from gatepost.model import NOTIFY_DELAY, NOTIFY_FAILURE, NOTIFY_NEVER, NOTIFY_SUCCESS
 
+_NOT_VERIFIED = "the message requires TLS (REQUIRETLS), and the host could not be verified"
+_NOT_PROMISED = "the message requires TLS (REQUIRETLS), and the host does not promise it for the rest of the way"
 _NAMES = ((NOTIFY_NEVER, "NEVER"), (NOTIFY_SUCCESS, "SUCCESS"), (NOTIFY_FAILURE, "FAILURE"), (NOTIFY_DELAY, "DELAY"))
 
 
@@ -18,6 +20,7 @@ class Host(NamedTuple):
     """What counts of the host at the other end of a session: keywords of its EHLO in upper case, with their arguments."""
 
     extensions: Mapping[str, str]
+    is_verified: bool = False  # inside TLS, with a name that was verified in a way that nobody between can forge
 
 
 class Lack(NamedTuple):
@@ -25,6 +28,7 @@ class Lack(NamedTuple):
 
     status: str
     text: str
+    kind: str = "unfit"  # "unsafe": another host may do
 
 
 class Asked:
@@ -33,18 +37,31 @@ class Asked:
     `dsn_passed` is set with the parameters of DSN: the host, not we, tells the sender of success.
     """
 
-    __slots__ = ("dsn_passed", "envelope_id", "notify", "originals", "ret")
+    __slots__ = ("dsn_passed", "envelope_id", "notify", "originals", "requiretls", "ret")
 
-    def __init__(self, ret: str, envelope_id: str, notify: list[int], originals: list[str]) -> None:
+    def __init__(
+        self,
+        ret: str = "",
+        envelope_id: str = "",
+        notify: list[int] | None = None,
+        originals: list[str] | None = None,
+        *,
+        requiretls: bool = False,
+    ) -> None:
+        self.requiretls = requiretls
         self.ret = ret
         self.envelope_id = envelope_id
-        self.notify = notify
-        self.originals = originals
+        self.notify = notify or []
+        self.originals = originals or []
         self.dsn_passed = False
 
     def build_parameters(self, host: Host) -> tuple[str, list[str]] | Lack:
         """Parameters of MAIL, and of each RCPT, each with a space in front."""
         mail = ""
+        if self.requiretls:
+            if not host.is_verified or "REQUIRETLS" not in host.extensions:
+                return Lack("5.7.30", _NOT_VERIFIED if not host.is_verified else _NOT_PROMISED, "unsafe")
+            mail = " REQUIRETLS"
         rcpts = [""] * len(self.notify)
         self.dsn_passed = "DSN" in host.extensions
         if self.dsn_passed:

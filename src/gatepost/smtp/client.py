@@ -34,7 +34,7 @@ class ClientSession:
 
     __slots__ = (
         "_commands", "_current", "_finished", "_next", "_next_commands", "_offset", "_out", "_pipelining", "_reader",
-        "_settings", "_supply", "_tail", "extensions", "failure", "is_secured", "limits", "size_limit", "state",
+        "_settings", "_supply", "_tail", "extensions", "failure", "is_secured", "is_verified", "limits", "size_limit", "state",
     )  # fmt: skip
 
     def __init__(self, settings: ClientSettings, supply: Callable[[], Transaction | None]) -> None:
@@ -54,6 +54,7 @@ class ClientSession:
         self.limits: Limits | None = None  # RFC 9422: of the host; the supplier obeys them
         self.size_limit = 0
         self.is_secured = False
+        self.is_verified = False  # the driver says so before `secured`: the host is the one that is meant
         self.state = State.GREETING
         self.failure: Problem | None = None
 
@@ -261,9 +262,9 @@ class ClientSession:
             rcpts = ">\r\nRCPT TO:<".join(paths)
             rcpts = f"RCPT TO:<{rcpts}>\r\n"
         else:
-            found = transaction.asked.build_parameters(Host(extensions))
+            found = transaction.asked.build_parameters(Host(extensions, self.is_secured and self.is_verified))
             if isinstance(found, Lack):
-                return self._unfit(transaction, found.status, found.text)
+                return self._unfit(transaction, found.status, found.text, found.kind)
             parameters += found[0]
             rcpts = "".join(f"RCPT TO:<{path}>{more}\r\n" for path, more in zip(paths, found[1], strict=True))
         text = f"MAIL FROM:<{transaction.reverse_path}>{parameters}\r\n{rcpts}{'' if is_binary else DATA}"
@@ -276,8 +277,8 @@ class ClientSession:
             return self._unfit(transaction, "5.1.3", "an address holds a line end")
         return commands
 
-    def _unfit(self, transaction: Transaction, status: str, text: str) -> bytes:
-        transaction.problem = Problem("mail", "unfit", text, None, status)
+    def _unfit(self, transaction: Transaction, status: str, text: str, kind: str = "unfit") -> bytes:
+        transaction.problem = Problem("mail", kind, text, None, status)
         self._finished.append(transaction)
         return b""
 

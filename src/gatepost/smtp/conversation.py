@@ -167,6 +167,11 @@ class Conversation:
         return self._content.needs_stuffing
 
     @property
+    def tls_optional(self) -> bool:
+        """Whether the header says "TLS-Required: No" (RFC 8689)."""
+        return self._content.tls_optional
+
+    @property
     def received_hops(self) -> int:
         """How many Received fields the header has."""
         return self._content.received_hops

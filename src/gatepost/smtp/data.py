@@ -25,6 +25,9 @@ _HELD = re.compile(rb"(?:\r\n(?:\.\r?)?|\r)\Z").search
 _HELD_REPAIR = re.compile(rb"(?:\r\n?|\n)(?:\.\r?)?\Z").search
 _NOT_CONTROL = bytes(byte for byte in range(256) if byte not in b"\r\n\0")
 _RECEIVED = b"\r\nreceived:"
+_TLS_REQUIRED = b"\r\ntls-required:"  # RFC 8689 3
+_TLS_REQUIRED_BYTES = 80  # from the colon on
+_IS_NO = re.compile(rb":(?:\r\n)?[ \t]*no[ \t]*(?:\r\n|\Z)", re.IGNORECASE).match
 
 
 @functools.lru_cache(maxsize=8)
@@ -63,6 +66,7 @@ class Content:
         "long_line",
         "needs_stuffing",
         "received_hops",
+        "tls_required",
     )
 
     def __init__(self, max_line_bytes: int = 998, *, repair: bool = False, binary: bool = False) -> None:
@@ -74,6 +78,7 @@ class Content:
         self.needs_stuffing = False
         self.long_line = False
         self.in_header = True
+        self.tls_required = b""  # what stands behind that field name, until it is known well enough
         self.fault: tuple[str, bytes] | None = None  # kind, and the octets around it
         self._repair = repair
         self._max_line_bytes = max_line_bytes
@@ -150,6 +155,11 @@ class Content:
             self._observe(block)
         return block
 
+    @property
+    def tls_optional(self) -> bool:
+        """Whether the header says "TLS-Required: No"."""
+        return bool(self.tls_required) and _IS_NO(self.tls_required) is not None
+
     def _take_binary(self, block: bytes) -> bytes:
         """RFC 3030 3: any octets in the body; the header is lines as ever, and is not repaired."""
         self.body_bytes += len(block)
@@ -198,7 +208,13 @@ class Content:
         if end >= 0:
             content = content[: end + 2]
             self.in_header = False
-        window = tail + content
-        self.received_hops += window.lower().count(_RECEIVED)
+        window = (tail + content).lower()
+        # The tail is that of the longer name: of it the last octets, too few for the shorter one, were counted before.
+        self.received_hops += window.count(_RECEIVED, max(0, len(tail) + 1 - len(_RECEIVED)))
         self.header_bytes += len(content)
-        self._header_tail = window[1 - len(_RECEIVED) :]
+        if self.tls_required:
+            self.tls_required = (self.tls_required + content)[:_TLS_REQUIRED_BYTES]
+        elif _TLS_REQUIRED in window:
+            at = window.index(_TLS_REQUIRED) + len(_TLS_REQUIRED) - 1
+            self.tls_required = window[at : at + _TLS_REQUIRED_BYTES]
+        self._header_tail = window[1 - len(_TLS_REQUIRED) :]

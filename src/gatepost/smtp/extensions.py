@@ -34,12 +34,14 @@ if TYPE_CHECKING:
 class Extension(msgspec.Struct, frozen=True, kw_only=True):
     """One row. `setting` names the field of ServerSettings that it hangs on, `requires` keywords of rows above it.
 
-    With `is_switch` the field is the key of that name in the `[smtp]` section; without, it follows from something else.
+    With `is_switch` the field is the key of that name in the `[smtp]` section; without, it follows from something else. With `is_secured`
+    it exists inside TLS only.
     """
 
     keyword: str
     setting: str
     is_switch: bool = True
+    is_secured: bool = False
     requires: tuple[str, ...] = ()
     argument: Callable[[ServerSettings], str] | None = None
     mail: dict[bytes, ParameterParser] = {}
@@ -87,6 +89,7 @@ EXTENSIONS: tuple[Extension, ...] = (
         mail={b"RET": parse_ret, b"ENVID": parse_envelope_id},
         rcpt={b"NOTIFY": parse_notify, b"ORCPT": parse_original},
     ),
+    Extension(keyword="REQUIRETLS", setting="requiretls", is_secured=True, mail={b"REQUIRETLS": parse_flag}),  # RFC 8689
     Extension(keyword="LIMITS", setting="limits", argument=_limits_of),  # RFC 9422
     Extension(keyword="ENHANCEDSTATUSCODES", setting="enhancedstatuscodes"),
     Extension(keyword="STARTTLS", setting="starttls", is_switch=False, verbs=(b"STARTTLS",)),  # RFC 3207
@@ -118,7 +121,8 @@ def build_offer(settings: ServerSettings) -> Offer:
     rcpt: dict[bytes, ParameterParser] = {}
     missing: set[bytes] = set()
     for row in EXTENSIONS:
-        if not getattr(settings, row.setting) or not on.issuperset(row.requires):
+        is_on = getattr(settings, row.setting) and (settings.is_secured or not row.is_secured)
+        if not is_on or not on.issuperset(row.requires):
             missing.update(row.verbs)
             continue
         on.add(row.keyword)

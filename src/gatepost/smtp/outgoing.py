@@ -43,8 +43,8 @@ class Problem(NamedTuple):
     """What ended a session or a transaction, other than a plain reply to one of its commands.
 
     `kind` is "unsecured" (no TLS where there must be), "tls" (the handshake failed), "lookup" (whether there must be TLS is not known), "lost", "timeout", "protocol" (the server does not speak SMTP), "reply" (421, or a refusal that came at a
-    moment when it ends the session: see `reply`), "read" (the content cannot be read) or "unfit" (the server lacks what
-    the message needs: nothing was sent, see `status`).
+    moment when it ends the session: see `reply`), "read" (the content cannot be read), "unfit" (the server lacks what
+    the message needs: nothing was sent, see `status`) or "unsafe" (as that, but for what REQUIRETLS needs).
     """
 
     stage: str

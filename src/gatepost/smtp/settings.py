@@ -40,6 +40,7 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     eightbitmime: bool = True
     binarymime: bool = False
     limits: bool = False
+    requiretls: bool = False
     dsn: bool = False  # those that are off here need an owner who keeps what is asked for
     mechanisms: tuple[str, ...] = ()  # of AUTH, that are offered on this connection as it is
     mechanisms_in_tls: tuple[str, ...] = ()  # more that TLS would bring: 538 instead of 504
