@@ -27,7 +27,11 @@ from gatepost.privsep import landlock
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "attestation.md"
-UNITS = ("gatepost.service", "gatepost-separated.service")
+UNIT_NOTES = {
+    "gatepost.service": "what the package installs and enables by default; at most 1.5 is asked for",
+    "gatepost-separated.service": "the other choice, started as root; packaging/README.md says what its difference is made of",
+}
+UNITS = tuple(UNIT_NOTES)
 GATEPOST = [sys.executable, "-I", "-m", "gatepost"]
 READY_WAIT_S = 60
 
@@ -167,9 +171,9 @@ def build_page(proofs: dict[str, dict[str, int]], live: dict[str, Any], exposure
         "",
         "## Exposure of the unit, as systemd-analyze security reckons it",
         "",
-        "| unit | exposure |",
-        "|---|---|",
-        *(f"| {unit} | {figure} |" for unit, figure in exposures.items()),
+        "| unit | exposure | |",
+        "|---|---|---|",
+        *(f"| {unit} | {figure} | {UNIT_NOTES[unit]} |" for unit, figure in exposures.items()),
         "",
     ]  # fmt: skip
     return "\n".join(lines)

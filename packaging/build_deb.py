@@ -36,6 +36,8 @@ UNIT_PLACES = {
     "gatepost.service": "usr/lib/systemd/system/gatepost.service",
     "gatepost.socket": "usr/lib/systemd/system/gatepost.socket",
     "gatepost-separated.service": "usr/lib/systemd/system/gatepost-separated.service",
+    "gatepost-selftest.service": "usr/lib/systemd/system/gatepost-selftest.service",
+    "gatepost-selftest.timer": "usr/lib/systemd/system/gatepost-selftest.timer",
     "gatepost.sysusers": "usr/lib/sysusers.d/gatepost.conf",
     "gatepost.tmpfiles": "usr/lib/tmpfiles.d/gatepost.conf",
 }

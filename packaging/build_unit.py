@@ -263,6 +263,66 @@ def socket_unit() -> list[str]:
     ]
 
 
+def selftest_service() -> list[str]:
+    """gatepost-selftest.service: looks and asks, and may change nothing."""
+    return [
+        *_unit_head("Gatepost SMTP gateway, self-test", "After=gatepost.service gatepost-separated.service", f"ConditionPathExists={CONFIG}"),
+        "",
+        "[Service]",
+        "Type=oneshot",
+        "# Fails, and stands in `systemctl --failed`, when something is wrong; the journal has what.",
+        f"ExecStart={PROGRAM} selftest --config {CONFIG}",
+        "TimeoutStartSec=900",
+        "# The one who started the gateway: only that user may open its socket. With gatepost-separated.service: User=root, Group=root.",
+        f"User={SERVICE_USER}",
+        f"Group={SERVICE_USER}",
+        "CapabilityBoundingSet=",
+        "AmbientCapabilities=",
+        "",
+        "# It has to see owners, processes, the clock and the network as they are, so these are not hidden from it.",
+        "ProtectSystem=strict",
+        "ReadOnlyPaths=/",
+        "ProtectHome=read-only",
+        "PrivateTmp=yes",
+        "PrivateDevices=yes",
+        "NoNewPrivileges=yes",
+        "ProtectControlGroups=yes",
+        "ProtectHostname=yes",
+        "ProtectKernelLogs=yes",
+        "ProtectKernelModules=yes",
+        "ProtectKernelTunables=yes",
+        "LockPersonality=yes",
+        "MemoryDenyWriteExecute=yes",
+        "RestrictNamespaces=yes",
+        "RestrictRealtime=yes",
+        "RestrictSUIDSGID=yes",
+        "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
+        "SystemCallArchitectures=native",
+        "SystemCallFilter=@system-service",
+        "SystemCallFilter=~@privileged @resources",
+        "SystemCallErrorNumber=EPERM",
+        "MemoryMax=512M",
+        "MemorySwapMax=0",
+        "TasksMax=64",
+        "Nice=10",
+    ]
+
+
+def selftest_timer() -> list[str]:
+    """gatepost-selftest.timer: every day, where an administrator switches it on."""
+    return [
+        *_unit_head("Gatepost SMTP gateway, self-test every day"),
+        "",
+        "[Timer]",
+        "OnCalendar=daily",
+        "RandomizedDelaySec=2h",
+        "Persistent=yes",
+        "",
+        "[Install]",
+        "WantedBy=timers.target",
+    ]
+
+
 def sysusers() -> list[str]:
     """sysusers.d/gatepost.conf: the user of gatepost.service, and those of gatepost-separated.service."""
     lines = ["# Made by packaging/build_unit.py.", f'u {SERVICE_USER:<15} - "Gatepost SMTP gateway"']
@@ -282,6 +342,8 @@ FILES = {
     "gatepost.service": unprivileged_service,
     "gatepost.socket": socket_unit,
     "gatepost-separated.service": separated_service,
+    "gatepost-selftest.service": selftest_service,
+    "gatepost-selftest.timer": selftest_timer,
     "gatepost.sysusers": sysusers,
     "gatepost.tmpfiles": tmpfiles,
 }

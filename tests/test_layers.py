@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "privsep": {*WORDS, "net", "spool"},
     "roles": {*WORDS, "smtp", "mail", "net", "routing", "policy", "spool", "queue", "delivery", "privsep"},
     "admin": {*WORDS},
-    "selftest": {*WORDS, "net", "privsep"},
+    "selftest": {*WORDS, "net", "privsep", "delivery"},
     "migrate": {*WORDS, "routing", "policy"},
     "cli": {*WORDS, "selftest", "migrate", "smtp", "net", "routing", "policy", "spool", "delivery", "privsep", "admin"},
 }

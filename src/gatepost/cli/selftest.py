@@ -22,8 +22,9 @@ from gatepost.selftest.host import check_clock, check_disk, check_inside, check_
 from gatepost.selftest.outside import Outside
 from gatepost.selftest.published import check_published
 from gatepost.selftest.result import FAILED, SKIPPED, WARNING, Result, count_verdicts, junit, text_lines
-from gatepost.selftest.starttls import check_starttls
-from gatepost.selftest.talk import endpoints
+from gatepost.selftest.starttls import check_starttls, check_submission_tls, presented_certificate
+from gatepost.selftest.submission import Submission
+from gatepost.selftest.talk import endpoints, submission_endpoints
 
 PARTS = ("smtp", "dns", "host", "inside")
 
@@ -42,7 +43,7 @@ def selftest(
 ) -> None:
     """Ask the running gateway whether it does what it promises.
 
-    Relay attempts, smuggling, limits, error replies, STARTTLS, DNS, clock, disk, paths, privileges. Exit status 0: nothing failed (with
+    Relay attempts, smuggling, limits, error replies, STARTTLS, submission, certificates, DNS, clock, disk, paths, privileges. Exit status 0: nothing failed (with
     --strict: and no warning); 1: something did; 2: bad configuration. It sends no mail to other domains and connects only to this
     host's own listening addresses; its events have the address 127.83.84.1.
     """
@@ -71,8 +72,16 @@ def run_all(config: Config, config_path: str, parts: tuple[str, ...]) -> list[Re
                 results += check_starttls(config, endpoint)
             except OSError as error:
                 results.append(Result("STARTTLS", "connection", FAILED, str(error)))
+        for endpoint, is_implicit in submission_endpoints(config):
+            results += Submission(config, endpoint, is_implicit=is_implicit).run()
+            try:
+                results += check_submission_tls(config, endpoint, is_implicit=is_implicit)
+            except OSError as error:
+                results.append(Result("TLS", "connection", FAILED, str(error)))
     if "dns" in parts:
-        results += asyncio.run(check_published(config))
+        ports = endpoints(config) if is_running else []
+        certificate = presented_certificate(config, ports[0]) if ports else b""
+        results += asyncio.run(check_published(config, certificate))
     if "host" in parts:
         path = os.path.abspath(config_path)
         results += [*check_clock(), *check_disk(config), *check_paths(config, path, starter_of(config))]

@@ -1,7 +1,8 @@
 """The DNS records that a gateway needs, as text for a zone file.
 
 Pure: no DNS question is asked. Addresses are those the gateway listens on where they are public; otherwise a placeholder says
-what to put there. DKIM, MTA-STS and TLSA records will follow with the parts of the gateway that need them.
+what to put there. DKIM records stand for the keys that `selftest.dkim_keys` names. MTA-STS and TLSA records will follow
+with the parts of the gateway that need them.
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ def records_to_publish(config: Config) -> list[Record]:
         report = f'"v=DMARC1; p=none; rua=mailto:postmaster@{domain}"'
         note = "reports only; go on to p=quarantine and p=reject when the reports are clean"
         records.append(Record(f"_dmarc.{name}", "TXT", report, note))
+        records += [
+            Record(f"{key}.", "TXT", '"v=DKIM1; k=rsa; p=<public key, base64>"', "the key that signs mail of the domain")
+            for key in config.selftest.dkim_keys
+            if key.partition("._domainkey.")[2] == domain
+        ]
     return records
 
 

@@ -290,6 +290,13 @@ def _next_hop(text: str) -> str:
     return canonical(parse_next_hop(text))
 
 
+def _dkim_key(text: str) -> str:
+    selector, found, domain = text.strip().lower().partition("._domainkey.")
+    if not found or not re.fullmatch(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?", selector):
+        raise InvalidValue(f'"{text}" is no name of a DKIM key', 'write SELECTOR._domainkey.DOMAIN, such as "mail1._domainkey.example.net"')
+    return f"{selector}._domainkey.{parse_domain(domain)}"
+
+
 # Parsers of text values; for a list, of each item.
 PARSERS: dict[str, Callable[[str], str]] = {
     "hostname": parse_fqdn,
@@ -332,6 +339,7 @@ PARSERS: dict[str, Callable[[str], str]] = {
     "delivery.helo_name": parse_fqdn,
     "dns.servers": _dns_server,
     "dns.probe": parse_probe,
+    "selftest.dkim_keys": _dkim_key,
 }
 
 # Lists in which an item given twice is a slip worth telling.
@@ -353,4 +361,5 @@ UNIQUE = (
     "rewrite.hide_received",
     "auth.mechanisms",
     "dns.servers",
+    "selftest.dkim_keys",
 )

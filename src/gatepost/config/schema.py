@@ -315,6 +315,12 @@ class Processes(Section, frozen=True, kw_only=True):
     hang_limit_s: float = 30.0  # a role whose event loop does not answer for so long is killed and started again; 0: never
 
 
+class Selftest(Section, frozen=True, kw_only=True):
+    """What `gatepost selftest` cannot know by itself."""
+
+    dkim_keys: list[str] = []  # names of the DKIM keys that sign mail of our domains: SELECTOR._domainkey.DOMAIN
+
+
 class PathException(Section, frozen=True, kw_only=True):
     """A path that `gatepost check` may find as it is: see config/exceptions.py."""
 
@@ -361,4 +367,5 @@ class Config(Section, frozen=True, kw_only=True):
     pools: dict[str, Pool] = {}
     listeners: list[Listener] = []
     processes: Processes = Processes()
+    selftest: Selftest = Selftest()
     events: Events = Events()

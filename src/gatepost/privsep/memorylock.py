@@ -3,7 +3,7 @@
 OpenSSL's keys lie wherever its allocator put them, so all memory of such a process is locked, what it has and what it will have, each page when it
 is first touched. That needs a limit of locked memory (RLIMIT_MEMLOCK) that cannot be reached: with one that can, an
 allocation would fail one day. Where none is to be had, what is there when the role locks itself in is locked, keys included, if limit or
-capability allow that; else nothing is, and who calls says so. A lock is no shield against hibernation, nor against root. Decision 0009.
+capability allow that; else nothing is, and who calls says so. A lock is no shield against hibernation, nor against root. Decision 0010.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A conversation of the self-test with the gateway: blunt, blocking, marked and fenced in.
 
-It connects to addresses of `listen` on this host and to nothing else; it introduces itself as `selftest.HOSTNAME`; over IPv4 it comes
+It connects to addresses of `listen` and `[[listeners]]` on this host and to nothing else; it introduces itself as `selftest.HOSTNAME`; over IPv4 it comes
 from SOURCE, an address of loopback that nobody outside can have, so that every event of a self-test can be told from an attack by its
 `address` alone. It never sends a message to a domain that is not ours.
 """
@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+import ssl
+from collections.abc import Iterable
 from typing import Self
 
 import msgspec
@@ -36,9 +38,13 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 def endpoints(config: Config) -> list[Endpoint]:
-    """Where this host's gateway listens; loopback stands for the wildcard."""
+    """Where this host's gateway listens for other servers; loopback stands for the wildcard."""
+    return _endpoints([*config.listen, *(row.address for row in config.listeners if row.kind == "edge")])
+
+
+def _endpoints(texts: Iterable[str]) -> list[Endpoint]:
     found: dict[Endpoint, None] = {}
-    for text in config.listen:
+    for text in texts:
         listener = parse_listen(text)
         address = ipaddress.ip_address(listener.address)
         host = str(address) if not address.is_unspecified else "127.0.0.1" if address.version == 4 else "::1"
@@ -46,16 +52,56 @@ def endpoints(config: Config) -> list[Endpoint]:
     return list(found)
 
 
-class Talk:
-    """`with Talk(endpoint, hostname) as talk:`. Raises OSError if nobody answers."""
+def submission_endpoints(config: Config) -> list[tuple[Endpoint, bool]]:
+    """The same of submission listeners, and whether TLS begins with the first octet there."""
+    return [
+        (endpoint, row.kind == "submissions")
+        for row in config.listeners
+        if row.kind != "edge"
+        for endpoint in _endpoints([row.address])
+    ]
 
-    def __init__(self, endpoint: Endpoint, hostname: str, *, first: bytes = b"") -> None:
+
+class Talk:
+    """`with Talk(endpoint, hostname) as talk:`. Raises OSError if nobody answers, or TLS fails.
+
+    With a `context` it is inside TLS when it is there: from the first octet where TLS `is_implicit`, else by STARTTLS.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        hostname: str,
+        *,
+        first: bytes = b"",
+        context: ssl.SSLContext | None = None,
+        is_implicit: bool = False,
+    ) -> None:
         self.hello = f"EHLO selftest.{hostname}".encode()
+        self._hostname = hostname
         self._buffer = b""
         self.sock: socket.socket = _connect(endpoint)
-        if first:
-            self.send(first)
-        self.greeting = self.reply()
+        try:
+            if context is not None and is_implicit:
+                self.secure(context)
+            if first:
+                self.send(first)
+            self.greeting = self.reply()
+            if context is not None and not is_implicit:
+                self._start_tls(context)
+        except BaseException:
+            self.sock.close()
+            raise
+
+    def _start_tls(self, context: ssl.SSLContext) -> None:
+        self.begin()
+        if (reply := self.ask(b"STARTTLS")).code != 220:
+            raise OSError(f"STARTTLS was answered {reply}")
+        self.secure(context)
+
+    def secure(self, context: ssl.SSLContext) -> None:
+        """The handshake."""
+        self.sock = context.wrap_socket(self.sock, server_hostname=self._hostname)
 
     def __enter__(self) -> Self:
         return self
