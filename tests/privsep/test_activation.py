@@ -96,7 +96,7 @@ def both_families() -> socket.socket:
 
 @pytest.mark.parametrize(
     ("make", "words"),
-    [(unconnected, "no listening TCP socket"), (datagram, "no listening"), (both_families, "BindIPv6Only=ipv6-only")],
+    [(unconnected, "no listening stream socket"), (datagram, "no listening"), (both_families, "BindIPv6Only=ipv6-only")],
 )
 def test_what_cannot_be_used_is_refused(opened: list[int], make: object, words: str) -> None:
     hand_over(opened, make())  # type: ignore[operator]
@@ -170,3 +170,17 @@ def test_a_gateway_does_not_start_on_a_socket_it_would_not_serve(gateway: Servic
     assert gateway.wait_end() == 2
     assert "which neither `listen` nor" in gateway.output.read_text()
     sock.close()
+
+
+def test_a_unix_socket_is_matched_by_path(opened: list[int], tmp_path: Path) -> None:
+    path = str(tmp_path / "submit")
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(path)
+    sock.listen()
+    hand_over(opened, sock)
+    inherited = take(1, "submit")
+    assert str(inherited[0]) == f"unix:{path}"
+    assert match(inherited, ["127.0.0.1:25", f"unix:{path}"]) == {f"unix:{path}": inherited[0]}
+    with pytest.raises(ActivationError, match="neither"):
+        match(inherited, ["127.0.0.1:25"])
+    inherited[0].sock.close()

@@ -18,6 +18,7 @@ from gatepost.cli.main import EXIT_USAGE
 from gatepost.cli.options import config_option, json_option
 from gatepost.cli.output import complain, emit
 from gatepost.config.errors import ConfigError, ConfigErrors
+from gatepost.config.listening import is_unix, takes_local_users
 from gatepost.config.load import load_config
 from gatepost.config.neighbours import Finding, findings_of, read_neighbours
 from gatepost.config.paths import PathProblem, inspect_paths, unused_exceptions
@@ -116,6 +117,11 @@ def relay_statement(config: Config) -> list[str]:
             f"Users in {config.auth.users_file} who have authenticated may send to every domain, each from the addresses that "
             f"are his; it goes {way}."
         )
+    if takes_local_users(config):
+        local = config.local
+        who = "every user" if "*" in local.users else f"the users {', '.join(local.users)}"
+        who += f" and the members of {', '.join(local.groups)}" if local.groups else ""
+        lines.append(f"On this host {who} may send to every domain by a Unix socket, each from addresses of its own; it goes {way}.")
     lines.append("Everything else is refused with 550 5.7.1, whatever the sender address, HELO or DNS name.")
     return lines
 
@@ -144,7 +150,7 @@ def _of_auth(config: Config) -> list[Warning]:
     if not os.path.exists(path):
         problem = "nobody can authenticate: there are no users yet"
         warnings.append(Warning("auth.users_file", problem, "add the first: gatepost user add NAME"))
-    offers = config.auth.on_edge or any(row.kind != "edge" for row in config.listeners)
+    offers = config.auth.on_edge or any(row.kind in ("submission", "submissions") and not is_unix(row.address) for row in config.listeners)
     if not offers:
         problem = "no listener offers AUTH"
         warnings.append(Warning("auth.users_file", problem, 'add [[listeners]] with kind = "submission"'))

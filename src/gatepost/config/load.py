@@ -23,6 +23,7 @@ from gatepost.config.errors import ConfigError, ConfigErrors, Findings, KeyPath
 from gatepost.config.exceptions import read_exceptions
 from gatepost.config.fields import Walker
 from gatepost.config.handover import too_large as check_size
+from gatepost.config.listening import check_listening
 from gatepost.config.nexthop import NextHopError, parse_next_hops
 from gatepost.config.pools import check_pools
 from gatepost.config.positions import key_lines
@@ -317,6 +318,7 @@ class _Loader:
         check_auth(values, self.findings)
         check_proxies(values, self.findings)
         check_rewrite(values, self.findings)
+        check_listening(values, self.findings)
 
     def _check_width(self, values: dict[str, object]) -> None:
         """Many networks can make the world as well as one."""

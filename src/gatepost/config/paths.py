@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import msgspec
 
 from gatepost.config.exceptions import is_expired
+from gatepost.config.listening import UNIX, SocketFile, socket_files
 from gatepost.config.nexthop import parse_next_hop
 from gatepost.config.programfiles import foreign_files, interpreter_files, mend_command, program_trees
 from gatepost.config.schema import Config
@@ -92,6 +93,8 @@ def _inspect(config: Config, config_path: str, starter: int | None) -> list[Path
         inspector.log(config.events.output)
     if config.control_socket is not None:
         inspector.parents(config.control_socket)
+    for address, file in socket_files(config).items():
+        inspector.listening_socket(address.removeprefix(UNIX), file)
     inspector.control_socket(config.control_socket or os.path.join(config.spool, "run", "control.sock"))
     inspector.program()
     return inspector.problems
@@ -162,6 +165,16 @@ class _Inspector:
         self._check_owner(path, status, self._trusted)
         if status.st_mode & 0o077:
             self._add(path, status, "others may command the gateway", f"chmod 0600 {shlex.quote(path)}")
+
+    def listening_socket(self, path: str, file: SocketFile) -> None:
+        """A socket for clients of this host: as it is configured, and nobody else's to replace."""
+        self.parents(path)
+        status = _lstat(path)
+        if status is None or not stat.S_ISSOCK(status.st_mode):
+            return
+        self._check_owner(path, status, {file.uid, *self._trusted})
+        if stat.S_IMODE(status.st_mode) & ~file.mode:
+            self._add(path, status, "more may connect than is configured", f"chmod {file.mode:04o} {shlex.quote(path)}")
 
     def program(self) -> None:
         """What the gateway executes and imports."""

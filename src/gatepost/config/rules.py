@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from gatepost.config.listening import parse_listener, parse_mode, parse_socket_path, parse_user
 from gatepost.config.nexthop import canonical, parse_next_hop
 from gatepost.config.pools import parse_member
 from gatepost.config.recipients import parse_recipient
 from gatepost.config.relayvalues import parse_day, parse_domain_pattern, parse_reverse_pattern
 from gatepost.config.tlsvalues import parse_certificate_name, parse_fingerprint, parse_probe, parse_tls_domain
+from gatepost.config.usersfile import parse_pattern
 from gatepost.config.values import (
     InvalidValue,
     parse_address,
@@ -125,7 +127,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "rewrite.rules.*.parts": ("reverse-path", "forward-path", "header-senders", "header-recipients"),
     "rewrite.srs.separator": ("=", "+", "-"),
     "policy.checks.*": ("enforce", "shadow", "off"),
-    "listeners.*.kind": ("edge", "submission", "submissions"),
+    "listeners.*.kind": ("edge", "submission", "submissions", "lmtp"),
     "dns.trust_ad": ("auto", "never", "always"),
     "tls.min_version": ("1.2", "1.3"),
     "tls.outbound": TLS_LEVELS,
@@ -324,7 +326,15 @@ PARSERS: dict[str, Callable[[str], str]] = {
     "relay.certificates.*.names": parse_certificate_name,
     "relay.certificates.*.fingerprints": parse_fingerprint,
     "pools.*.members.*.next_hop": parse_member,
-    "listeners.*.address": _listen,
+    "listeners.*.address": parse_listener,
+    "listeners.*.mode": parse_mode,
+    "listeners.*.owner": parse_user,
+    "listeners.*.group": parse_user,
+    "local.socket": parse_socket_path,
+    "local.users": parse_user,
+    "local.groups": parse_user,
+    "local.trusted": parse_user,
+    "local.senders.*": parse_pattern,
     "listeners.*.proxy_from": _proxy_network,
     "tls.certificates.*.names": parse_certificate_name,
     "tls.policies.*.domains": parse_tls_domain,
@@ -353,6 +363,9 @@ UNIQUE = (
     "relay.rules.*.certificates",
     "relay.rules.*.reverse_paths",
     "relay.rules.*.domains",
+    "local.users",
+    "local.groups",
+    "local.trusted",
     "smtp.proxy_from",
     "smtp.xclient_from",
     "smtp.xforward_from",

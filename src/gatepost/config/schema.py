@@ -214,13 +214,26 @@ class Pool(Section, frozen=True, kw_only=True):
 
 
 class Listener(Section, frozen=True, kw_only=True):
-    """One `[[listeners]]`: an address to listen on beside `listen`, for clients of another kind."""
+    """One `[[listeners]]`: an address or Unix socket to listen on beside `listen`, for clients of another kind."""
 
     address: str
-    kind: str = "submission"  # "edge"; "submission": STARTTLS, 587; "submissions": TLS from the first octet, 465
+    kind: str = "submission"  # "edge"; "submission": STARTTLS, 587; "submissions": TLS from the first octet, 465; "lmtp"
     require_tls: bool | None = None  # None: where the kind is not "edge"
     client_certificates: bool = False  # ask for one
     proxy_from: list[str] = []  # as smtp.proxy_from, which does not hold here
+    mode: str = "0660"  # of a Unix socket: who may connect, with the next two
+    owner: str | None = None  # None: who starts the gateway
+    group: str | None = None
+
+
+class Local(Section, frozen=True, kw_only=True):
+    """Users of this host, who submit by a Unix socket (`gatepost-sendmail`); who they are is the kernel's word."""
+
+    socket: str | None = None  # None: there is none
+    users: list[str] = msgspec.field(default_factory=lambda: ["root"])  # who may send to the world; "*": every user
+    groups: list[str] = []  # and whose members
+    trusted: list[str] = msgspec.field(default_factory=lambda: ["root"])  # of those: from every address of ours
+    senders: dict[str, list[str]] = {}  # user -> more reverse-paths, as of users who authenticate
 
 
 class Certificate(Section, frozen=True, kw_only=True):
@@ -366,6 +379,7 @@ class Config(Section, frozen=True, kw_only=True):
     tls: Tls = Tls()
     pools: dict[str, Pool] = {}
     listeners: list[Listener] = []
+    local: Local = Local()
     processes: Processes = Processes()
     selftest: Selftest = Selftest()
     events: Events = Events()

@@ -1,4 +1,4 @@
-"""Single values of TLS settings: names in certificates, fingerprints, domain patterns; and the listeners of a configuration.
+"""Single values of TLS settings: names in certificates, fingerprints, domain patterns; and what TLS asks of listeners.
 
 Pure, canonical text out, `InvalidValue` for what is wrong. Not here: reading certificates (`net/tlscontext.py`), which policy
 holds (`delivery/tlspolicy.py`).
@@ -70,11 +70,6 @@ def parse_probe(text: str) -> str:
     return parse_domain(text) if text.strip() else ""
 
 
-def listen_addresses(config: Config) -> list[str]:
-    """All addresses to listen on: those of `listen`, then those of `[[listeners]]`."""
-    return [*config.listen, *(listener.address for listener in config.listeners)]
-
-
 def check_tls(values: dict[str, object], findings: Findings) -> None:
     """What spans several keys: listeners against `listen` and certificates, policies against themselves."""
     tls = values.get("tls")
@@ -111,6 +106,7 @@ def _check_listeners(values: dict[str, object], findings: Findings, has_certific
             findings.add((*here, "address"), f'"{address}" is given twice, also in {taken[address]}', "remove one")
         taken[address] = f"listeners {number + 1}"
         needs = row.get("kind", "submission") != "edge" or row.get("require_tls")
+        needs = needs and address is not None and not str(address).startswith("unix:")
         if needs and row.get("require_tls") is not False and not has_certificate:
             problem = f'on "{address}" TLS is required, and there is no certificate'
             findings.add(here, problem, "add [[tls.certificates]] with certificate_file and key_file")

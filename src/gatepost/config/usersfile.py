@@ -110,6 +110,8 @@ def parse_user_name(text: str) -> str:
         raise InvalidValue("the user name is empty or too long", advice)
     if name[0] in "!#" or any(c.isspace() or not c.isprintable() for c in name) or not _is_text(name):
         raise InvalidValue(f'"{text}" is not a user name', advice)
+    if name.startswith("uid:"):
+        raise InvalidValue(f'"{text}" is how users of this host are called', "write a name without uid: in front")
     return name
 
 

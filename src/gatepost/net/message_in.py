@@ -55,6 +55,8 @@ class MessageIn:
         protocol = "SMTP"
         if self.session.esmtp:  # RFC 3848, RFC 6531 4.3
             protocol = "UTF8SMTP" if transaction.smtputf8 else "ESMTP"
+            if self.session.settings.lmtp:
+                protocol = "UTF8LMTP" if transaction.smtputf8 else "LMTP"
             if tls is not None:
                 protocol += "S"
             if self.session.user:

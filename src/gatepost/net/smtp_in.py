@@ -40,6 +40,7 @@ from gatepost.smtp.transaction import Waiting
 
 if TYPE_CHECKING:
     from gatepost.roles.asking import Wait
+    from gatepost.roles.localclients import LocalPeer
     from gatepost.roles.ports import Port
     from gatepost.roles.receiver import Receiver
 
@@ -53,7 +54,7 @@ class SmtpIn(MessageIn, asyncio.Protocol):
 
     __slots__ = (
         "address", "bytes_in", "deadline_s", "facts", "helo", "host", "introducer", "is_ending", "is_paused", "is_unread",
-        "local_address", "messages", "opened_s", "port", "seen_progress", "session", "session_id", "tls", "transaction",
+        "local_address", "local_peer", "messages", "opened_s", "port", "seen_progress", "session", "session_id", "tls", "transaction",
         "transport", "wait",
     )  # fmt: skip
 
@@ -65,6 +66,7 @@ class SmtpIn(MessageIn, asyncio.Protocol):
         self.session: ServerSession = None  # type: ignore[assignment]  # made in connection_made
         self.address = ""
         self.local_address = ""
+        self.local_peer: LocalPeer | None = None  # by a Unix socket
         self.introducer = ""  # the host that said by XCLIENT who the client is
         self.session_id = ""
         self.helo = ""

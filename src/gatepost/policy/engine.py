@@ -8,7 +8,7 @@ check: it cannot be switched off, and comes before them. With `facts.trace` set 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -17,8 +17,9 @@ from gatepost.mail.srs import SrsRefused
 from gatepost.model import Address
 from gatepost.policy.checks.access import NAME as access_name
 from gatepost.policy.checks.access import AccessCheck
+from gatepost.policy.localusers import LocalUsers
 from gatepost.policy.record import FactRecord
-from gatepost.policy.relay import ClientPermit, Identity, Permits, decide, is_routed_local
+from gatepost.policy.relay import ClientPermit, Identity, LocalUser, Permits, decide, is_routed_local
 from gatepost.policy.relayrules import RelayRules, number_of
 from gatepost.policy.rewriting import FORWARD_PATH, RewriteFailed, Rewriting, Rewritten, build_rewriting
 from gatepost.policy.verdict import ACCEPT, Verdict
@@ -114,7 +115,8 @@ class Engine:
     """The policy of one configuration; immutable, shared by all sessions of a role."""
 
     __slots__ = (
-        "_checks", "_permits", "_rcpt_checks", "_router", "_rules", "_shadow_rules", "_users_relay", "access", "rewriting",
+        "_checks", "_local_users", "_permits", "_rcpt_checks", "_router", "_rules", "_shadow_rules", "_users_relay", "access",
+        "rewriting",
     )  # fmt: skip
 
     def __init__(
@@ -134,6 +136,7 @@ class Engine:
         self.access = AccessCheck(config)
         self.rewriting: Rewriting | None = build_rewriting(config)  # without secrets, until somebody puts in another
         self._permits = Permits(config.relay.networks)
+        self._local_users = LocalUsers(config)
         self._users_relay = config.auth.users_file is not None
         rules = config.relay.rules
         self._rules = RelayRules((rule for rule in rules if rule.mode == "enforce"), literal=literal_rules)
@@ -166,6 +169,13 @@ class Engine:
         facts.identity = user
         if self._users_relay:
             facts.client_permit = Identity(user)
+
+    def attest(self, facts: Facts, user: str, groups: Collection[str], *, relays: bool = True) -> None:
+        """The kernel says that the client is this user of this host; if listed, that is an identity, and a right of its own."""
+        if self._local_users.is_allowed(user, groups):
+            facts.identity = f"uid:{user}"
+            if relays:
+                facts.client_permit = LocalUser(user)
 
     @property
     def rules(self) -> RelayRules:

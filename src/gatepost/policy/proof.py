@@ -120,6 +120,8 @@ def decide(engine: Engine, session: Session, now_s: float, local_address: str = 
     facts.certificate = session.certificate
     if session.identity:
         engine.authenticate(facts, session.identity)
+    if session.local_user:
+        engine.attest(facts, session.local_user, session.local_groups)
     facts.reverse_path, facts.now_s = session.reverse_path, now_s
     return engine.decide_rcpt(facts, session.target.address)
 
@@ -168,11 +170,19 @@ class Specification:
         return "a return address is turned back for mail that is no bounce" if session.reverse_path else ""
 
     def _is_trusted(self, session: Session) -> bool:
-        return self._is_user(session) or _lies_in(session.client, self._networks)
+        return self._is_user(session) or self._is_local(session) or _lies_in(session.client, self._networks)
 
     def _is_user(self, session: Session) -> bool:
         """Whether the client has authenticated as a user of ours; whether it can, is not policy's."""
         return session.identity != "" and self._config.auth.users_file is not None
+
+    def _is_local(self, session: Session) -> bool:
+        """Whether the kernel says that the client is a user of this host who is listed, or in a listed group."""
+        local = self._config.local
+        if not session.local_user:
+            return False
+        named = {"*", session.local_user} & set(local.users)
+        return bool(named or set(session.local_groups) & set(local.groups))
 
     def has_right(self, session: Session) -> bool:
         """Whether the words give this session a right to relay."""
@@ -285,6 +295,7 @@ def _world(config: Config) -> list[Counterexample]:
 def conversation(config: Config, session: Session, verdict: Verdict) -> list[str]:
     """The session as it goes over the wire."""
     who = [f"authenticated as {session.identity}"] if session.identity else []
+    who += [f"a process of the user {session.local_user} of this host"] if session.local_user else []
     who += [f"with the client certificate {session.certificate}"] if session.certificate else []
     end = f"S: {verdict.code} {verdict.status} {verdict.text}" if verdict.code else "S: 250 2.1.5 Recipient ok"
     hop = [f"   (goes to {verdict.route.next_hop})"] if verdict.route is not None else []

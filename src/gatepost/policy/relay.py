@@ -1,7 +1,7 @@
 """The relay decision: the small closed algebra of who may send where. Default deny.
 
-There are four kinds of right: membership of a recipient domain, an address range of the client, a client certificate that was
-verified, and an identity that was authenticated; there is no fifth. Nothing here ever sees a reverse-path, a
+There are five kinds of right: membership of a recipient domain, an address range of the client, a client certificate that was
+verified, an identity that was authenticated, and a user of this host whom the kernel names; there is no sixth. Nothing here ever sees a reverse-path, a
 HELO name or a DNS name, so no decision can depend on one. Pure and total: any text is answered, what is not an IP address has
 no right. Apart from spam policy, so that it can be proved.
 """
@@ -62,8 +62,19 @@ class Identity(msgspec.Struct, frozen=True, tag=True, gc=False):
         return f"identity {self.user}"
 
 
+class LocalUser(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """The kernel says that the client is a process of this user of this host, who is listed."""
+
+    user: str
+
+    @property
+    def text(self) -> str:
+        """As it is written to the envelope."""
+        return f"local user {self.user}"
+
+
 # Closed: what `decide` may be given is here and nowhere else.
-ClientPermit = AddressRange | ClientCertificate | Identity
+ClientPermit = AddressRange | ClientCertificate | Identity | LocalUser
 Permit = ClientPermit | RecipientDomain
 
 RECIPIENT_DOMAIN = RecipientDomain()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
-from itertools import product
+from itertools import chain, product
 
 import msgspec
 
@@ -20,6 +20,7 @@ from gatepost.mail.srs import Srs
 from gatepost.model import Address
 from gatepost.policy.relayrules import range_of
 
+MAX_LOCAL = 10  # users and groups of this host, and reverse-paths with them
 MAX_PRODUCT = 60_000  # sessions; above this, the classes of each rule are tried by themselves
 STRANGERS = ("198.51.100.77", "2001:db8:ffff:ffff::77", "::ffff:198.51.100.78")
 NO_ADDRESSES = ("", "local", "mail.example.net")
@@ -44,6 +45,8 @@ class Session(msgspec.Struct, frozen=True):
     certificate: str
     reverse_path: str
     target: Target
+    local_user: str = ""  # of this host, by the word of the kernel
+    local_groups: tuple[str, ...] = ()
 
 
 def sessions_of(config: Config) -> tuple[Iterator[Session], bool]:
@@ -54,10 +57,20 @@ def sessions_of(config: Config) -> tuple[Iterator[Session], bool]:
     certificates = _names(name for rule in rules for name in rule.certificates)
     paths = _paths(rules)
     targets = [*targets_of(config), *_named_targets(rules)]
+    local = _local_sessions(config, paths, targets)
     size = len(clients) * len(identities) * len(certificates) * len(paths) * len(targets)
     if size <= MAX_PRODUCT:
-        return _product(clients, identities, certificates, paths, targets), True
-    return _apart(config, rules, clients, paths), False
+        return chain(_product(clients, identities, certificates, paths, targets), local), True
+    return chain(_apart(config, rules, clients, paths), local), False
+
+
+def _local_sessions(config: Config, paths: list[str], targets: list[Target]) -> Iterator[Session]:
+    """Users of this host: listed, not listed, and members of a listed group; by a socket that may not even be there."""
+    local = config.local
+    who = [(name, ()) for name in dict.fromkeys(("root", NOBODY, *local.users[:MAX_LOCAL]))]
+    peers = [*who, *((NOBODY, (name,)) for name in (NOBODY, *local.groups[:MAX_LOCAL]))]
+    for (user, groups), path, target in product(peers, paths[:MAX_LOCAL], targets):
+        yield Session(f"local/{user}", "", "", path, target, user, groups)
 
 
 def _product(

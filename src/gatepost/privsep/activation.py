@@ -1,7 +1,7 @@
 """Listening sockets that a service manager bound and handed over (sd_listen_fds(3), in Python alone).
 
 With them nothing of the gateway needs root, not even for port 25. Descriptors from 3 on, LISTEN_FDS of them, meant for the process
-LISTEN_PID, named by LISTEN_FDNAMES. What is handed over is looked at, not trusted: it must be a listening TCP socket whose address is
+LISTEN_PID, named by LISTEN_FDNAMES. What is handed over is looked at, not trusted: it must be a listening stream socket whose address is
 in the configuration. The variables are taken out of the environment, so that no role takes them for its own.
 """
 
@@ -12,6 +12,8 @@ import os
 import socket
 import stat
 from collections.abc import MutableMapping, Sequence
+
+from gatepost.config.listening import UNIX, is_unix
 
 FIRST_DESCRIPTOR = 3
 _VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
@@ -29,10 +31,15 @@ class Inherited:
     def __init__(self, name: str, sock: socket.socket) -> None:
         self.name = name
         self.sock = sock
+        if sock.family == socket.AF_UNIX:
+            self.endpoint: Endpoint | str = str(sock.getsockname())
+            return
         host, port = sock.getsockname()[:2]
-        self.endpoint: Endpoint = (ipaddress.ip_address(host.partition("%")[0]), port)
+        self.endpoint = (ipaddress.ip_address(host.partition("%")[0]), port)
 
     def __str__(self) -> str:
+        if isinstance(self.endpoint, str):
+            return UNIX + self.endpoint
         host, port = self.endpoint
         return f"[{host}]:{port}" if host.version == 6 else f"{host}:{port}"
 
@@ -99,14 +106,18 @@ def _adopt(descriptor: int, name: str) -> Inherited:
 
 def _find_problem(sock: socket.socket) -> str:
     listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM or not listens:
-        return "is no listening TCP socket; write ListenStream=ADDRESS:PORT and Accept=no in the socket unit"
+    if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX) or sock.type != socket.SOCK_STREAM or not listens:
+        return "is no listening stream socket; write ListenStream=ADDRESS:PORT and Accept=no in the socket unit"
+    if sock.family == socket.AF_UNIX and not str(sock.getsockname()).startswith("/"):
+        return "has no path; write ListenStream=/path in the socket unit"
     # A client of a socket for both families would show by a mapped address, and [::]:25 would also be 0.0.0.0:25.
     if sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
         return "takes IPv4 and IPv6 alike; write BindIPv6Only=ipv6-only in the socket unit"
     return ""
 
 
-def _endpoint(address: str) -> Endpoint:
+def _endpoint(address: str) -> Endpoint | str:
+    if is_unix(address):
+        return address.removeprefix(UNIX)
     host, _, port = address.rpartition(":")
     return ipaddress.ip_address(host.strip("[]")), int(port)

@@ -8,8 +8,8 @@ import socket
 from collections.abc import Sequence
 
 from gatepost.config.encoded import encode_config
+from gatepost.config.listening import listen_addresses, socket_files
 from gatepost.config.schema import Config
-from gatepost.config.tlsvalues import listen_addresses
 from gatepost.config.users import role_ids
 from gatepost.events import open_output
 from gatepost.ipc.messages import Start
@@ -56,8 +56,12 @@ class Ground:
         self.reopen_events(config)
         lock_supervisor()  # as the supervisor reads keys; where it cannot, the files of keys are locked by themselves
         self.materials.add(config)
-        self.listeners.bind_all(listen_addresses(config))
+        self.bind_listeners(config)
         self._control = bind_control(self.control_path)
+
+    def bind_listeners(self, config: Config) -> list[str]:
+        """Bind what is not bound yet; returns the newly bound addresses. Raises ListenError."""
+        return self.listeners.bind_all(listen_addresses(config), socket_files(config))
 
     def make_maildir_roots(self, config: Config) -> None:
         """Make the roots of Maildirs that are not there yet; raises OSError."""

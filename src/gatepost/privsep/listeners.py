@@ -12,8 +12,9 @@ import ipaddress
 import os
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from gatepost.config.listening import MAX_PATH_BYTES, UNIX, SocketFile, is_unix
 from gatepost.privsep.activation import ActivationError, Inherited, match
 
 _FIB_TRIE = "/proc/net/fib_trie"
@@ -36,10 +37,15 @@ class Listeners:
 
     def __init__(self, inherited: Sequence[Inherited] = ()) -> None:
         self._sockets: dict[str, socket.socket] = {}
+        self._own_paths: dict[str, str] = {}  # of Unix sockets, by address; their names go with us
         self._inherited = inherited
 
-    def bind_all(self, addresses: list[str]) -> list[str]:
-        """Bind what is not bound yet; on a failure nothing new stays bound. Returns the newly bound addresses."""
+    def bind_all(self, addresses: list[str], files: Mapping[str, SocketFile] | None = None) -> list[str]:
+        """Bind what is not bound yet; on a failure nothing new stays bound. Returns the newly bound addresses.
+
+        `files` says how the files of Unix sockets are to be; those that were bound before are made so too.
+        """
+        files = files or {}
         new: list[str] = []
         try:
             given = match(self._inherited, addresses)
@@ -48,8 +54,16 @@ class Listeners:
         try:
             for address in addresses:
                 if address not in self._sockets:
-                    self._sockets[address] = _take(given[address]) if address in given else _bind(address)
+                    if address in given:
+                        self._sockets[address] = _take(given[address])
+                    elif is_unix(address):
+                        self._own_paths[address] = path = address.removeprefix(UNIX)
+                        self._sockets[address] = bind_unix(path, "socket")
+                    else:
+                        self._sockets[address] = _bind(address)
                     new.append(address)
+                if address in self._own_paths:
+                    _set_file(self._own_paths[address], files[address])
         except ListenError:
             self.close_only(new)
             raise
@@ -58,6 +72,10 @@ class Listeners:
     def close_only(self, addresses: list[str]) -> None:
         for address in addresses:
             self._sockets.pop(address).close()
+            path = self._own_paths.pop(address, None)
+            if path is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
 
     def close_except(self, addresses: list[str]) -> None:
         self.close_only([address for address in self._sockets if address not in addresses])
@@ -68,7 +86,10 @@ class Listeners:
     def bound(self) -> list[str]:
         """The addresses as bound, with the port that the kernel chose for port 0."""
         result = []
-        for sock in self._sockets.values():
+        for address, sock in self._sockets.items():
+            if is_unix(address):
+                result.append(address)
+                continue
             host, port = sock.getsockname()[:2]
             result.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         return result
@@ -78,6 +99,8 @@ def own_addresses(bound: Sequence[str]) -> list[str]:
     """Every "address:port" at which this host can be reached by us: a wildcard address stands for all of the host."""
     result: list[str] = []
     for address in bound:
+        if is_unix(address):
+            continue
         host, port = split_address(address)
         if host == "0.0.0.0":
             result += [f"{each}:{port}" for each in _local_ipv4()]
@@ -138,12 +161,17 @@ def _bind(address: str) -> socket.socket:
 
 
 def bind_control(path: str) -> socket.socket:
-    """The administrator's Unix socket, mode 0600; a stale one is replaced, a live one is an error."""
-    if len(os.fsencode(path)) > 107:
+    """The administrator's Unix socket, mode 0600."""
+    if len(os.fsencode(path)) > MAX_PATH_BYTES:
         raise ListenError(f"control socket path is longer than 107 bytes: {path}; set control_socket to a shorter one")
+    return bind_unix(path, "control socket", backlog=16)
+
+
+def bind_unix(path: str, what: str, backlog: int = BACKLOG) -> socket.socket:
+    """A listening Unix socket, mode 0600; a stale one is replaced, a live one is an error."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise ListenError(f"{path} exists and is not a socket; remove it or set control_socket")
+            raise ListenError(f"{path} exists and is not a socket; remove it, or name another path for the {what}")
         probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             probe.connect(path)
@@ -159,11 +187,21 @@ def bind_control(path: str) -> socket.socket:
     previous = os.umask(0o177)
     try:
         sock.bind(path)
-        sock.listen(16)
+        sock.listen(backlog)
         sock.setblocking(False)
     except OSError as error:
         sock.close()
-        raise ListenError(f"cannot create the control socket {path}: {error.strerror}") from error
+        raise ListenError(f"cannot create the {what} {path}: {error.strerror}; does its directory exist?") from error
     finally:
         os.umask(previous)
     return sock
+
+
+def _set_file(path: str, file: SocketFile) -> None:
+    """Give it to its owner before others may connect."""
+    try:
+        if file.uid != -1 or file.gid != -1:
+            os.chown(path, file.uid, file.gid, follow_symlinks=False)
+        os.chmod(path, file.mode)
+    except OSError as error:
+        raise ListenError(f"cannot set owner and mode of the socket {path}: {error.strerror}") from error

@@ -37,7 +37,7 @@ ROLES: dict[str, RoleRights] = {
             may_accept=True,
             holds_keys=True,
             nofile=65536,
-            descriptors=_LINKS | {"tcp-listen", "tcp"},
+            descriptors=_LINKS | {"tcp-listen", "tcp", "unix-stream-listen"},
             peers={
                 "supervisor": FROM_SUPERVISOR,
                 "queue": frozenset({m.SegmentOpened, m.BodyFilesOpened, m.SpoolHealth}),

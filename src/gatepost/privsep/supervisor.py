@@ -23,10 +23,10 @@ import msgspec
 
 from gatepost.config.encoded import encode_config
 from gatepost.config.errors import ConfigErrors
+from gatepost.config.listening import listen_addresses
 from gatepost.config.load import load_config
 from gatepost.config.paths import inspect_paths
 from gatepost.config.schema import Config
-from gatepost.config.tlsvalues import listen_addresses
 from gatepost.events import EventLog
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import LinkClosed, WireError
@@ -417,7 +417,7 @@ class Supervisor:
         if not errors:
             try:
                 self._ground.materials.add(config)
-                newly_bound = self._ground.listeners.bind_all(listen_addresses(config))
+                newly_bound = self._ground.bind_listeners(config)
                 self._ground.make_maildir_roots(config)
                 self._reopen_events(config)
             except (ListenError, OSError) as error:

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from gatepost.net.local_in import LocalIn
 from gatepost.net.proxy_in import ProxyIn
 from gatepost.net.smtp_in import SmtpIn
 from gatepost.roles.ports import Port
@@ -44,9 +45,12 @@ class Doors:
             server.close()
 
     async def _open(self, sock: socket.socket, port: Port) -> None:
-        protocol = SmtpIn if port.proxies is None else ProxyIn
         host = self._host
-        server = await host.loop.create_server(lambda: protocol(host, port), sock=sock, backlog=SERVER_BACKLOG)
+        if port.is_local:
+            server = await host.loop.create_unix_server(lambda: LocalIn(host, port), sock=sock, backlog=SERVER_BACKLOG)
+        else:
+            protocol = SmtpIn if port.proxies is None else ProxyIn
+            server = await host.loop.create_server(lambda: protocol(host, port), sock=sock, backlog=SERVER_BACKLOG)
         self._servers.append(server)
         if len(self._servers) == self._wanted:
             self._opened()

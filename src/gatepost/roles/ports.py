@@ -9,7 +9,10 @@ import hashlib
 import ssl
 from collections.abc import Sequence
 
+import msgspec
+
 from gatepost.config.authvalues import offered_mechanisms
+from gatepost.config.listening import is_unix, listener_rows
 from gatepost.config.schema import Config, Listener
 from gatepost.net.tlscontext import Pair, ServerTls
 from gatepost.policy.relay import AddressSet, CertificateRight
@@ -21,15 +24,19 @@ _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 class Port:
     """One listening address. `tls` asks for a client certificate if the port does, `quiet_tls` never."""
 
-    __slots__ = ("is_implicit", "kind", "plain", "proxies", "quiet_tls", "repair", "secured", "secured_repair", "tls")
+    __slots__ = ("is_implicit", "is_local", "kind", "plain", "proxies", "quiet_tls", "repair", "secured", "secured_repair", "tls")
 
     def __init__(self, config: Config, row: Listener, tls: ServerTls | None, quiet_tls: ServerTls | None) -> None:
         requires = row.kind != "edge" if row.require_tls is None else row.require_tls
         self.kind = row.kind
+        self.is_local = is_unix(row.address)
         self.is_implicit = row.kind == "submissions"
         self.tls = tls
         self.quiet_tls = quiet_tls
         self.proxies = AddressSet(row.proxy_from) if row.proxy_from else None
+        if self.is_local:
+            self._be_local(config)
+            return
         auth = config.auth
         asks = row.client_certificates and bool(config.relay.certificates)
         in_tls = offered_mechanisms(auth, row.kind, secured=True, asks_certificate=asks)
@@ -45,21 +52,15 @@ class Port:
         self.secured = ServerSettings.from_config(config, **secured)
         self.secured_repair = ServerSettings.from_config(config, repair=True, **secured)
 
-
-def listener_rows(config: Config) -> list[Listener]:
-    """All listeners, those of `listen` first, in the order of `listen_addresses`."""
-    tls = config.tls
-    edge = [
-        Listener(
-            address=address,
-            kind="edge",
-            require_tls=tls.require,
-            client_certificates=tls.client_certificates,
-            proxy_from=config.smtp.proxy_from,
-        )
-        for address in config.listen
-    ]
-    return [*edge, *config.listeners]
+    def _be_local(self, config: Config) -> None:
+        """The kernel says who the client is, and what passes goes over no wire: no TLS, no AUTH."""
+        lmtp = self.kind == "lmtp"
+        for name, repair in (("plain", False), ("repair", True)):
+            settings = ServerSettings.from_config(config, repair=repair)
+            if lmtp:
+                settings = msgspec.structs.replace(settings, lmtp=True, chunking=False)
+            setattr(self, name, settings)
+        self.secured, self.secured_repair = self.plain, self.repair
 
 
 def build_ports(config: Config, material: Sequence[bytes]) -> list[Port]:

@@ -13,9 +13,9 @@ from collections import deque
 from typing import Any
 
 from gatepost.config.authvalues import auth_files
+from gatepost.config.listening import listen_addresses
 from gatepost.config.neighbours import read_neighbours
 from gatepost.config.rewritevalues import rewrite_files
-from gatepost.config.tlsvalues import listen_addresses
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.mail.header import TraceBuilder
@@ -33,6 +33,7 @@ from gatepost.roles.groupcommit import FULL, UNHEALTHY, GroupCommit, Pending
 from gatepost.roles.ids import IdMaker
 from gatepost.roles.introducing import Introducing
 from gatepost.roles.judgement import Judgement
+from gatepost.roles.localclients import LocalClients
 from gatepost.roles.requests import note_mail, note_recipient
 from gatepost.roles.rewriting import SessionRewriting, take_rewriting
 from gatepost.roles.securing import Securing
@@ -115,6 +116,7 @@ class Receiver(Role):
         )
         material = material[:of_rewriting]
         of_tls = len(material) - len(auth_files(self.config.auth))
+        self.local_clients = LocalClients(self.config, self._engine)
         self.introducing = Introducing(self, self.limits)
         self.securing = Securing(self.config, material[:of_tls], self.event, self._is_repaired)
         if self.introducing.is_used:
@@ -343,7 +345,8 @@ class Receiver(Role):
         if connection.wait is None:  # else it is decided again
             self._judgement.begin_mail(facts, path.text if path is not None else "")
         if facts.identity or connection.port.kind != "edge":
-            refusal = self.submitting.decide_mail(connection, event.reverse_path)
+            who = self.local_clients if connection.port.is_local else self.submitting
+            refusal = who.decide_mail(connection, event.reverse_path)
             if refusal is not None:
                 self.refuse(connection, refusal, "MAIL", argument=facts.reverse_path, cause="identity")
                 return refusal

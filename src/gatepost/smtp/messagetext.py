@@ -56,10 +56,12 @@ class MessageText(Authentication):
             self._input = block
             self._at = rest
         if content.fault is not None:
+            self._put_for_others(replies.BARE_IN_MESSAGE)
             return self._violate(content.fault[0], replies.BARE_IN_MESSAGE, content.fault[1], close=True)
         excess = find_excess(content, settings)
         if excess is not None:
             if content.body_bytes > settings.max_message_bytes + settings.max_swallowed_bytes:
+                self._put_for_others(replies.MESSAGE_TOO_LARGE)
                 return self._violate("size", replies.MESSAGE_TOO_LARGE, b"", close=True)
             return self._refuse_message(excess) if rest >= 0 else None
         if rest >= 0:
@@ -111,12 +113,21 @@ class MessageText(Authentication):
             self._later(Reset())
         return self._next_queued()
 
+    def _put_for_others(self, reply: Reply) -> None:
+        """LMTP answers the end of a message once for each recipient (RFC 2033 4.2): all of these replies but the last."""
+        if self.settings.lmtp and self._transaction is not None:
+            for _ in range(self._transaction.accepted - 1):
+                self._put(reply)
+
     def _refuse_message(self, refusal: Refusal) -> Event:
+        self._put_for_others(refusal[1])
         self._give_up()
         self._later(Reset())
         return self._violate(refusal[0], refusal[1], b"")
 
     def _answer_body(self, reply: Reply | None) -> None:
+        if self.settings.lmtp:
+            self._put_for_others(reply or replies.MESSAGE_OK)  # what was made durable is one message, so all are the same
         self._transaction = self._chunk = None
         self._state = READY
         self._idle = 0

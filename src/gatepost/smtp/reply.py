@@ -110,6 +110,7 @@ BAD_PIPELINING = constant(503, "5.0", "You sent more before the reply to this co
 NOT_SMTP = constant(521, "5.1", "This is an SMTP server")
 EARLY_TALKER = constant(554, "", "You spoke before the greeting")
 NO_RECIPIENTS = constant(554, "5.1", "No valid recipients")
+NO_RECIPIENTS_LMTP = constant(503, "5.1", "No valid recipients")  # RFC 2033 4.2
 UNKNOWN_PARAMETER = constant(555, "5.4", "Unknown parameter")
 
 MESSAGE_TOO_LARGE = constant(552, "3.4", "Message larger than this server takes")

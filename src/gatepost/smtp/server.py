@@ -161,7 +161,10 @@ class ServerSession(Introduction):
         if self._input and flags & (ENDS_GROUP if self.esmtp and settings.pipelining else ENDS_GROUP | ONE_BY_ONE):
             return self._violate("pipelining", replies.BAD_PIPELINING, line, close=True)
         if not row.states & self._state:
-            return self._violate("sequence", row.elsewhere[self._state], line)
+            reply = row.elsewhere[self._state]
+            if settings.lmtp and reply is replies.NO_RECIPIENTS:
+                reply = replies.NO_RECIPIENTS_LMTP
+            return self._violate("sequence", reply, line)
         if flags & BARE and line[row.length :].strip(b" "):
             return self._violate("syntax", replies.BAD_ARGUMENT, line)
         if flags & IDLE:
@@ -173,10 +176,12 @@ class ServerSession(Introduction):
     # --- handlers of verbs, and what follows their answers ----------------------------------------------------------
 
     def _hello(self, line: bytes) -> Event | None:
+        if (line[:1] in b"Ll") is not self.settings.lmtp:
+            return self._unknown(line)
         name = parse_hello(line)
         if isinstance(name, Reply):
             return self._violate("syntax", name, line)
-        event = Hello(name, line[:1] in b"Ee")
+        event = Hello(name, line[:1] in b"EeLl")
         self._pending = event
         if self._give_up():
             # RFC 5321 4.1.4: EHLO in the middle is also a RSET; its event comes first
@@ -371,6 +376,7 @@ _SESSION = ServerSession
 _ROWS = (
     (b"EHLO", ALWAYS, ENDS_GROUP | IDLE, _SESSION._hello),
     (b"HELO", ALWAYS, ENDS_GROUP | IDLE, _SESSION._hello),
+    (b"LHLO", ALWAYS, ENDS_GROUP | IDLE, _SESSION._hello),  # RFC 2033 4.1: instead of the two, never beside them
     (b"MAIL", READY, ONE_BY_ONE, _SESSION._mail),
     (b"RCPT", MAIL | RCPT, ONE_BY_ONE, _SESSION._rcpt),
     (b"DATA", RCPT, ENDS_GROUP | BARE, _SESSION._data),

@@ -50,6 +50,7 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     require_tls: bool = False  # RFC 3207 4: 530 to everything but EHLO, STARTTLS, NOOP and QUIT
     xclient: bool = False  # this client may say for whom it speaks
     xforward: bool = False  # the same, for the log
+    lmtp: bool = False  # RFC 2033; without CHUNKING, whose replies are one for a chunk
     repair: bool = False  # bare CR and bare LF in data become CRLF, a bare LF ends a command
     refuse_early_talkers: bool = True
     max_swallowed_bytes: int = 10 * 1024 * 1024  # over max_message_bytes: read and refused with 552; more: closed
@@ -61,7 +62,7 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "offer", build_offer(self))
-        msgspec.structs.force_setattr(self, "greeting", Reply(220, "", f"{self.hostname} ESMTP Gatepost").wire())
+        msgspec.structs.force_setattr(self, "greeting", Reply(220, "", f"{self.hostname} {'LMTP' if self.lmtp else 'ESMTP'} Gatepost").wire())
         msgspec.structs.force_setattr(self, "hello", Reply(250, "", self.hostname).wire())
 
     @classmethod
