@@ -10,6 +10,7 @@ import time
 
 import msgspec
 
+from gatepost.cli.rewriting import Preview, prepare, preview_end, rewrite_reverse_path
 from gatepost.config.schema import Config
 from gatepost.model import Address
 from gatepost.policy.engine import Engine, Facts, Phase
@@ -22,6 +23,8 @@ from gatepost.smtp.server import ServerSession
 from gatepost.smtp.settings import ServerSettings
 
 SHOWN_TEXT_LINES = 3
+LATER = Reply(451, "3.0", "The message cannot be rewritten at the moment; try again later")
+QUEUED = Reply(250, "0.0", "Queued as (nothing is queued: this is an explanation)")
 
 
 class Visit(msgspec.Struct, kw_only=True):
@@ -47,6 +50,12 @@ class DryRun:
         self._explainer = Explainer(config, self._engine)
         self._certificates = config.relay.certificates
         self._settings = ServerSettings.from_config(config)
+        self.preview = Preview()
+        note = prepare(self._engine, config)
+        if note:
+            self.preview.notes.append(note)
+        self._reverse_path = ""
+        self._answer_to_text = QUEUED
         self.conversation: list[str] = []
         self.explanations: list[Explanation] = []
 
@@ -65,6 +74,14 @@ class DryRun:
             if session.closing:
                 return
             self._say(session, facts, command.encode("utf-8", "surrogateescape") + b"\r\n")
+        taken = [one for one in self.explanations if one.accepted]
+        rewriting, fault = self._engine.rewriting, ""
+        if rewriting is not None and taken and not session.closing:
+            domains = [(one.forward_path or one.recipient).rpartition("@")[2].lower() for one in taken]
+            fault = preview_end(self.preview, rewriting, facts, self._reverse_path, domains, visit.content)
+        if fault:
+            self.preview.notes.append(f"header: the message would be put off (451 4.3.0): {fault}")
+            self._answer_to_text = LATER
         if visit.content is not None and any(one.accepted for one in self.explanations) and not session.closing:
             self._say(session, facts, b"DATA\r\n")
             self._send(session, facts, visit.content)
@@ -121,11 +138,24 @@ class DryRun:
             return _reply(self._engine.decide(Phase.HELO, facts))
         if isinstance(event, Mail):
             facts.reverse_path = event.reverse_path.text if event.reverse_path is not None else ""
-            return _reply(self._engine.decide(Phase.MAIL, facts))
+            return _reply(self._engine.decide(Phase.MAIL, facts)) or self._mail(facts, event)
         if isinstance(event, Rcpt):
             return self._rcpt(facts, event.forward_path)
         if isinstance(event, Body):
-            return Reply(250, "0.0", "Queued as (nothing is queued: this is an explanation)")
+            return self._answer_to_text
+        return None
+
+    def _mail(self, facts: Facts, event: Mail) -> Reply | None:
+        rewriting, path = self._engine.rewriting, event.reverse_path
+        self._reverse_path = facts.reverse_path
+        if rewriting is None or path is None:
+            return None
+        found = rewrite_reverse_path(rewriting, facts, path)
+        if isinstance(found, str):
+            self.preview.notes.append(f"reverse-path: cannot be rewritten: {found}")
+            return LATER
+        self.preview.reverse_path += found.changes
+        self._reverse_path = found.address.text
         return None
 
     def _rcpt(self, facts: Facts, address: Address) -> Reply | None:

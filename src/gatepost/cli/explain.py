@@ -42,7 +42,8 @@ def explain(
 ) -> None:
     """Print what the gateway would do with a session, and why, without any effect.
 
-    Each rule in order with the facts it used, the verdict, the exact reply, the route, and what would have changed the verdict.
+    Each rule in order with the facts it used, the verdict, the exact reply, the route, and what would have changed the verdict;
+    with --eml what becomes of the header, and which DKIM signatures that breaks.
     """
     config = load_config(config_path)
     try:
@@ -74,4 +75,7 @@ def explain(
     text = [*run.conversation, ""]
     for explanation in run.explanations:
         text += [*explanation.text(), ""]
-    emit({"conversation": run.conversation, "recipients": run.explanations}, as_json, text[:-1])
+    if preview := run.preview.text():
+        text += [*preview, ""]
+    data = {"conversation": run.conversation, "recipients": run.explanations, "rewriting": run.preview}
+    emit(data, as_json, text[:-1])

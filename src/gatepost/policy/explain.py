@@ -118,6 +118,11 @@ class Explainer:
         )
         if is_refused_route:
             return
+        if self._engine.rewriting is not None:
+            yield from self._rewrite_lines(facts, address, verdict)
+            if verdict.check in ("rewrite", "srs") or verdict.permit.startswith("srs "):
+                return
+            address = _as_rewritten(address, verdict)
         found = self._router.resolve(address, facts.local_address)
         if isinstance(found, Refusal):
             yield Line("the address leads somewhere", False, [f"{address.text}: {found.text}"], True)
@@ -151,6 +156,20 @@ class Explainer:
                 name = f"check {step.check} [{step.mode.value}]"
                 yield Line(name, not refuses, [result], refuses and step.verdict == verdict)
 
+    def _rewrite_lines(self, facts: Facts, address: Address, verdict: Verdict) -> Iterator[Line]:
+        rewriting = self._engine.rewriting
+        if rewriting is not None and rewriting.is_bounce_address(address):
+            path = f"reverse-path <{facts.reverse_path}>, wanted <>"
+            found = f"stands for <{verdict.route.address}>" if verdict.route is not None else verdict.cause
+            name = "a return address of ours (SRS), which takes only bounces and only with our signature"
+            yield Line(name, verdict.accepted, [path, found] if found else [path], True)
+            return
+        for change in verdict.rewritten:
+            name = f"rewrite rule {change.rule}{' [shadow]' if change.is_shadow else ''}"
+            yield Line(name, not change.is_shadow, [f"<{change.before}> becomes <{change.after}>"])
+        if verdict.check == "rewrite":
+            yield Line("the address can be rewritten", False, [verdict.cause], True)
+
     def _rule_lines(self, facts: Facts, domain: str, ours: bool, verdict: Verdict) -> Iterator[Line]:
         hidden = 0
         for number, rule in enumerate(self._config.relay.rules):
@@ -172,8 +191,8 @@ class Explainer:
 
     def _changes(self, facts: Facts, address: Address, verdict: Verdict) -> list[str]:
         if verdict.accepted:
-            return list(self._would_refuse(facts, address, verdict))
-        changes = list(self._would_accept(facts, address))
+            return [*self._would_refuse(facts, address, verdict), *self._without_tables(facts, address, verdict)]
+        changes = [*self._would_accept(facts, address), *self._without_tables(facts, address, verdict)]
         if not changes:
             changes = [
                 "no single change of client, identity, certificate, reverse-path or local part would have it accepted"
@@ -225,6 +244,26 @@ class Explainer:
             ):
                 yield f"would go to {other.route.next_hop} without the rule {verdict.rule}"
 
+    def _without_tables(self, facts: Facts, address: Address, verdict: Verdict) -> Iterator[str]:
+        """The same without each thing that may have given another address, or another route."""
+        config = self._config
+        trials: list[tuple[str, dict[str, object]]] = []
+        for name in dict.fromkeys(change.rule for change in verdict.rewritten if not change.is_shadow):
+            if name == "domaintable":
+                trials.append((name, {name: []}))
+            elif name != "srs":
+                rules = [rule for rule in config.rewrite.rules if rule.name != name]
+                rewrite = msgspec.structs.replace(config.rewrite, rules=rules)
+                trials.append((f"the rewrite rule {name}", {"rewrite": rewrite}))
+        if config.virtual:
+            trials.append(("the virtual addresses", {"virtual": []}))
+        if config.routes:
+            trials.append(("the tables of routes", {"routes": []}))
+        for what, changes in trials:
+            other = Engine(msgspec.structs.replace(config, **changes)).decide_rcpt(_copy(facts), address)
+            if (after := _outcome(other)) != _outcome(verdict):
+                yield f"would be {after} without {what}"
+
     def _from(self, facts: Facts, client: str) -> Facts:
         """The same session from another address; rights of identity and certificate stay."""
         moved = self._engine.facts_of(client, facts.local_address, facts.session_id)
@@ -235,6 +274,21 @@ class Explainer:
             client_permit=permit or moved.client_permit,
             client_number=moved.client_number,
         )
+
+
+def _as_rewritten(address: Address, verdict: Verdict) -> Address:
+    texts = [change.after for change in verdict.rewritten if not change.is_shadow]
+    if not texts:
+        return address
+    local, _, domain = texts[-1].rpartition("@")
+    return Address(texts[-1], local, domain)
+
+
+def _outcome(verdict: Verdict) -> str:
+    if verdict.route is None or verdict.code:
+        return f"refused ({verdict.code} {verdict.status})"
+    written = f" as <{verdict.route.address}>" if verdict.route.address else ""
+    return f"accepted, by way of {verdict.route.next_hop}{written}"
 
 
 def _copy(facts: Facts, **changes: object) -> Facts:

@@ -16,6 +16,7 @@ import msgspec
 from gatepost.config.rewritevalues import is_rewriting
 from gatepost.config.schema import Config
 from gatepost.config.values import InvalidValue, parse_domain
+from gatepost.mail.header import split_header
 from gatepost.mail.headerrewrite import FieldChange, Kept, broken_signatures, hide_received, rewrite_addresses
 from gatepost.mail.mailbox import InvalidMailbox, parse_mailbox
 from gatepost.mail.srs import Srs, SrsError, SrsRefused, is_srs
@@ -37,14 +38,9 @@ if TYPE_CHECKING:
     from gatepost.policy.engine import Facts
 
 __all__ = [
-    "FORWARD_PATH",
-    "REVERSE_PATH",
-    "HeaderOutcome",
-    "RewriteFailed",
-    "Rewriting",
-    "Rewritten",
-    "build_rewriting",
-]
+    "FORWARD_PATH", "REVERSE_PATH", "HeaderOutcome", "InvalidMailbox", "RewriteFailed", "Rewriting", "Rewritten", "SrsError",
+    "SrsRefused", "build_rewriting", "parse_mailbox", "split_header",
+]  # fmt: skip
 
 
 class Rewritten(msgspec.Struct, frozen=True, gc=False):
@@ -107,7 +103,11 @@ class Rewriting:
         """What a path becomes; raises RewriteFailed and TableUnavailable."""
         if part not in self._rewriter.parts:
             return Rewritten(address)
-        rules = self._rewriter.rules_for(part, self.is_outbound(facts), facts.client_address)
+        return self.rewrite(part, self.is_outbound(facts), facts.client_address, address)
+
+    def rewrite(self, part: str, outbound: bool, client: str, address: Address) -> Rewritten:
+        """The same, of a session in that direction from that client."""
+        rules = self._rewriter.rules_for(part, outbound, client)
         if not rules:
             return Rewritten(address)
         local, domain, changes = self._rewriter.rewrite(rules, address.local, address.domain)
