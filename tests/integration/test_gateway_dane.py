@@ -15,6 +15,7 @@ from certificates import Authority, key_of
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from integration.gateway import Gateway
+from integration.nexthop import NextHop
 from integration.peers.unbound import Unbound
 from integration.talk import send
 from integration.tlshop import TlsHop
@@ -102,6 +103,7 @@ class Bed:
         for name, (host, record) in self.rows.items():
             text += f"{name} 60 IN MX 10 mx-{name}\nmx-{name} 60 IN A {self.addresses[host]}\n"
             text += f"_{port}._tcp.mx-{name} 60 IN TLSA {record}\n" if record else ""
+        text += f"implicit 60 IN A {self.addresses['good']}\n_{port}._tcp.implicit 60 IN TLSA {ee}\n"
         text += "alias 60 IN MX 10 alias-mx\nalias-mx 60 IN CNAME mx-ee\n"
         text += "second 60 IN MX 10 mx-wrong\nsecond 60 IN MX 20 mx-ee\n"
         plain = f"@ 60 IN MX 10 mx\nmx 60 IN A {self.addresses['good']}\n_{port}._tcp.mx 60 IN TLSA {wrong}\n"
@@ -171,8 +173,8 @@ def test_postfix_with_the_right_record_and_with_the_wrong_one(bed, gateway):
         ("ta-forged", "4.7.5", "certificate not verified"),
         ("ta-not-sent", "4.7.5", "no certificate matches the TLSA records"),
         ("clear", "4.7.4", "STARTTLS"),
-        ("expired", "4.4.3", "failed or is bogus"),
-        ("bogus", "4.4.3", "failed or is bogus"),
+        ("expired", "4.7.5", "failed or is bogus"),
+        ("bogus", "4.7.5", "failed or is bogus"),
     ],
 )
 def test_what_does_not_fit_waits(bed, gateway, name, status, says):
@@ -202,6 +204,31 @@ def test_an_mx_host_that_is_an_alias_is_held_to_the_records_at_its_end(bed, gate
     relay(gateway, f"alias.{ZONE}")
     assert arrived(bed, "good", f"user@alias.{ZONE}") == "TLSv1.3"
     assert gateway.wait_for_event("connect_out", next_hop=f"mx:alias.{ZONE}")["verified"] is True
+
+
+def test_a_domain_without_mx_is_its_own_host(bed, gateway):
+    relay(gateway, f"implicit.{ZONE}")
+    assert arrived(bed, "good", f"user@implicit.{ZONE}") == "TLSv1.3"
+    assert gateway.wait_for_event("connect_out", next_hop=f"mx:implicit.{ZONE}")["verified"] is True
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "status", "reason"),
+    [
+        ("wrong", "best", b"5.7.5", b"no certificate matches the TLSA records"),
+        ("missing", "dane-only", b"5.7.4", b"there are no TLSA records"),
+        ("bogus", "dane", b"5.7.5", b"failed or is bogus"),
+    ],
+)
+def test_what_waits_comes_back_with_the_reason(bed, tmp_path, name, level, status, reason):
+    extra = bed.extra().replace("allow_volatile", "lifetime_s = 1.5\ndelay_notice_s = 0\nallow_volatile")
+    extra += f'[[tls.policies]]\ndomains = [".{ZONE}"]\nlevel = "{level}"\n'
+    with NextHop() as hop, Gateway(tmp_path, next_hop=hop.name, extra=extra, networks=(f"{INSIDER}/32",)) as gateway:
+        send(gateway.port, f"user@{name}.{ZONE}", reverse_path="user@example.test", source=INSIDER)
+        (bounce,) = hop.wait_for(1)
+        assert b"Status: " + status in bounce.content and reason in b" ".join(bounce.content.split()), bounce.content
+        gateway.assert_no_bugs()
+    assert bed.hops["good"].find(f"user@{name}.{ZONE}") is None or name == "missing"
 
 
 def test_the_next_host_is_tried_where_one_does_not_fit(bed, gateway):

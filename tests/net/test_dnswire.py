@@ -22,6 +22,7 @@ from gatepost.net.dnswire import DnsFormatError, Match
 LABEL = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_", min_size=1, max_size=20)
 NAME = st.lists(LABEL, min_size=1, max_size=5).map(".".join)
 TTL = st.integers(0, 0x7FFFFFFF)
+U8 = st.integers(0, 255)
 U16 = st.integers(0, 65535)
 DATA = {
     "A": st.ip_addresses(v=4).map(str),
@@ -33,8 +34,8 @@ DATA = {
     "TXT": st.lists(st.binary(max_size=255), min_size=1, max_size=4).map(
         lambda strings: " ".join('"' + "".join(f"\\{octet:03}" for octet in one) + '"' for one in strings)
     ),
-    "TLSA": st.tuples(st.integers(0, 3), st.integers(0, 1), st.binary(min_size=32, max_size=32)).map(
-        lambda three: f"{three[0]} {three[1]} 1 {three[2].hex()}"
+    "TLSA": st.tuples(U8, U8, U8, st.binary(min_size=64, max_size=300)).map(
+        lambda four: f"{four[0]} {four[1]} {four[2]} {four[3][: {1: 32, 2: 64}.get(four[2])].hex()}"
     ),
     "SOA": st.tuples(NAME, NAME, st.integers(0, 2**31)).map(lambda three: "{}. {}. {} 1 2 3 4".format(*three)),
 }

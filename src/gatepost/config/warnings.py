@@ -48,6 +48,9 @@ def warnings_of(config: Config) -> list[Warning]:
     if config.delivery.port != 25:
         problem = f"MX hosts are asked on port {config.delivery.port}, where no other server listens"
         warnings.append(Warning("delivery.port", problem, "remove the line, except in tests"))
+    if config.dns.trust_ad == "always":
+        problem = "every DNS server is believed that it has validated: whoever can answer in its place decides what DANE says"
+        warnings.append(Warning("dns.trust_ad", problem, 'run a resolver that validates on this host, and write "auto"'))
     if not config.tls.certificates:
         problem = "there is no certificate: STARTTLS is not offered, and mail comes in without encryption"
         warnings.append(Warning("tls.certificates", problem, "add [[tls.certificates]] with certificate_file and key_file"))

@@ -69,7 +69,8 @@ ERROR_RULES: dict[tuple[str, str], tuple[Rule, str]] = {
     ("body", "protocol"): (Rule(False, _DEFERRED, _BUSY), "4.5.0"),
     # The policy asks for TLS, or for a certificate that fits, and the host has none: it waits. Another policy may hold for
     # other mail to this next hop, so this says nothing of it.
-    ("tls", "lookup"): (Rule(True, _DEFERRED, _NONE), "4.4.3"),  # of its TLSA records (RFC 7672 2.1.2)
+    # TLSA records or a policy cannot be had (RFC 7672 2.1.2): "necessary information was not available" (RFC 3463 3.8).
+    ("tls", "lookup"): (Rule(True, _DEFERRED, _NONE), "4.7.5"),
     ("tls", "unsecured"): (Rule(True, _DEFERRED, _NONE), "4.7.4"),
     ("tls", "tls"): (Rule(True, _DEFERRED, _NONE), "4.7.5"),
     ("tls", "lost"): (Rule(True, _DEFERRED, _NONE), "4.7.5"),

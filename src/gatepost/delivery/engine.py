@@ -224,8 +224,13 @@ class DeliveryEngine:
 
     async def show(self, domain: str, next_hop: str) -> dict[str, Any]:
         """What would be used towards a domain at a next hop, and why."""
+        balance = self._balances.get(next_hop.removeprefix(POOL)) if next_hop.startswith(POOL) else None
+        names = [member.next_hop for member in balance.settings.members] if balance is not None else [next_hop]
         policy = self._tls.of(next_hop, domain)
-        return await show_destination(domain, next_hop, policy, self._resolver, self._securing, self._lookup, self._dns)
+        way = self._resolver, self._securing, self._lookup, self._dns
+        parts = [await show_destination(domain, name, policy, *way) for name in names]
+        hosts = [host for part in parts for host in part["hosts"]]
+        return parts[0] | {"next_hop": next_hop, "hosts": hosts}
 
     # --- what pools need (Services) ----------------------------------------------------------------------------------
 

@@ -40,6 +40,8 @@ class TlsPart(PostfixState):
                 "encrypt": "encrypt",
                 "verify": "verify",
                 "secure": "verify",
+                "dane": "dane",
+                "dane-only": "dane-only",
                 "": "opportunistic",
             }
             if outbound in levels:

@@ -56,6 +56,8 @@ class Deliverer(Delivering):
             self._resolver = channel
             for question, _ in self._lookups.values():  # those that its predecessor did not answer
                 channel.post(question)
+        elif channel.peer[0] == "queue":
+            self._told.clear()  # another queue may not have kept all of it
         super().on_link(channel)
 
     def on_link_lost(self, peer: Peer) -> None:

@@ -50,7 +50,7 @@ class Remembering:
     def verified(self, channel: Channel, message: m.TlsVerified) -> None:
         """A deliverer has sent to a domain by verified TLS."""
         now_s = time.time()
-        if message.how not in ("dane", "sts") or not self.memory.note(message.domain, message.how, now_s):
+        if message.how not in ("dane", "sts") or not is_name(message.domain) or not self.memory.note(message.domain, message.how, now_s):
             return
         rows = dict([_row(message.domain, message.how, now_s)])
         for deliverer in self._queue.peers("deliverer"):
@@ -95,6 +95,11 @@ class Remembering:
             self._queue.event("error", where="tls memory", reason=str(error))
 
         self._queue.worker.call(lambda: self.memory.write(data), lambda _: None, failed)
+
+
+def is_name(text: str) -> bool:
+    """Whether it can be a domain: it is printed, and comes from a role that talks to strangers."""
+    return text.isascii() and text.isprintable() and " " not in text
 
 
 def _row(domain: str, how: str, last_s: float) -> tuple[str, str]:
