@@ -126,3 +126,18 @@ class ScramVerifier(msgspec.Struct, frozen=True, gc=False):
 
     def __repr__(self) -> str:
         return f"ScramVerifier({self.algorithm}, {self.iterations})"
+
+
+class TlsSeen(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """How some connections to an MX host went, as a TLS report tells it (RFC 8460 4). Kept on disk: fields are only ever appended."""
+
+    domain: str  # of the recipients
+    policy_type: str  # "sts", "tlsa" or "no-policy-found"
+    policy_domain: str  # of which the policy is: that of the recipients, or the base domain of TLSA records
+    policy_strings: tuple[str, ...]
+    mx_host: str
+    receiving_ip: str
+    sending_ip: str
+    result: str  # empty: TLS as the policy wants it; else a type of RFC 8460 4.3
+    reason: str  # in words, empty for a success
+    count: int = 1

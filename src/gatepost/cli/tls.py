@@ -9,6 +9,7 @@ import click
 from gatepost.cli.ask import ask_or_exit
 from gatepost.cli.options import config_option, json_option
 from gatepost.cli.output import emit, printable
+from gatepost.cli.tlsreport import report
 from gatepost.config.load import load_config
 from gatepost.config.nexthop import NextHopError, canonical, parse_next_hop
 from gatepost.config.schema import Config
@@ -63,6 +64,9 @@ def remembered(config_path: str, as_json: bool) -> None:
         as_json,
         [f"{row['domain']:<40} {row['by']:<5} {row['last']}" for row in answer] or ["nothing is remembered"],
     )
+
+
+tls.add_command(report)
 
 
 def _domain(text: str) -> str:

@@ -264,6 +264,16 @@ class Sts(Section, frozen=True, kw_only=True):
     port: int = 443  # other than 443 only for tests: then a policy may also come from this host itself
 
 
+class TlsReports(Section, frozen=True, kw_only=True):
+    """`[tls.reports]`: reports of TLS to recipient domains that want them (RFC 8460); sent only with `contact`."""
+
+    contact: str | None = None  # From of the reports, and contact-info in them
+    organization: str | None = None  # None: hostname
+    keep_days: int = 8  # what was seen
+    spread_s: float = 4 * 3600.0  # over this time behind midnight UTC
+    period_s: float = 86400.0  # other than a day only for tests
+
+
 class Tls(Section, frozen=True, kw_only=True):
     """Certificates and limits of the receiving side, and what the sending side asks for."""
 
@@ -280,6 +290,7 @@ class Tls(Section, frozen=True, kw_only=True):
     max_remembered: int = 20_000  # domains
     policies: list[TlsPolicy] = []
     sts: Sts = Sts()
+    reports: TlsReports = TlsReports()
 
 
 class Auth(Section, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ from gatepost.delivery.resolve import Found, TargetResolver
 from gatepost.delivery.securing import Lookup, Securing
 from gatepost.delivery.shared import Shared
 from gatepost.delivery.tlspolicy import Policy, StsLookup, TlsPolicies
+from gatepost.delivery.tlsresults import TlsResults
 from gatepost.delivery.tlsshow import show_destination
 from gatepost.delivery.work import Job, Read, Work
 from gatepost.ipc.messages import Attempt, AttemptDone
@@ -57,6 +58,7 @@ class DeliveryEngine:
         sts: StsLookup | None = None,
         remembered: Callable[[str], str] = lambda domain: "",
         verified: Callable[[str, str], None] = lambda domain, how: None,
+        results: TlsResults | None = None,
     ) -> None:
         delivery = config.delivery
         self._config = delivery
@@ -72,7 +74,7 @@ class DeliveryEngine:
         self._dns = config.dns
         self.verified = verified
         timeout_s = config.tls.handshake_timeout_s
-        self._shared = Shared(delivery, helo_name, event, clock, rng or random.Random(), timeout_s)
+        self._shared = Shared(delivery, helo_name, event, clock, rng or random.Random(), timeout_s, results)
         self._helo_name = helo_name
         self._balances = {name: Balance(name, pool, self, event, clock) for name, pool in config.pools.items()}
         self._pools: dict[str, NextHopPool] = {}

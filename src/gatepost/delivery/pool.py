@@ -67,6 +67,7 @@ class NextHopPool:
         self.name = name
         self._policy = policy
         self._mx_domain = name.removeprefix("mx:") if name.startswith("mx:") else ""
+        self._reported = "" if policy.is_relaxed else self._mx_domain
         self.limit = 1
         self._shared = shared
         self._services = services
@@ -200,10 +201,13 @@ class NextHopPool:
         shared = self._shared
         way = self._plans.get(target.name) or plan(self._policy, target.name, self._mx_domain)
         if way.problem is not None:
+            shared.results.failed(self._reported, way, target, "", way.problem)
             self._target_failed(opening, target, way.problem, is_suspect=False)
             return
         if way.dane is not None:
             way = way._replace(context=way.dane.context(way.context))
+        elif way.trial is not None:
+            way = way._replace(context=way.trial.context(way.context))
         tls = way.tls
         if tls is Tls.IF_OFFERED and shared.clear.get((target.address, target.port), 0.0) > shared.clock():
             tls = Tls.NEVER
@@ -294,6 +298,8 @@ class NextHopPool:
             shared.suspects.pop((target.address, target.port), None)
         shared.event("connect_out", host=target.label, next_hop=self.name, **self._told(connection))
         way = cast("Plan", connection.plan)
+        if (target.address, target.port) not in shared.clear:  # one whose handshake failed was counted then
+            shared.results.secured(self._reported, way, target, connection.local_address, connection.tls is not None)
         if way.is_published:
             self._services.verified(self._mx_domain or target.name, way.level)
 
@@ -312,6 +318,9 @@ class NextHopPool:
         way = cast("Plan", connection.plan)
         if way.dane is not None and way.dane.goes_on(way.context):
             return True
+        if way.trial is not None and way.trial.goes_on(way.context, failure.text):
+            return True
+        shared.results.failed(self._reported, way, target, connection.local_address, failure)
         key = (target.address, target.port)
         goes_on = way.may_be_clear and shared.clear.get(key, 0.0) <= shared.clock()
         shared.event(

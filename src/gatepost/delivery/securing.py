@@ -23,6 +23,7 @@ from gatepost.delivery.tlspolicy import (
     StsLookup,
     StsPolicy,
     TlsPolicies,
+    facts_of,
     plan,
     plan_dane,
     plan_held,
@@ -100,6 +101,7 @@ class Securing:
         ):
             sts = await self._sts(domain)
         plans = {host: self._plan(policy, domain, host, tlsa, sts) for host, tlsa in found.items()}
+        plans = {host: way._replace(facts=facts_of(domain, host, way, sts)) for host, way in plans.items()}
         return plans, min([MAX_VALID_S, *(tlsa.ttl_s for tlsa in found.values())])
 
     async def tlsa(self, host: str, facts: HostFacts) -> TlsaFound:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from gatepost.config.schema import Delivery
+from gatepost.delivery.tlsresults import TlsResults
 from gatepost.net.smtp_out import SmtpOut, build_timeouts
 from gatepost.smtp.client import ClientSettings, Tls
 
@@ -30,6 +31,7 @@ class Shared:
         clock: Callable[[], float],
         rng: random.Random,
         handshake_timeout_s: float = 30.0,
+        results: TlsResults | None = None,
     ) -> None:
         self.config = config
         self.event = event
@@ -39,6 +41,7 @@ class Shared:
         self.settings = {
             (lmtp, tls): ClientSettings(helo_name, lmtp=lmtp, tls=tls) for lmtp in (False, True) for tls in Tls
         }
+        self.results = results or TlsResults(lambda rows: None, lambda delay_s, call: call())
         self.clear: dict[tuple[str, int], float] = {}  # hosts whose TLS failed, until when STARTTLS is not tried
         self.connections: set[SmtpOut] = set()  # with a TCP connection, until it is closed
         self.idle: dict[SmtpOut, float] = {}  # oldest first

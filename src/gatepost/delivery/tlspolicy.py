@@ -36,6 +36,7 @@ _TLS_OF = {
     "dane-only": Tls.ALWAYS,
     "sts": Tls.IF_OFFERED,
 }
+RELAXED = "!"  # at the end of the key of a relaxed policy
 ASK_DANE = frozenset({"best", "dane", "dane-only"})
 ASK_STS = frozenset({"best", "sts"})
 PUBLISHED = frozenset({"best", "dane", "sts"})  # where the other side decides
@@ -85,9 +86,23 @@ class Policy:
         """Whether a message may travel without TLS, if nothing more is known of its host."""
         return self.tls is not Tls.ALWAYS
 
+    @property
+    def is_relaxed(self) -> bool:
+        """Whether it is for messages that do without what others publish; what comes of them says nothing in a TLS report."""
+        return self.key.endswith(RELAXED)
+
     def asks(self, is_mx: bool) -> bool:
         """Whether facts of the hosts are needed before a connection is made."""
         return self.level in ASK_DANE | ASK_STS if is_mx else self.level in ASK_DANE - MX_ONLY
+
+
+class PolicyFacts(NamedTuple):
+    """What was published, as a TLS report tells it (RFC 8460 4.2)."""
+
+    kind: str  # "sts", "tlsa" or "no-policy-found"
+    domain: str
+    strings: tuple[str, ...] = ()
+    trouble: str = ""  # what is wrong although mail goes: a result type, a colon, words
 
 
 class Plan(NamedTuple):
@@ -102,6 +117,8 @@ class Plan(NamedTuple):
     why: str = ""
     dane: HostDane | None = None
     problem: Problem | None = None  # the host is not to be used, and why
+    trial: StsTrial | None = None
+    facts: PolicyFacts | None = None
 
     @property
     def may_be_clear(self) -> bool:
@@ -122,6 +139,27 @@ class Plan(NamedTuple):
         certificate = layer.peer_certificate()
         found = hashlib.sha256(certificate).hexdigest() if certificate else "none"
         return "" if found in self.fingerprints else f"certificate with the fingerprint {found} is not the one expected"
+
+
+class StsTrial:
+    """MTA-STS in testing mode at one host, while its plan holds: the certificate is verified once, and never needed (RFC 8461 5)."""
+
+    __slots__ = ("_public", "why")
+
+    def __init__(self, public: ssl.SSLContext | None) -> None:
+        self._public = public
+        self.why = ""  # what was wrong
+
+    def context(self, unverified: ssl.SSLContext) -> ssl.SSLContext:
+        """For the next connection."""
+        return unverified if self.why or self._public is None else self._public
+
+    def goes_on(self, used: ssl.SSLContext, why: str) -> bool:
+        """Whether a handshake that failed is to be tried again without verifying."""
+        if self.why or used is not self._public:
+            return False
+        self.why = why
+        return True
 
 
 class HostDane:
@@ -218,7 +256,7 @@ class TlsPolicies:
         """The policy for a message that says "TLS-Required: No" (RFC 8689 4.3): what others publish does not count, the operator's word does."""
         if policy.level not in PUBLISHED:
             return policy
-        return self._relaxed.setdefault(policy.key, Policy("opportunistic", self.unverified, key=f"{policy.key}!"))
+        return self._relaxed.setdefault(policy.key, Policy("opportunistic", self.unverified, key=policy.key + RELAXED))
 
     def public_context(self) -> ssl.SSLContext | None:
         """Verifies by the authorities of `tls.ca_file`; None if they were not given to this role."""
@@ -277,15 +315,33 @@ def plan_sts(policies: TlsPolicies, policy: Policy, sts: StsPolicy, host: str, d
     """For an MX host without TLSA records, of a domain that publishes MTA-STS (RFC 8461 4, 5)."""
     if sts.mode == "unknown":
         return plan_refused(policy, host, f"whether {domain} has an MTA-STS policy is not known ({sts.failure})", "lookup")
+    is_named = any(is_fitting(pattern, host) for pattern in sts.mx)
     if sts.mode != "enforce":
-        return plan(policy, host, domain)._replace(why=f"the MTA-STS policy of {domain} says {sts.mode}")
-    if not any(is_fitting(pattern, host) for pattern in sts.mx):
+        found = plan(policy, host, domain)._replace(why=f"the MTA-STS policy of {domain} says {sts.mode}")
+        if sts.mode == "testing" and is_named:
+            return found._replace(trial=StsTrial(policies.public_context()))
+        return found
+    if not is_named:
         return plan_refused(policy, host, f"the MTA-STS policy of {domain} does not name it")
     context = policies.public_context()
     if context is None:
         return plan_refused(policy, host, "there are no authorities to verify it by; set tls.ca_file")
     why = f"the MTA-STS policy of {domain} says enforce"
     return Plan(context, _asked_for(host, True), frozenset(), True, Tls.ALWAYS, "sts", why)
+
+
+def facts_of(domain: str, host: str, found: Plan, sts: StsPolicy | None) -> PolicyFacts:
+    """What a report says was published for a host; `found` is the plan that was made of it."""
+    if found.dane is not None:
+        return PolicyFacts("tlsa", found.dane.base, tuple(str(record) for record in found.dane.records))
+    if found.level in ("refused", "encrypt") and "TLSA" in found.why:
+        return PolicyFacts("tlsa", host)
+    if sts is None or (sts.mode == "none" and not sts.failure):
+        return PolicyFacts("no-policy-found", domain or host)
+    trouble = sts.failure
+    if sts.mode == "testing" and not any(is_fitting(pattern, host) for pattern in sts.mx):
+        trouble = f"validation-failure: the policy does not name {host}"
+    return PolicyFacts("sts", domain, sts.lines, trouble)
 
 
 def plan_held(found: Plan, remembered: str, domain: str) -> Plan:

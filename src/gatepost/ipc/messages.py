@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gatepost.model import Envelope, NextHopTrouble, Outcome
+from gatepost.model import Envelope, NextHopTrouble, Outcome, TlsSeen
 
 
 class Message(msgspec.Struct, array_like=True, tag=True, gc=False):
@@ -246,6 +246,12 @@ class TlsForgotten(Message):
     domains: list[str]
 
 
+class TlsResults(Message):
+    """A deliverer tells how connections to MX hosts went, for reports; lost if the queue is away."""
+
+    rows: list[TlsSeen]
+
+
 # --- resolver -------------------------------------------------------------------------------------------------------
 
 
@@ -287,6 +293,24 @@ class TableLookupDone(Message):
     query: int
     values: list[str | None]
     failed: str = ""
+
+
+class Post(Message):
+    """The queue to the resolver: send this TLS report to a web server."""
+
+    query: int
+    host: str
+    port: int  # 0: the usual one
+    path: str
+    content_type: str
+    body: bytes
+
+
+class PostDone(Message):
+    """What came of it: empty, or why it failed."""
+
+    query: int
+    failed: str
 
 
 class StsKept(Message):
@@ -357,6 +381,9 @@ Any = (
     | LookupDone
     | TableLookup
     | TableLookupDone
+    | TlsResults
+    | Post
+    | PostDone
     | StsKept
     | StsRestored
     | Ask

@@ -80,7 +80,7 @@ class SmtpOut(asyncio.Protocol):
     """See the module. `target` is whatever the owner uses to name the host; `messages` is for the owner to count."""
 
     __slots__ = (
-        "_clock", "_is_closed", "_is_ready", "_owner", "_paused", "_timeouts", "_transport", "deadline", "messages",
+        "_clock", "_is_closed", "_is_ready", "_owner", "_paused", "_timeouts", "_transport", "deadline", "local_address", "messages",
         "note", "plan", "session", "target", "tls",
     )  # fmt: skip
 
@@ -107,6 +107,7 @@ class SmtpOut(asyncio.Protocol):
         self.plan = plan  # how TLS is done, for settings that ask for it
         self.tls: TlsFacts | None = None
         self.messages = 0
+        self.local_address = ""  # ours, once there is a connection
         self.deadline = math.inf
 
     def _supply(self) -> Transaction | None:
@@ -125,6 +126,7 @@ class SmtpOut(asyncio.Protocol):
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             with contextlib.suppress(OSError):  # the peer may have reset it already
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.local_address = sock.getsockname()[0]
 
     def data_received(self, data: bytes) -> None:
         """Replies, or parts of them: only a complete one moves the deadline."""

@@ -38,7 +38,12 @@ def receiver_files(config: Config) -> list[tuple[str, ...]]:
 
 def resolver_files(config: Config) -> list[tuple[str, ...]]:
     """The files of each descriptor of a resolver: the authorities by which web servers are verified, if it asks any."""
-    return [(config.tls.ca_file or SYSTEM_CA_FILE,)] if fetches_policies(config) else []
+    return [(config.tls.ca_file or SYSTEM_CA_FILE,)] if asks_web_servers(config) else []
+
+
+def asks_web_servers(config: Config) -> bool:
+    """Whether the resolver speaks HTTPS: for policies, and to post reports."""
+    return fetches_policies(config) or config.tls.reports.contact is not None
 
 
 def fetches_policies(config: Config) -> bool:

@@ -56,7 +56,7 @@ ROLES: dict[str, RoleRights] = {
                 "supervisor": FROM_SUPERVISOR,
                 "deliverer": frozenset({m.Lookup}),
                 "receiver": frozenset({m.Lookup, m.TableLookup}),
-                "queue": frozenset({m.StsRestored}),
+                "queue": frozenset({m.StsRestored, m.Lookup, m.Post}),
                 "control": frozenset({m.Ask}),
             },
         ),
@@ -73,8 +73,8 @@ ROLES: dict[str, RoleRights] = {
                 "receiver": frozenset(
                     {m.Holding, m.NeedSegment, m.SegmentSealed, m.NeedBodyFiles, m.BodyFileUnused, m.Accepted, m.Facts}
                 ),
-                "deliverer": frozenset({m.AttemptDone, m.TlsVerified}),
-                "resolver": frozenset({m.StsKept}),
+                "deliverer": frozenset({m.AttemptDone, m.TlsVerified, m.TlsResults}),
+                "resolver": frozenset({m.StsKept, m.LookupDone, m.PostDone}),
                 "maildir": frozenset({m.AttemptDone}),
                 "control": frozenset({m.Ask}),
             },

@@ -26,7 +26,7 @@ QUEUE_LOOK_S = 0.05
 RELOAD_WAIT_S = 120.0
 SUPERVISOR_VERBS = frozenset({"roles", "status"})
 DELIVERER_VERBS = frozenset({"tls_show"})
-QUEUE_LOOKS = frozenset({"tls_remembered", "ledger", "list", "show", "next_hops"})
+QUEUE_LOOKS = frozenset({"tls_remembered", "ledger", "list", "show", "next_hops", "tls_report"})
 QUEUE_VERBS = QUEUE_LOOKS | {"retry", "remove", "hold", "release", "tls_forget"}
 
 

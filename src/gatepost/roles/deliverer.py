@@ -9,8 +9,10 @@ from typing import Any
 from gatepost.delivery.engine import DeliveryEngine
 from gatepost.delivery.stsanswer import STS, read_sts_answer
 from gatepost.delivery.tlspolicy import StsPolicy, TlsPolicies
+from gatepost.delivery.tlsresults import TlsResults
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
+from gatepost.model import TlsSeen
 from gatepost.privsep.material import authority_files, fetches_policies
 from gatepost.roles.delivering import Delivering
 from gatepost.roles.material import take_material
@@ -45,6 +47,7 @@ class Deliverer(Delivering):
             done=self.attempt_done,
             event=self.event,
             tls=self._tls,
+            results=TlsResults(self._tell_results, self.loop.call_later),
             sts=self.find_sts if fetches_policies(self.config) else None,
             remembered=lambda domain: self._remembered.get(domain, ""),
             verified=self._verified,
@@ -64,6 +67,10 @@ class Deliverer(Delivering):
         if peer[0] == "resolver":
             self._resolver = None
         super().on_link_lost(peer)
+
+    def _tell_results(self, rows: list[TlsSeen]) -> None:
+        if self._queue is not None:
+            self._queue.post(m.TlsResults(rows))
 
     async def find_sts(self, domain: str) -> StsPolicy | None:
         """What a domain publishes by MTA-STS, as the resolver role knows it."""

@@ -16,7 +16,7 @@ from gatepost.model import Address, Envelope, Outcome, Result
 from gatepost.queue import backoff
 from gatepost.queue.bounce import build_dsn, suppressed_by
 from gatepost.roles.ids import IdMaker
-from gatepost.routing.router import Refusal, Router
+from gatepost.routing.router import Refusal, Route, Router
 from gatepost.spool.entry import Entry, State
 from gatepost.spool.errors import SpoolError
 
@@ -41,6 +41,10 @@ class Notices:
     def reconfigure(self) -> None:
         self._router = Router(self._queue.config)
         self._trace = TraceBuilder(self._queue.config.hostname)
+
+    def route(self, address: Address) -> Route | Refusal:
+        """Where mail of our own to an address goes."""
+        return self._router.resolve(address)
 
     # --- deadlines --------------------------------------------------------------------------------------------------
 
@@ -226,7 +230,7 @@ class Notices:
             retry_until_s=backoff.expires_at(entry.received_s, envelope.reverse_path, queue.config.queue),
         )
         recipient = dsn_envelope.recipients[0]
-        route = self._router.resolve(Address(recipient.address, recipient.address.rpartition("@")[0], recipient.domain))
+        route = self.route(Address(recipient.address, recipient.address.rpartition("@")[0], recipient.domain))
         if isinstance(route, Refusal):
             # The sender's own address is of ours and does not exist: nobody to tell.
             queue.event("dsn_suppressed", id=entry.id, kind=kind, recipient=recipient.address, cause=route.text)

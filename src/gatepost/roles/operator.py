@@ -187,4 +187,5 @@ _VERBS: dict[str, Callable[[Queue, dict[str, Any]], Any]] = {
     "remove": _remove,
     "hold": _hold,
     "release": _release,
+    "tls_report": lambda queue, arguments: queue.reports.show(float(arguments.get("since_s") or 0.0)),
 }

@@ -28,6 +28,7 @@ from gatepost.roles.operator import answer_operator
 from gatepost.roles.remembering import Remembering
 from gatepost.roles.settling import drop, log_outcomes, tell_held
 from gatepost.roles.skeleton import Peer, Role
+from gatepost.roles.tlsreports import TlsReports
 from gatepost.roles.worker import Worker
 from gatepost.spool.embedded import JournalSpool
 from gatepost.spool.entry import Entry
@@ -61,6 +62,7 @@ class Queue(Role):
         self.notices = Notices(self, IdMaker(0, 35))
         self.worker = Worker(loop)
         self.keeping = Keeping(self)
+        self.reports = TlsReports(self)
         self.owners: dict[Peer, str] = {}
         self._after_commit: list[Any] = []
         self._commit_scheduled = False
@@ -82,6 +84,7 @@ class Queue(Role):
         self.worker.start()
         self.keeping.begin()
         self.remembering.begin()
+        self.reports.begin()
         self.event(
             "recovered",
             messages=recovery.live,
@@ -224,9 +227,6 @@ class Queue(Role):
 
         if channel.is_open:
             self.worker.call(make, made, refused)
-
-    def _on_sts_kept(self, channel: Channel, message: m.StsKept) -> None:
-        self.keeping.take(message)
 
     def _on_sealed(self, channel: Channel, message: m.SegmentSealed) -> None:
         self._take_over(self.spool.seal(message.segment, message.length_bytes))
@@ -466,6 +466,7 @@ class Queue(Role):
             if self.hands.is_idle or self.loop.time() > deadline_s:
                 self.keeping.close()
                 self.remembering.flush()
+                self.reports.close()
                 self.worker.call(self.spool.close, lambda _: self.exit(), lambda _: self.exit(1))
             else:
                 self.loop.call_later(0.02, check)
@@ -482,6 +483,9 @@ _HANDLERS = {
     m.BodyFileUnused: Queue._on_body_unused,
     m.Accepted: Queue._on_accepted,
     m.AttemptDone: Queue._on_attempt_done,
-    m.StsKept: Queue._on_sts_kept,
+    m.StsKept: lambda queue, channel, message: queue.keeping.take(message),
     m.TlsVerified: lambda queue, channel, message: queue.remembering.verified(channel, message),
+    m.TlsResults: lambda queue, channel, message: queue.reports.take(message),
+    m.LookupDone: lambda queue, channel, message: queue.reports.answered(channel, message),
+    m.PostDone: lambda queue, channel, message: queue.reports.answered(channel, message),
 }

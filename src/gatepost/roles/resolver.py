@@ -15,11 +15,14 @@ from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.net.dns import StubResolver
 from gatepost.net.tlscontext import new_client_context
-from gatepost.privsep.material import fetches_policies
+from gatepost.privsep.material import asks_web_servers, fetches_policies
 from gatepost.roles.daneprobe import DaneProbe
 from gatepost.roles.material import take_material
 from gatepost.roles.skeleton import Role
 
+MAX_POSTS = 20  # reports on their way at once
+POST_ANSWER_BYTES = 64 * 1024
+POST_TIMEOUT_S = 60.0
 KEPT_BACK = 10_000  # records for a queue that is away
 
 
@@ -32,7 +35,7 @@ class Resolver(Role):
         self.resolver: StubResolver
         self._context: Any = None
         authorities = b"".join(take_material(self.descriptors))
-        if not fetches_policies(self.config):
+        if not asks_web_servers(self.config):
             return
         if b"-----BEGIN CERTIFICATE-----" not in authorities:
             self.event(
@@ -50,16 +53,20 @@ class Resolver(Role):
         self.counts = {"questions": 0}
         self._probe = DaneProbe(self.config, self.resolver, self.loop, self.event)
         self._probe.begin()
+        self._posting: set[Any] = set()
         if self._context is not None:
-            self._begin_policies()
+            port = self.config.tls.sts.port
+            query = self.resolver.query
+            self._client = self._https.HttpsClient(query, self._context, port=port, any_address=port != 443)
+            if fetches_policies(self.config):
+                self._begin_policies()
 
     def _begin_policies(self) -> None:
         sts = self.config.tls.sts
-        client = self._https.HttpsClient(self.resolver.query, self._context, port=sts.port, any_address=sts.port != 443)
         self.policies = self._policies.StsPolicies(
             sts,
             query=self.resolver.query,
-            get=client.get,
+            get=self._client.get,
             keep=self._keep,
             event=self.event,
             clock=time.time,
@@ -84,11 +91,38 @@ class Resolver(Role):
     def handle(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
         if type(message) is m.Lookup:
             self._look_up(channel, message)
+        elif type(message) is m.Post:
+            self._post(channel, message)
         elif type(message) is m.TableLookup:
             self.counts["questions"] += 1
             channel.post(m.TableLookupDone(message.query, [], f"there is no table {message.table}"))
         elif type(message) is m.StsRestored and self.policies is not None:
             self.policies.restore(message.records, message.is_all)
+
+    def _post(self, channel: Channel, message: m.Post) -> None:
+        """Send a TLS report; there are few at a time."""
+        if self._context is None or len(self._posting) >= MAX_POSTS:
+            channel.post(m.PostDone(message.query, "no report can be sent by HTTPS now"))
+            return
+        task = self.loop.create_task(self._post_report(channel, message))
+        self._posting.add(task)
+        task.add_done_callback(self._posting.discard)
+
+    async def _post_report(self, channel: Channel, message: m.Post) -> None:
+        headers = {"Content-Type": message.content_type}
+        try:
+            answer = await self._client.post(
+                message.host, message.port, message.path, message.body, headers,
+                limit_bytes=POST_ANSWER_BYTES, timeout_s=POST_TIMEOUT_S,
+            )  # fmt: skip
+        except self._https.HttpsError as error:
+            failed = str(error)
+        except Exception as error:  # noqa: BLE001 - the one broad catch of a report
+            self.event("internal_error", what=f"report to {message.host}", error=repr(error))
+            failed = "internal error"
+        else:
+            failed = "" if 200 <= answer.status < 300 else f"the server answers with status {answer.status}"
+        channel.post(m.PostDone(message.query, failed))
 
     def _look_up(self, channel: Channel, message: m.Lookup) -> None:
         self.counts["questions"] += 1

@@ -84,8 +84,8 @@ STATES = (
     DiskState(
         "tls/NAME",
         re.compile(r"tls/[a-z0-9-]+(\.new)?"),
-        "MTA-STS policies of recipient domains (policies), and the domains that were verified by TLS (remembered), for the next start; no mail "
-        "depends on them.",
+        "MTA-STS policies of recipient domains (policies), results of TLS (results), and the domains that were verified by it "
+        "(remembered), for the next start; no mail depends on them.",
         "The queue, which writes a new file beside it, syncs it and renames it.",
         "The file of before, perhaps with a NAME.new in part.",
         "The queue, when it writes the next one.",
