@@ -44,9 +44,14 @@ PROOFS: dict[str, tuple[str, ...]] = {
     "the kernel's records against the table": (
         "tests/privsep/test_kernel.py", "tests/privsep/test_watch.py", "tests/integration/test_gateway_attests.py",
     ),
+    "memory of keys is locked, and roles that hang are found": (
+        "tests/privsep/test_memorylock.py", "tests/privsep/test_pulse.py", "tests/integration/test_gateway_hangs.py",
+    ),
     "every mode bit of every path": ("tests/config/test_path_modes.py", "tests/config/test_paths.py", "tests/test_safeopen.py"),
     "hostile names reach no terminal": ("tests/integration/test_gateway_hostile_names.py", "tests/test_events.py"),
-    "the self-test, and that it harms nobody": ("tests/selftest", "tests/integration/test_gateway_selftest.py"),
+    "the self-test, and that it harms nobody": (
+        "tests/selftest", "tests/integration/test_gateway_selftest.py", "tests/integration/test_gateway_selftest_tls.py",
+    ),
     "the control socket and messages between roles": ("tests/integration/test_gateway_control.py", "tests/ipc"),
     "docs/security.md and docs/limits.md say what is there": ("tests/test_security_pages.py", "tests/test_layers.py"),
 }  # fmt: skip
@@ -163,8 +168,8 @@ def build_page(proofs: dict[str, dict[str, int]], live: dict[str, Any], exposure
         "",
         f"`gatepost privs`: {'as declared' if live['as_declared'] else 'NOT as declared'}.",
         "",
-        "| process | forbidden acts refused | system calls | open descriptors | writable by name | Landlock | differences |",
-        "|---|---|---|---|---|---|---|",
+        "| process | forbidden acts refused | system calls | open descriptors | writable by name | Landlock | never swapped | differences |",
+        "|---|---|---|---|---|---|---|---|",
         *(_process_row(process) for process in live["processes"]),
         "",
         "`gatepost selftest` (without DNS): " + ", ".join(f"{count} {name}" for name, count in live["selftest"].items()) + ".",
@@ -187,6 +192,7 @@ def _process_row(process: dict[str, Any]) -> str:
     return (
         f"| {process['role']}/{process['instance']} | {process['refused']} of {process['tried']} | {calls} | "
         f"{len(kernel.get('descriptors', []))} | {files} | {process['landlock'] or 'none'} | "
+        f"{kernel.get('locked_bytes', 0) >> 10} KiB | "
         f"{'; '.join(process['differences']) or 'none'} |"
     )
 

@@ -11,7 +11,7 @@ LIVE = {
     "processes": [
         {
             "role": "receiver", "instance": 0, "refused": 27, "tried": 28, "writable": ["/x"], "landlock": "abi 6",
-            "declared": {"syscalls": ["read", "write"]}, "kernel": {"descriptors": [1, 2, 3]}, "differences": ["user: ..."],
+            "declared": {"syscalls": ["read", "write"]}, "kernel": {"descriptors": [1, 2, 3], "locked_bytes": 4096}, "differences": ["user: ..."],
         }
     ],
     "selftest": {"ok": 5, "warning": 0, "failed": 1, "skipped": 0},
@@ -24,7 +24,7 @@ def test_the_page_says_what_failed():
     )
     assert "| a proof | 3 | 1 | 0 |" in page
     assert "NOT as declared" in page
-    assert "| receiver/0 | 27 of 28 | 2 | 3 | /x | abi 6 | user: ... |" in page
+    assert "| receiver/0 | 27 of 28 | 2 | 3 | /x | abi 6 | 4 KiB | user: ... |" in page
     assert "1 failed" in page and "| gatepost.service | 1.2 OK |" in page
 
 

@@ -50,6 +50,8 @@ def test_every_process_is_as_declared(gateway):
             assert ROLES[name].holds_keys == ("MEMORY NOT LOCKED" in process["says"])
         if is_root():
             assert set(kernel["uids"]) == {declared["uid"]}
+            assert kernel["limits"]["Max processes"] == [ROLES[name].nproc] * 2
+            assert kernel["limits"]["Max core file size"] == [0, 0]
             assert kernel["root"] == os.path.realpath(declared["root"])
             assert kernel["namespaces"] and kernel["descriptors"] and kernel["unreadable"] == []
             assert process["writable"] is not None

@@ -143,6 +143,11 @@ def test_deadline_of_each_step(replies: list[bytes], limit_s: float):
         assert desk.connection.session.failure is not None
 
 
+def test_the_handshake_of_a_next_hop_has_a_limit_of_its_own():
+    limits = build_timeouts(Delivery(), 7.25)
+    assert [state for state, limit_s in zip(State, limits, strict=True) if limit_s == 7.25] == [State.TLS]
+
+
 def test_a_dripping_server_does_not_move_the_deadline():
     desk = open_desk(Message(b"a\r\n"))
     before = desk.connection.deadline
