@@ -203,6 +203,7 @@ EVENTS: dict[str, dict[str, str]] = {
         "cipher": "of TLS",
         "peer": "name or fingerprint of the host's certificate",
         "verified": "whether the certificate was verified",
+        "login": "mechanism by which we are logged in; empty: not at all",
     },
     "dane": {"in_effect": "whether TLSA records can be believed", "reason": "why not", "name": "domain that was asked for"},
     "tls_downgrade": {
@@ -219,6 +220,13 @@ EVENTS: dict[str, dict[str, str]] = {
     "tls_report_sent": {"domain": "it is about", "to": "where the domain wants it", "report": "its id", "sessions": "connections in it"},
     "tls_report_failed": {"domain": "it is about", "reason": "what went wrong", "tries": "so far", "given_up": "not tried again"},
     "sts_off": {"reason": "why no MTA-STS policies can be fetched, and what to do"},
+    "auth_out_failed": {
+        "host": "name, address and port",
+        "next_hop": "next hop by name",
+        "mechanism": "of SASL; empty: none fits",
+        "reason": "the host's reply, or our own words",
+        "advice": "what to do",
+    },
     "disconnect_out": {"host": "name, address and port", "next_hop": "next hop by name", "messages": "sent over it"},
     "next_hop_down": {"next_hop": "by name", "text": "what went wrong", "retry_at": "when it is tried again", "waiting": "items"},
     "next_hop_up": {"next_hop": "by name", "waiting": "items"},

@@ -76,7 +76,7 @@ class Result(enum.IntEnum):
 class Outcome(msgspec.Struct, array_like=True, gc=False):
     """The result of one attempt for one recipient.
 
-    `stage` says where it ended: "connect", "greeting", "helo", "mail", "rcpt", "data", "body", "mx", "maildir", "policy".
+    `stage` says where it ended: "connect", "greeting", "helo", "auth", "mail", "rcpt", "data", "body", "mx", "maildir", "policy".
     `code` is the SMTP reply code (0 if there was no reply), `status` the enhanced code "5.1.1" (never empty),
     `text` the reply verbatim (lines joined by "\\n", controls removed, at most 1,000 characters) or our own words.
     `host` is "name[address]:port" of the host that answered, or empty.

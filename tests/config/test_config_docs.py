@@ -35,6 +35,7 @@ DEFAULTS = (
     | defaults(schema.Domain, "domains.*.")
     | defaults(schema.RelayRule, "relay.rules.*.")
     | defaults(schema.RelayCertificate, "relay.certificates.*.")
+    | defaults(schema.Credential, "delivery.credentials.*.")
     | defaults(schema.Pool, "pools.*.")
     | defaults(schema.PoolMember, "pools.*.members.*.")
     | defaults(schema.RewriteRule, "rewrite.rules.*.")

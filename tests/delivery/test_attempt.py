@@ -13,7 +13,7 @@ from gatepost.model import NextHopTrouble, Result
 from gatepost.smtp.client import Problem, Transaction
 from gatepost.smtp.replyreader import RemoteReply
 
-STAGES = ("greeting", "helo", "tls", "mail", "rcpt", "data", "body")
+STAGES = ("greeting", "helo", "tls", "auth", "mail", "rcpt", "data", "body")
 
 
 def reply(code: int, status: str = "") -> RemoteReply:

@@ -18,6 +18,7 @@ import msgspec
 
 from gatepost.config import rules
 from gatepost.config.authvalues import check_auth
+from gatepost.config.credentialsfile import check_credentials
 from gatepost.config.encoded import decode_config, encode_config
 from gatepost.config.errors import ConfigError, ConfigErrors, Findings, KeyPath
 from gatepost.config.exceptions import read_exceptions
@@ -314,6 +315,7 @@ class _Loader:
         self._check_postmaster(values)
         self._check_users(values)
         check_pools(values, self.tables, self.findings)
+        check_credentials(values, self.findings)
         check_tls(values, self.findings)
         check_auth(values, self.findings)
         check_proxies(values, self.findings)

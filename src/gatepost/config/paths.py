@@ -31,6 +31,8 @@ SECRET_WORDS = (
     "secret",
     "password",
     "users",
+    "credentials",
+    "token",
 )  # in the name of a key that ends in _file: nobody else may read it
 
 _GROUP_WRITE = stat.S_IWGRP

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from gatepost.config.credentialsfile import MECHANISMS, parse_smtp_host
 from gatepost.config.listening import parse_listener, parse_mode, parse_socket_path, parse_user
 from gatepost.config.nexthop import canonical, parse_next_hop
 from gatepost.config.pools import parse_member
@@ -139,6 +140,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "auth.mechanisms": (
         "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1", "EXTERNAL", "OAUTHBEARER", "XOAUTH2", "PLAIN", "LOGIN",
     ),
+    "delivery.credentials.*.mechanisms": MECHANISMS,
     "sandbox_debug": ("off", "log"),
     "detail_separator": ("+", "-", "=", "_", "."),
 }
@@ -201,6 +203,9 @@ PATHS = (
     "tls.certificates.*.key_file",
     "tls.ca_file",
     "tls.policies.*.ca_file",
+    "delivery.credentials_file",
+    "delivery.credentials.*.password_file",
+    "delivery.credentials.*.token_file",
     "auth.users_file",
     "auth.jwks_file",
     "rewrite.srs.secrets_file",
@@ -339,6 +344,7 @@ PARSERS: dict[str, Callable[[str], str]] = {
     "local.groups": parse_user,
     "local.trusted": parse_user,
     "local.senders.*": parse_pattern,
+    "delivery.credentials.*.next_hop": parse_smtp_host,
     "listeners.*.proxy_from": _proxy_network,
     "tls.certificates.*.names": parse_certificate_name,
     "tls.policies.*.domains": parse_tls_domain,

@@ -178,6 +178,16 @@ class Queue(Section, frozen=True, kw_only=True):
     allow_volatile: bool = False  # tmpfs and overlay: only for a demonstration
 
 
+class Credential(Section, frozen=True, kw_only=True):
+    """One `[[delivery.credentials]]`: a login for one host that we send to."""
+
+    next_hop: str  # canonical, one smtp:// host
+    user: str
+    password_file: str | None = None  # its first line; one of these two
+    token_file: str | None = None  # for OAUTHBEARER and XOAUTH2; read again when it changes
+    mechanisms: list[str] = []  # strongest first; empty: all that fit
+
+
 class Delivery(Section, frozen=True, kw_only=True):
     """The sending side."""
 
@@ -194,6 +204,8 @@ class Delivery(Section, frozen=True, kw_only=True):
     max_recipients_per_transaction: int = 100
     max_mx_hosts: int = 10
     prefer_ipv6: bool = False
+    credentials: list[Credential] = []
+    credentials_file: str | None = None  # more of them, as sendmail's authinfo or Postfix's sasl_passwd
     port: int = 25  # the port of MX hosts; other than 25 only for tests
 
 

@@ -42,6 +42,10 @@ REPLY_RULES: dict[tuple[str, int], Rule] = {
     ("tls", 5): Rule(True, _DEFERRED, _NONE),
     ("helo", 4): Rule(True, _DEFERRED, _BUSY),
     ("helo", 5): Rule(True, _FAILED, _NONE),  # both EHLO and HELO refused, by every host
+    # A login that is refused is our operator's matter, not the sender's: mail waits, and the next hop is left alone for a while, since
+    # hosts lock out who tries again and again.
+    ("auth", 4): Rule(True, _DEFERRED, _BUSY),
+    ("auth", 5): Rule(True, _DEFERRED, _DOWN),
     ("mail", 421): Rule(True, _DEFERRED, _BUSY),
     ("mail", 4): Rule(True, _DEFERRED, _NONE),
     ("mail", 5): Rule(False, _FAILED, _NONE),
@@ -76,6 +80,7 @@ ERROR_RULES: dict[tuple[str, str], tuple[Rule, str]] = {
     ("tls", "lost"): (Rule(True, _DEFERRED, _NONE), "4.7.5"),
     ("tls", "timeout"): (Rule(True, _DEFERRED, _NONE), "4.7.5"),
     ("tls", "protocol"): (Rule(True, _DEFERRED, _NONE), "4.7.5"),
+    ("auth", "auth"): (Rule(True, _DEFERRED, _DOWN), "4.7.0"),
     ("", "lost"): (Rule(True, _DEFERRED, _DOWN), "4.4.2"),
     ("", "timeout"): (Rule(True, _DEFERRED, _DOWN), "4.4.2"),
     ("", "protocol"): (Rule(True, _DEFERRED, _DOWN), "4.5.0"),

@@ -18,6 +18,7 @@ from typing import Any
 from gatepost.config.nexthop import POOL
 from gatepost.config.schema import Config
 from gatepost.delivery.balance import Balance, Member, Prober
+from gatepost.delivery.logins import Logins
 from gatepost.delivery.mx import RouteFailure
 from gatepost.delivery.pool import NextHopPool
 from gatepost.delivery.resolve import Found, TargetResolver
@@ -55,6 +56,7 @@ class DeliveryEngine:
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         tls: TlsPolicies | None = None,
+        logins: Logins | None = None,
         sts: StsLookup | None = None,
         remembered: Callable[[str], str] = lambda domain: "",
         verified: Callable[[str, str], None] = lambda domain, how: None,
@@ -75,6 +77,7 @@ class DeliveryEngine:
         self.verified = verified
         timeout_s = config.tls.handshake_timeout_s
         self._shared = Shared(delivery, helo_name, event, clock, rng or random.Random(), timeout_s, results)
+        self._shared.logins = logins or {}
         self._helo_name = helo_name
         self._balances = {name: Balance(name, pool, self, event, clock) for name, pool in config.pools.items()}
         self._pools: dict[str, NextHopPool] = {}

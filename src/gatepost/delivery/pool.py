@@ -212,7 +212,9 @@ class NextHopPool:
         if tls is Tls.IF_OFFERED and shared.clear.get((target.address, target.port), 0.0) > shared.clock():
             tls = Tls.NEVER
         settings = shared.settings[target.lmtp, tls]
-        connection = SmtpOut(self, settings, shared.timeouts, shared.clock, target, opening, way)
+        # Only for hosts that the operator has named: what the DNS names gets no login.
+        login = None if self._mx_domain or target.lmtp else shared.logins.get((target.name, target.port))
+        connection = SmtpOut(self, settings, shared.timeouts, shared.clock, target, opening, way, login)
         shared.connections.add(connection)
         timeout_s = shared.config.connect_timeout_s
         try:
@@ -309,6 +311,9 @@ class NextHopPool:
         fields: dict[str, object] = {"policy": way.level, "tls": ""}
         if tls is not None:
             fields.update(tls.event_fields, verified=way.is_verified)
+        login = connection.session.login
+        if login is not None:
+            fields["login"] = login.mechanism
         return fields
 
     def _falls_back(self, connection: SmtpOut, failure: Problem) -> bool:
@@ -335,6 +340,17 @@ class NextHopPool:
             shared.clear[key] = shared.clock() + CLEAR_S
         return goes_on
 
+    def _tell_login_failed(self, connection: SmtpOut, failure: Problem) -> None:
+        label, login = connection.target.label, connection.session.login
+        self._shared.event(
+            "auth_out_failed",
+            host=label,
+            next_hop=self.name,
+            mechanism=login.mechanism if login is not None else "",
+            reason=failure.text,
+            advice="mail for it waits: check name and password in [[delivery.credentials]], and what the host offers",
+        )
+
     def idle(self, connection: SmtpOut) -> None:
         """Keep it, or close it if its time is over or its place is needed."""
         shared = self._shared
@@ -352,6 +368,8 @@ class NextHopPool:
         shared.connections.discard(connection)
         if connection not in self._ready:
             failure = connection.session.failure or Problem("greeting", "lost", "the session ended early")
+            if failure.stage == "auth" and connection.session.login is not None:
+                self._tell_login_failed(connection, failure)
             if failure.stage == "tls" and failure.kind != "reply" and self._falls_back(connection, failure):
                 shared.spawn(self._connect(connection.note, connection.target))
             else:
@@ -439,7 +457,10 @@ def _route_verdict(failure: RouteFailure) -> Verdict:
 
 
 def _weigh(verdicts: list[tuple[Verdict, str]]) -> tuple[Verdict, str]:
-    """Of several hosts that cannot be used, what counts: the last that may be usable later, else the last."""
+    """Of several hosts that cannot be used, what counts: a refused login, the last that may be usable later, else the last."""
+    for verdict, host in verdicts:
+        if verdict.stage == "auth":  # what the operator has to mend, not that another address did not answer
+            return verdict, host
     for verdict, host in reversed(verdicts):
         if verdict.result is Result.DEFERRED:
             return verdict, host

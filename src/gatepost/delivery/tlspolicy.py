@@ -18,6 +18,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from gatepost.config.credentialsfile import unruled_next_hops
 from gatepost.config.schema import Config, TlsPolicy
 from gatepost.config.tlsvalues import SYSTEM_CA_FILE
 from gatepost.delivery.dane import Tlsa, find_anchors, is_end_entity
@@ -234,13 +235,20 @@ class TlsPolicies:
                 where.setdefault(domain.removeprefix("."), (number, policy))
             for next_hop in row.next_hops:
                 self._next_hops.setdefault(next_hop, (number, policy))
-        self.is_uniform = not config.tls.policies
+        verified = unruled_next_hops(config)  # a login goes only to who is known to be meant
+        for next_hop in verified:
+            policy = self._policy(TlsPolicy(level="verify"), "#login")
+            self._next_hops.setdefault(next_hop, (len(config.tls.policies), policy))
+        self._has_logins = bool(config.delivery.credentials)
+        self.is_uniform = not config.tls.policies and not verified
 
     def of(self, next_hop: str, domain: str) -> Policy:
         """The policy for mail to a recipient domain at a next hop (canonical text)."""
         if self.is_uniform:
             return self.general
         best = self._next_hops.get(next_hop)
+        if best is None and self._has_logins and "," in next_hop:
+            best = next((self._next_hops[hop] for hop in next_hop.split(",") if hop in self._next_hops), None)
         found = self._domains.get(domain)
         if found is not None and (best is None or found[0] < best[0]):
             best = found

@@ -19,7 +19,9 @@ from typing import Any, Protocol, cast
 
 from gatepost.config.schema import Delivery
 from gatepost.net.tls import TlsFacts, TlsLayer
+from gatepost.net.tlscontext import end_point_of_der
 from gatepost.smtp.client import ClientSession, ClientSettings, State, Transaction
+from gatepost.smtp.sasl.client import Login
 
 QUIT_TIMEOUT_S = 5.0
 _JOIN_BYTES = 64 * 1024
@@ -93,6 +95,7 @@ class SmtpOut(asyncio.Protocol):
         target: Any,
         note: Any = None,
         plan: Plan | None = None,
+        login: Login | None = None,
     ) -> None:
         self._owner = owner
         self._timeouts = timeouts
@@ -101,7 +104,7 @@ class SmtpOut(asyncio.Protocol):
         self._paused = False
         self._is_ready = False
         self._is_closed = False
-        self.session = ClientSession(settings, self._supply)
+        self.session = ClientSession(settings, self._supply, login)
         self.target = target
         self.note = note
         self.plan = plan  # how TLS is done, for settings that ask for it
@@ -205,7 +208,11 @@ class SmtpOut(asyncio.Protocol):
         else:
             self.tls = facts
             self.session.is_verified = self.plan is not None and self.plan.is_verified
-            self.session.secured()
+            binding = b""
+            if self.session.login is not None:
+                certificate = cast("TlsLayer", self._transport).peer_certificate()
+                binding = end_point_of_der(certificate) if certificate else b""
+            self.session.secured(binding)
         self._proceed()
 
     def tls_failed(self, reason: str) -> None:

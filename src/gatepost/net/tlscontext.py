@@ -114,7 +114,11 @@ def first_certificate(pem: bytes) -> str:
 
 def end_point_of(pem: bytes) -> bytes:
     """RFC 5929 4.1: a hash of the certificate, by the hash of its signature, which is SHA-256 if that is weaker."""
-    der = ssl.PEM_cert_to_DER_cert(first_certificate(pem))
+    return end_point_of_der(ssl.PEM_cert_to_DER_cert(first_certificate(pem)))
+
+
+def end_point_of_der(der: bytes) -> bytes:
+    """The same of a certificate as it came over the wire."""
     for oids, name in _STRONGER:
         if any(oid in der for oid in oids):
             return hashlib.new(name, der).digest()

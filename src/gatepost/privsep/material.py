@@ -1,7 +1,7 @@
 """Certificates, keys and authorities: read by the supervisor, handed to the roles that need them as sealed memory, one descriptor each.
 
 No role can open a key file, and none gets what another one needs: pairs and the authorities of clients go to receivers, the
-authorities of servers to deliverers. Nothing is parsed here. What was read is kept until a generation has started with its
+authorities of servers and logins for them to deliverers. Nothing is parsed here. What was read is kept until a generation has started with its
 successor, so that a bad new file costs nothing.
 """
 
@@ -11,6 +11,7 @@ import fcntl
 import os
 
 from gatepost.config.authvalues import auth_files
+from gatepost.config.credentialsfile import credential_files, unruled_next_hops
 from gatepost.config.rewritevalues import rewrite_files
 from gatepost.config.schema import Config
 from gatepost.config.tlsvalues import SYSTEM_CA_FILE
@@ -53,8 +54,8 @@ def fetches_policies(config: Config) -> bool:
 
 
 def deliverer_files(config: Config) -> list[tuple[str, ...]]:
-    """The files of each descriptor of a deliverer: one for each distinct file of authorities."""
-    return [(path,) for path in authority_files(config)]
+    """The files of each descriptor of a deliverer: one for each distinct file of authorities, then of logins."""
+    return [(path,) for path in authority_files(config) + credential_files(config)]
 
 
 def authority_files(config: Config) -> list[str]:
@@ -69,7 +70,7 @@ def _needed_authorities(config: Config) -> set[str]:
     tls = config.tls
     general = tls.ca_file or SYSTEM_CA_FILE
     files = {row.ca_file or general for row in tls.policies if row.level == "verify" and not row.fingerprints}
-    if tls.outbound == "verify":
+    if tls.outbound == "verify" or unruled_next_hops(config):
         files.add(general)
     return files
 

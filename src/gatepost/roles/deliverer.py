@@ -6,7 +6,9 @@ import socket
 from itertools import count
 from typing import Any
 
+from gatepost.config.credentialsfile import credential_files
 from gatepost.delivery.engine import DeliveryEngine
+from gatepost.delivery.logins import logins_of
 from gatepost.delivery.stsanswer import STS, read_sts_answer
 from gatepost.delivery.tlspolicy import StsPolicy, TlsPolicies
 from gatepost.delivery.tlsresults import TlsResults
@@ -33,8 +35,10 @@ class Deliverer(Delivering):
         self._numbers = count(1)
         self._remembered: dict[str, str] = {}  # as many as the queue keeps: domain -> by what and when
         self._told: dict[str, tuple[str, float]] = {}  # what the queue was told lately
-        files = authority_files(self.config)
-        self._tls = TlsPolicies(self.config, dict(zip(files, take_material(self.descriptors), strict=True)))
+        files = authority_files(self.config) + credential_files(self.config)
+        contents = dict(zip(files, take_material(self.descriptors), strict=True))
+        self._tls = TlsPolicies(self.config, contents)
+        self._logins = logins_of(self.config, contents)
         self._tls.public_context()
         socket.getaddrinfo("127.0.0.1", 25, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)  # loads what it loads
 
@@ -48,6 +52,7 @@ class Deliverer(Delivering):
             event=self.event,
             tls=self._tls,
             results=TlsResults(self._tell_results, self.loop.call_later),
+            logins=self._logins,
             sts=self.find_sts if fetches_policies(self.config) else None,
             remembered=lambda domain: self._remembered.get(domain, ""),
             verified=self._verified,

@@ -14,19 +14,23 @@ BDAT, or not at all.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
-from gatepost.smtp.asked import Host, Lack
+from gatepost.smtp.commandgroup import build_group
 from gatepost.smtp.limits import Limits, parse_limits
+from gatepost.smtp.login import LoginStep
 from gatepost.smtp.outgoing import BLOCK_BYTES, ClientSettings, Problem, State, Tls, Transaction
 from gatepost.smtp.replyreader import RemoteReply, ReplyError, ReplyReader
+from gatepost.smtp.sasl.client import Login, LoginFailed
 
 __all__ = ["BLOCK_BYTES", "ClientSession", "ClientSettings", "Problem", "State", "Tls", "Transaction"]
 
 CRLF = b"\r\n"
-DATA = "DATA\r\n"
 BEHIND_STARTTLS = "the host sent more behind its reply to STARTTLS, in clear"
 
-_STAGES = ("greeting", "helo", "helo", "tls", "tls", "", "mail", "rcpt", "data", "body", "body", "body", "", "", "")
+_STAGES = (
+    "greeting", "helo", "helo", "tls", "tls", "auth", "", "mail", "rcpt", "data", "body", "body", "body", "", "", "",
+)  # fmt: skip
 
 
 class ClientSession:
@@ -34,10 +38,14 @@ class ClientSession:
 
     __slots__ = (
         "_commands", "_current", "_finished", "_next", "_next_commands", "_offset", "_out", "_pipelining", "_reader",
-        "_settings", "_supply", "_tail", "extensions", "failure", "is_secured", "is_verified", "limits", "size_limit", "state",
+        "_settings", "_supply", "_tail", "extensions", "failure", "is_secured", "is_verified", "limits", "login", "size_limit", "state",
     )  # fmt: skip
 
-    def __init__(self, settings: ClientSettings, supply: Callable[[], Transaction | None]) -> None:
+    def __init__(
+        self, settings: ClientSettings, supply: Callable[[], Transaction | None], login: Login | None = None
+    ) -> None:
+        """With a `login` nothing is sent before the host has accepted it, and it is never sent in clear."""
+        self.login = LoginStep(login) if login is not None else None
         self._settings = settings
         self._supply = supply
         self._reader = ReplyReader()
@@ -78,9 +86,11 @@ class ClientSession:
             self.close("protocol", BEHIND_STARTTLS)
         return bool(replies)
 
-    def secured(self) -> None:
+    def secured(self, binding: bytes = b"") -> None:
         """TLS stands: what was learned before is forgotten, EHLO is sent again (RFC 3207 4.2)."""
         if self.state is State.TLS:
+            if self.login is not None:
+                self.login.binding, self.login.is_verified = binding, self.is_verified
             self.is_secured = True
             self.extensions = {}
             self.limits = None
@@ -152,7 +162,7 @@ class ClientSession:
         if reply.code < 300:
             self._read_extensions(reply)
             if self._settings.tls is Tls.NEVER or self.is_secured:
-                self._become_free()
+                self._open()
             else:
                 self._ask_for_tls()
         elif reply.code >= 500 and not self._settings.lmtp:  # RFC 5321 3.2: a server may know HELO only
@@ -185,13 +195,13 @@ class ClientSession:
             self.state = State.STARTTLS
             self.close("unsecured", why)
         else:
-            self._become_free()
+            self._open()
 
     def _on_helo(self, reply: RemoteReply) -> None:
         if reply.code < 300 and self._settings.tls is Tls.ALWAYS and not self.is_secured:
             self._go_on_in_clear("the host knows HELO only")
         elif reply.code < 300:
-            self._become_free()
+            self._open()
         else:
             self._refused_session(reply)
 
@@ -212,6 +222,33 @@ class ClientSession:
         size = self.extensions.get("SIZE", "")
         if size.isascii() and size.isdigit() and len(size) <= 20:  # RFC 1870 4
             self.size_limit = int(size)
+
+    # --- AUTH --------------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Ready for transactions, but for the login."""
+        if self.login is None:
+            self._become_free()
+            return
+        self.state = State.AUTH
+        try:
+            self._out.append(self.login.begin(self.extensions, is_secured=self.is_secured) + CRLF)
+        except LoginFailed as error:
+            self.close("auth", str(error))
+
+    def _on_auth(self, reply: RemoteReply) -> None:
+        login = self.login
+        assert login is not None
+        try:
+            if reply.code == 334:
+                self._out.append(login.answer(reply) + CRLF)
+            elif reply.code < 300:
+                login.end()
+                self._become_free()
+            else:
+                self._refused_session(reply)
+        except LoginFailed as error:
+            self.close("auth", str(error))
 
     # --- transactions ------------------------------------------------------------------------------------------------
 
@@ -238,47 +275,10 @@ class ClientSession:
 
     def _build_commands(self, transaction: Transaction) -> bytes:
         """The group MAIL, RCPT ..., DATA; empty if the server cannot take the message, which then is finished."""
-        extensions = self.extensions
-        parameters = ""
-        if "SIZE" in extensions:
-            if 0 < self.size_limit < transaction.size_bytes:
-                return self._unfit(transaction, "5.3.4", f"message is larger than the {self.size_limit} bytes it takes")
-            parameters = f" SIZE={transaction.size_bytes}"
-        is_binary = transaction.body_type == "BINARYMIME"
-        if is_binary:  # RFC 3030 3: never by DATA, which would let its octets end the message, and begin commands
-            if not extensions.keys() >= {"BINARYMIME", "CHUNKING"}:
-                return self._unfit(transaction, "5.6.1", "binary message, and the host does not offer BINARYMIME")
-            parameters += " BODY=BINARYMIME"
-        elif transaction.has_8bit:
-            if "8BITMIME" not in extensions:
-                return self._unfit(transaction, "5.6.3", "8-bit message, and the host does not offer 8BITMIME")
-            parameters += " BODY=8BITMIME"
-        if transaction.smtputf8:
-            if "SMTPUTF8" not in extensions:
-                return self._unfit(transaction, "5.6.7", "internationalised mail, and the host does not offer SMTPUTF8")
-            parameters += " SMTPUTF8"
-        paths = transaction.forward_paths
-        if transaction.asked is None:
-            rcpts = ">\r\nRCPT TO:<".join(paths)
-            rcpts = f"RCPT TO:<{rcpts}>\r\n"
-        else:
-            found = transaction.asked.build_parameters(Host(extensions, self.is_secured and self.is_verified))
-            if isinstance(found, Lack):
-                return self._unfit(transaction, found.status, found.text, found.kind)
-            parameters += found[0]
-            rcpts = "".join(f"RCPT TO:<{path}>{more}\r\n" for path, more in zip(paths, found[1], strict=True))
-        text = f"MAIL FROM:<{transaction.reverse_path}>{parameters}\r\n{rcpts}{'' if is_binary else DATA}"
-        try:
-            commands = text.encode("utf-8" if transaction.smtputf8 else "ascii")
-        except UnicodeEncodeError:
-            return self._unfit(transaction, "5.6.7", "an address is not ASCII, and the message not internationalised")
-        lines = len(paths) + (1 if is_binary else 2)
-        if commands.count(b"\n") != lines or commands.count(b"\r") != lines:
-            return self._unfit(transaction, "5.1.3", "an address holds a line end")
-        return commands
-
-    def _unfit(self, transaction: Transaction, status: str, text: str, kind: str = "unfit") -> bytes:
-        transaction.problem = Problem("mail", kind, text, None, status)
+        group = build_group(transaction, self.extensions, self.size_limit, self.is_secured and self.is_verified)
+        if type(group) is bytes:
+            return group
+        transaction.problem = cast("Problem", group)
         self._finished.append(transaction)
         return b""
 
@@ -467,6 +467,7 @@ _HANDLERS = (
     ClientSession._on_helo,
     ClientSession._on_starttls,
     ClientSession._on_injected,
+    ClientSession._on_auth,
     ClientSession._on_unasked,
     ClientSession._on_mail,
     ClientSession._on_rcpt,

@@ -19,16 +19,17 @@ class State(enum.IntEnum):
     HELO = 2
     STARTTLS = 3
     TLS = 4  # 220 has come: the driver begins TLS and calls `secured`
-    FREE = 5  # for a transaction
-    MAIL = 6
-    RCPT = 7
-    DATA = 8
-    CONTENT = 9  # 354 has come, content is being written
-    END = 10  # the final dot is written
-    EMPTY_END = 11  # a lone dot is written, for a transaction without recipients (RFC 2920 3.1)
-    RSET = 12
-    QUIT = 13
-    CLOSED = 14
+    AUTH = 5  # a login is under way
+    FREE = 6  # for a transaction
+    MAIL = 7
+    RCPT = 8
+    DATA = 9
+    CONTENT = 10  # 354 has come, content is being written
+    END = 11  # the final dot is written
+    EMPTY_END = 12  # a lone dot is written, for a transaction without recipients (RFC 2920 3.1)
+    RSET = 13
+    QUIT = 14
+    CLOSED = 15
 
 
 class Tls(enum.Enum):
@@ -42,7 +43,7 @@ class Tls(enum.Enum):
 class Problem(NamedTuple):
     """What ended a session or a transaction, other than a plain reply to one of its commands.
 
-    `kind` is "unsecured" (no TLS where there must be), "tls" (the handshake failed), "lookup" (whether there must be TLS is not known), "lost", "timeout", "protocol" (the server does not speak SMTP), "reply" (421, or a refusal that came at a
+    `kind` is "auth" (no login is possible), "unsecured" (no TLS where there must be), "tls" (the handshake failed), "lookup" (whether there must be TLS is not known), "lost", "timeout", "protocol" (the server does not speak SMTP), "reply" (421, or a refusal that came at a
     moment when it ends the session: see `reply`), "read" (the content cannot be read), "unfit" (the server lacks what
     the message needs: nothing was sent, see `status`) or "unsafe" (as that, but for what REQUIRETLS needs).
     """
