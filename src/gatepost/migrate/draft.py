@@ -47,6 +47,7 @@ class Draft:
         self.networks: list[str] = []
         self.relay_next_hop: list[str] = []
         self.tables: dict[str, list[str]] = {}  # key of the configuration -> names of tables
+        self.rewrite_rules: list[dict[str, object]] = []
         self.values: dict[str, tuple[object, str]] = {}  # "section.key" -> (value, origin)
         self.certificates: list[tuple[str, str, str]] = []  # certificate, key, origin
         self.files: dict[str, str] = {}  # name below the output directory -> text
@@ -122,6 +123,8 @@ class Draft:
             for key, (value, origin) in sorted(self.values.items()):
                 if key.startswith(section + "."):
                     lines.append(f"{key.partition('.')[2]} = {_toml(value)}{_comment(origin)}")
+        for rule in self.rewrite_rules:
+            lines += ["", "[[rewrite.rules]]", *(f"{key} = {_toml(value)}" for key, value in rule.items())]
         for certificate, key_file, origin in self.certificates:
             lines += ["", f"[[tls.certificates]]{_comment(origin)}"]
             lines += [f"certificate_file = {_toml(certificate)}", f"key_file = {_toml(key_file)}"]

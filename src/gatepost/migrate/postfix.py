@@ -15,7 +15,8 @@ from gatepost.config.values import InvalidValue, parse_fqdn, parse_network
 from gatepost.migrate import postfix_meaning as meaning
 from gatepost.migrate.places import Unreadable
 from gatepost.migrate.postfix_cf import Parameter, Parameters, parse_main, parse_master, split_list
-from gatepost.migrate.postfix_domains import FILE_KINDS, DomainPart
+from gatepost.migrate.postfix_domains import FILE_KINDS
+from gatepost.migrate.postfix_rewriting import RewritingPart
 from gatepost.migrate.postfix_services import ServiceImport
 from gatepost.migrate.postfix_tls import TlsPart
 from gatepost.migrate.report import Result
@@ -38,7 +39,7 @@ OTHER_FILES = {
 }
 
 
-class PostfixImport(DomainPart, TlsPart):
+class PostfixImport(RewritingPart, TlsPart):
     """One directory."""
 
     def run(self) -> None:
@@ -62,6 +63,7 @@ class PostfixImport(DomainPart, TlsPart):
         self._classes_of_addresses()
         self._routes()
         self._virtual()
+        self._rewriting()
         self._restrictions()
         self._tls()
         self._numbers()

@@ -230,7 +230,7 @@ class DomainPart(PostfixState):
 
     # --- tables -----------------------------------------------------------------------------------------------------
 
-    def _tables(self, key: str, name: str, note: str) -> list[str]:
+    def _tables(self, key: str, name: str, note: str, origin: str = "") -> list[str]:
         """The tables that a parameter names, taken over; their names in the configuration."""
         if not self.parameters.is_written(name):
             return []
@@ -243,10 +243,12 @@ class DomainPart(PostfixState):
             if kind not in FILE_KINDS or not argument:
                 self._remote(name, plain)
                 continue
-            found.extend(self._table(key, name, kind, argument, note))
+            found.extend(self._table(key, name, kind, argument, note, origin))
         return found
 
-    def _table(self, key: str, name: str, kind: str, argument: str, note: str) -> list[str]:
+    def _table(
+        self, key: str, name: str, kind: str, argument: str, note: str, origin: str = ""
+    ) -> list[str]:
         if kind in ("inline", "static"):
             self.tell(name, Result.EXACT, f"{key}: {kind} table")
             if key != "recipients":
@@ -256,6 +258,7 @@ class DomainPart(PostfixState):
         self.seen.update((path, path + ".db", path + ".cdb", path + ".lmdb"))
         before = {table for tables in self.draft.tables.values() for table in tables}
         table = TableImport(self.draft, self.report, key, kind, path, joins_lines=True)
+        table.origin = origin
         if key == "virtual":
             table.is_marker = _is_domain_marker
         data = table.run(note)

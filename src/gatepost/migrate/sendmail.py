@@ -15,8 +15,9 @@ from gatepost.config.values import InvalidValue, parse_fqdn, parse_listen, parse
 from gatepost.migrate.aliases import import_aliases
 from gatepost.migrate.draft import Draft
 from gatepost.migrate.places import Places, Unreadable
-from gatepost.migrate.report import Report, Result
+from gatepost.migrate.report import Report
 from gatepost.migrate.sendmail_mc import PORTS, McReader, domain_of
+from gatepost.migrate.sendmail_rewriting import RewritingImport
 from gatepost.migrate.tables import TableImport
 from gatepost.routing.tables.sendmail_keys import network_of
 from gatepost.routing.tables.sendmail_mailertable import BadRoute, MailertableTable, parse_route
@@ -24,14 +25,13 @@ from gatepost.routing.tables.source import Collector
 
 STANDARD = "/etc/mail"
 LOCAL_LMTP = "lmtp://127.0.0.1:24"
-NOT_YET = "read and named in the configuration; this version does not rewrite with it yet"
 # feature -> (key of the configuration, kind, file, what is exact about its lines)
 TABLES = {
     "access_db": ("access", "sendmail-access", "access", "used as sendmail-access"),
     "mailertable": ("routes", "sendmail-mailertable", "mailertable", "used as sendmail-mailertable"),
     "virtusertable": ("virtual", "sendmail-virtusertable", "virtusertable", "used as sendmail-virtusertable"),
-    "domaintable": ("domaintable", "sendmail-domaintable", "domaintable", NOT_YET),
-    "genericstable": ("genericstable", "sendmail-genericstable", "genericstable", NOT_YET),
+    "domaintable": ("domaintable", "sendmail-domaintable", "domaintable", "used as sendmail-domaintable"),
+    "genericstable": ("genericstable", "sendmail-genericstable", "genericstable", "used as sendmail-genericstable in a rewrite rule"),
 }
 OTHER_FILES = {
     "sendmail.cf": "made by m4 from sendmail.mc",
@@ -83,7 +83,7 @@ class SendmailImport:
         self._aliases()
         self._certificates()
         self._listen()
-        self._masquerade()
+        self._rewriting()
         self._authinfo()
         self._others()
         self._finish()
@@ -112,10 +112,8 @@ class SendmailImport:
                 )
                 continue
             self._see(path, path + ".db")
-            result = Result.APPROXIMATED if note is NOT_YET else Result.EXACT
-            told = note if note is NOT_YET else f"{path} is used"
-            self.report.add(file, call.line, str(call), result, told, "", call.last_line)
-            data = TableImport(self.draft, self.report, key, kind, path).run(note, result)
+            self.report.exact(file, call.line, str(call), f"{path} is used", call.last_line)
+            data = TableImport(self.draft, self.report, key, kind, path).run(note)
             if key == "routes" and data is not None:
                 self.routes = MailertableTable.of_data(data)
         if "access_db" in self.macros.features and not {"blacklist_recipients", "blocklist_recipients"} & set(
@@ -401,22 +399,11 @@ class SendmailImport:
                 advice = "write [[tls.certificates]] once certificate and key are in their places"
                 self.report.refused(file, line, text, "the certificate or its key is not there", advice)
 
-    def _masquerade(self) -> None:
-        name, file, line = self.macros.masquerade_as
-        advice = "let the mail server behind the gateway write the addresses as they are to be seen"
-        if name:
-            self.report.refused(file, line, f"MASQUERADE_AS({name})", "masquerading is not imported", advice)
-        for list_name in ("MASQUERADE_DOMAIN", "MASQUERADE_EXCEPTION", "EXPOSED_USER", "GENERICS_DOMAIN"):
-            default = {"GENERICS_DOMAIN": "generics-domains"}.get(list_name, "")
-            for word, path, number in self._class(list_name, default):
-                self.report.refused(path, number, f"{list_name}({word})", "masquerading is not imported", advice)
+    def _rewriting(self) -> None:
+        RewritingImport(self.macros, self.draft, self.report, self._class, self.local).run()
         for list_name in ("LDAPROUTE_DOMAIN", "LDAPROUTE_EQUIVALENT"):
             for word, path, number in self._class(list_name, ""):
                 self.report.refused(path, number, f"{list_name}({word})", "LDAP is not imported", "write an LDAP table")
-        for feature in ("masquerade_envelope", "masquerade_entire_domain", "limited_masquerade", "allmasquerade"):
-            if feature in self.macros.features:
-                call, path = self.macros.features[feature]
-                self.report.refused(path, call.line, str(call), "masquerading is not imported", advice, call.last_line)
 
     def _authinfo(self) -> None:
         why = "passwords for other servers are not copied"

@@ -186,7 +186,7 @@ FEATURES_NEAR: dict[str, tuple[str, str]] = {
     "block_bad_helo": ("a HELO name decides nothing here", ""),
     "mtamark": ("not asked", ""),
     "sts": ("MTA-STS belongs to the outgoing TLS policy", "see [tls]"),
-    "generics_entire_domain": ("the genericstable is read; where it applies is a matter of rewriting", ""),
+    "generics_entire_domain": ("the rewrite rule of the genericstable holds below its domains too", ""),
 }
 
 _RELAY = 'give your own machines the right by their address, [relay] networks = ["192.0.2.0/24"]'

@@ -43,12 +43,15 @@ class TableImport:
         self.is_copy = draft.copies_tables
         self.is_marker: Callable[[str], str | None] | None = None  # keys that are no addresses, but domains of ours
         self.markers: list[str] = []
+        self.origin = ""  # the domain of values that have none
 
     def run(self, note: str, result: Result = Result.EXACT) -> TableData | None:
         """Take the table over; None if it cannot be read at all. `note` says how its good lines are used."""
         if not self.load():
             return None
         refused: set[int] = set()
+        if self.origin and self.kind not in ("regexp", "pcre"):
+            self._complete()
         self._take_markers(refused)
         data: TableData | None = None
         for _ in range(MAX_ROUNDS):
@@ -89,6 +92,14 @@ class TableImport:
             else:
                 found.append((number, number, line.strip()))
         return found
+
+    def _complete(self) -> None:
+        """Values without a domain get that of the old server, in a copy."""
+        for number, last, text in self.constructs():
+            key, value = split_key(text)
+            if number == last and value and not any(character in value for character in "@ ,|/:"):
+                self.is_copy = True
+                self.lines[number - 1] = f"{key}\t{value}@{self.origin}"
 
     def _take_markers(self, refused: set[int]) -> None:
         for number, last, text in self.constructs() if self.is_marker else ():
