@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fuzz.target import Target
 
+from gatepost.delivery import dane
 from gatepost.net import dnswire
 from gatepost.smtp.proxy import BadProxyHeader, ProxyHeader, parse_proxy
 
@@ -56,13 +57,36 @@ def run_proxy(data: bytes) -> None:
             break
 
 
+def run_certificate(data: bytes) -> None:
+    """A certificate of a host, held against TLSA records of each kind; the first octet chooses the digest in some of them."""
+    matching, certificate = (data[0] % 4, data[1:]) if data else (0, b"")
+    texts = [f"{usage} {selector} {matching} {certificate[:64].hex()}" for usage in range(4) for selector in range(3)]
+    records = dane.usable_records([*texts, certificate.decode("latin-1"), f"3 0 0 {certificate.hex()}"])
+    assert dane.is_end_entity(records, [certificate]) or not certificate
+    dane.find_anchors(records, [b"", certificate, b"\0"])
+    try:
+        key = dane.public_key_of(certificate)
+    except ValueError:
+        return
+    assert key in certificate and key[0] == 0x30
+    assert dane.is_match(dane.Tlsa(2, 1, 0, key), certificate)
+
+
 def _answer(kind: str, data: bytes) -> bytes:
     number = dnswire.KINDS[kind]
     record = b"\xc0\x0c" + number.to_bytes(2, "big") + b"\0\x01\0\0\0\x3c" + len(data).to_bytes(2, "big") + data
     return bytes([_KINDS.index(kind)]) + _A[2:] + record
 
 
+_PART = b"\x30\x03\x02\x01\x05"
+_CERTIFICATE = b"\x30\x23\x30\x21\xa0\x03\x02\x01\x02\x02\x01\x01" + _PART * 5
 TARGETS = (
+    Target(
+        "certificate",
+        run_certificate,
+        (b"\0" + _CERTIFICATE, b"\1" + _CERTIFICATE[:20]),
+        (b"\x30\x82\x01\x00", b"\xa0\x03\x02\x01\x02", b"\x30\x80", b"\x1f\x81", b"\xff\xff\xff\xff"),
+    ),
     Target(
         "dns",
         run_dns,

@@ -306,9 +306,9 @@ def test_show_says_what_would_be_used_and_why(bed, gateway):
     (host,) = gateway.ask("tls", "show", f"bogus.{ZONE}")["hosts"]
     assert host["tls"] == "not used" and "bogus" in host["why"]
     (host,) = gateway.ask("tls", "show", "plain.test")["hosts"]
-    assert host["level"] == "opportunistic" and "securely" in host["why"]
+    assert host["level"] == "opportunistic" and "not secure" in host["why"]
     shown = gateway.ask("tls", "show", "smtp://127.0.0.1:25")
-    assert shown["hosts"][0]["level"] == "opportunistic"
+    assert shown["hosts"][0]["level"] == "opportunistic" and "the configuration names" in shown["hosts"][0]["why"]
     assert gateway.run("tls", "show", "nosuch.invalid").returncode == 1
     assert "DANE         in effect" in gateway.run("status").stdout
 

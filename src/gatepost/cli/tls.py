@@ -100,9 +100,11 @@ def _show_lines(answer: dict[str, Any]) -> list[str]:
         f"  remembered  {answer['remembered'] or 'nothing'}",
     ]
     for host in answer["hosts"]:
-        verified = ", verified" if host["verified"] else ""
+        how = f"{host['level']}: TLS {host['tls']}{', verified' if host['verified'] else ''}"
+        if host["level"] == "refused":
+            how = "gets no mail now"
         lines.append(f"  {host['host']} ({', '.join(host['addresses'])})")
-        lines.append(f"    {host['level']}: TLS {host['tls']}{verified}" + (f"; {host['why']}" if host["why"] else ""))
+        lines.append(f"    {how}; {host['why']}" if host["why"] else f"    {how}")
         lines += [f"    TLSA {record}" for record in host["records"]]
     if answer["problem"]:
         lines.append(f"  {answer['problem']}")

@@ -112,14 +112,14 @@ class Securing:
         elif not facts.is_secure:
             # RFC 7672 2.2.2: a secure alias that leads to where nothing is signed
             if not facts.is_named_securely:
-                return _none("the DNS does not say securely that it takes the mail")
+                return _none("the MX record that names it is not secure (DNSSEC)")
             if not facts.canonical:
-                return _none("its addresses are not secure in the DNS")
+                return _none("its addresses are not secure (DNSSEC)")
             alias = await self._lookup("CNAME", host)
             if alias.status == "tempfail":
                 return _failed(host, alias)
             if alias.status != "ok" or not alias.secure:
-                return _none("its addresses are not secure in the DNS")
+                return _none("its addresses are not secure (DNSSEC)")
             bases = [host]
         for base in bases:
             done = await self._lookup("TLSA", f"_{facts.port}._tcp.{base}")

@@ -8,7 +8,7 @@ from gatepost.config.schema import Dns
 from gatepost.delivery.mx import RouteFailure
 from gatepost.delivery.resolve import TargetResolver
 from gatepost.delivery.securing import Lookup, Securing
-from gatepost.delivery.tlspolicy import ASK_DANE, ASK_STS, Plan, Policy, plan
+from gatepost.delivery.tlspolicy import ASK_DANE, ASK_STS, MX_ONLY, Plan, Policy, plan
 from gatepost.smtp.outgoing import Tls
 
 _IN_WORDS = {Tls.NEVER: "never", Tls.IF_OFFERED: "if offered", Tls.ALWAYS: "always"}
@@ -41,6 +41,8 @@ async def show_destination(
         hosts.setdefault(target.name, []).append(f"{target.address}:{target.port}")
     for host, addresses in hosts.items():
         way = found.plans.get(host) or plan(policy, host, mx_domain)
+        if policy.level in MX_ONLY and not is_mx:
+            way = way._replace(why="what a next hop that the configuration names may publish is not asked for")
         shown["hosts"].append({"host": host, "addresses": addresses, **_of_plan(way)})
     return shown
 
