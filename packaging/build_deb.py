@@ -42,10 +42,11 @@ UNIT_PLACES = {
     "gatepost.tmpfiles": "usr/lib/tmpfiles.d/gatepost.conf",
 }
 _LAUNCHER = f"""#!/{HOME}/bin/python3 -I
-from gatepost.cli.main import main
+from gatepost.{{}} import main
 
 main()
 """
+_PROGRAMS = {"gatepost": "cli.main", "gatepost-sendmail": "sendmail.main", "gatepost-mailq": "cli.mailq"}
 
 
 def fetch_wheels() -> Path:
@@ -129,14 +130,16 @@ def lay_out(root: Path, version: str, wheels: Path, own: Path) -> None:
     binaries = root / HOME / "bin"
     binaries.mkdir()
     (binaries / "python3").symlink_to(f"/usr/bin/python{PYTHON}")
-    (binaries / "gatepost").write_text(_LAUNCHER)
-    (binaries / "gatepost").chmod(0o755)
+    for name, module in _PROGRAMS.items():
+        (binaries / name).write_text(_LAUNCHER.format(module))
+        (binaries / name).chmod(0o755)
     (root / HOME / "pyvenv.cfg").write_text(
         f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {PYTHON}\n"
     )
     shutil.copyfile(ROOT / "packaging" / "deb" / "queue_is_empty.py", root / HOME / "queue_is_empty.py")
     (root / "usr/bin").mkdir(parents=True)
-    (root / "usr/bin/gatepost").symlink_to("../lib/gatepost/bin/gatepost")
+    for name in _PROGRAMS:
+        (root / "usr/bin" / name).symlink_to(f"../lib/gatepost/bin/{name}")
     for name, build in FILES.items():
         _write(root / UNIT_PLACES[name], "\n".join(build()) + "\n")
     for path, text in build_all().items():

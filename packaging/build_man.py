@@ -1,4 +1,4 @@
-"""Writes the man pages gatepost(1), from the commands' own help, and gatepost.toml(5), from docs/config.md, and the shell completion.
+"""Writes the man pages gatepost(1), from the commands' own help, gatepost.toml(5) and gatepost-sendmail(1), from docs/, and the completion.
 
 Nothing of them is written by hand or committed, so that they cannot be out of date. docs/config.md is compared with the schema by a
 test of its own. Input is text of this project only; the Markdown understood is what docs/config.md uses.
@@ -105,7 +105,20 @@ def _help_text(command: click.Command) -> list[str]:
 
 def build_config_page(markdown: str) -> str:
     """gatepost.toml(5) from the text of docs/config.md."""
-    lines = [*head("gatepost.toml", 5, "configuration of gatepost(1)"), ".SH DESCRIPTION"]
+    lines = [*head("gatepost.toml", 5, "configuration of gatepost(1)"), ".SH DESCRIPTION", *_body(markdown)]
+    return "\n".join([*lines, ".SH SEE ALSO", ".BR gatepost (1)"]) + "\n"
+
+
+def build_sendmail_page(markdown: str) -> str:
+    """gatepost-sendmail(1) from the text of docs/sendmail.md."""
+    lines = [*head("gatepost-sendmail", 1, "send mail of programs on this host"), ".SH SYNOPSIS"]
+    lines += [".B gatepost-sendmail", "[\\fIOPTION\\fR]... [\\fIADDRESS\\fR]...", ".SH DESCRIPTION", *_body(markdown)]
+    return "\n".join([*lines, ".SH SEE ALSO", ".BR gatepost (1)"]) + "\n"
+
+
+def _body(markdown: str) -> list[str]:
+    """A page of docs/ without its title."""
+    lines: list[str] = []
     for block in _blocks(markdown):
         first = block[0]
         if first.startswith("# "):
@@ -120,7 +133,7 @@ def build_config_page(markdown: str) -> str:
             lines += _table(block)
         else:
             lines += [".PP", paragraph(_inline(" ".join(block)))]
-    return "\n".join([*lines, ".SH SEE ALSO", ".BR gatepost (1)"]) + "\n"
+    return lines
 
 
 def _blocks(markdown: str) -> Iterator[list[str]]:
@@ -185,6 +198,7 @@ def build_all(markdown: str | None = None) -> dict[str, str]:
     markdown = (ROOT / "docs" / "config.md").read_text() if markdown is None else markdown
     pages = {
         "usr/share/man/man1/gatepost.1": build_command_page(),
+        "usr/share/man/man1/gatepost-sendmail.1": build_sendmail_page((ROOT / "docs" / "sendmail.md").read_text()),
         "usr/share/man/man5/gatepost.toml.5": build_config_page(markdown),
     }
     return pages | {path: build_completion(shell) for shell, path in SHELLS.items()}

@@ -37,7 +37,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "admin": {*WORDS},
     "selftest": {*WORDS, "net", "privsep", "delivery"},
     "migrate": {*WORDS, "routing", "policy"},
-    "cli": {*WORDS, "selftest", "migrate", "smtp", "net", "routing", "policy", "spool", "delivery", "privsep", "admin"},
+    "sendmail": {"mail"},  # starts for each message of a local program: little to load
+    "cli": {*WORDS, "sendmail", "selftest", "migrate", "smtp", "net", "routing", "policy", "spool", "delivery", "privsep", "admin"},
 }
 NEVER_IN_THE_SUPERVISOR = {"asyncio", "ssl", "_ssl", "uvloop", "email", "smtplib", "http"}
 PACKAGES_OF_THE_SUPERVISOR = {"safeopen", "model", "config", "events", "ipc", "net", "spool", "privsep"}

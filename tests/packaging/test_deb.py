@@ -62,6 +62,7 @@ def test_installing_makes_users_and_starts_nothing(box: Box, package: Path) -> N
         "711 gatepost gatepost",
     ]
     assert box.run("gatepost", "version").startswith("gatepost ")
+    assert "reload" in box.run("gatepost-sendmail", "-bi"), "as newaliases"
     assert "gatepost" not in box.run("sh", "-c", "ls -R /etc/systemd/system"), "not enabled without a configuration"
     writable = "find /usr/lib/gatepost /usr/bin/gatepost /usr/lib/systemd/system/gatepost* ! -type l"
     assert box.run("sh", "-c", rf"{writable} \( ! -user root -o -perm /022 \)") == ""

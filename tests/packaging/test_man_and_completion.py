@@ -14,6 +14,7 @@ import pytest
 
 from gatepost.cli.main import COMMANDS, cli
 
+SENDMAIL_DOCS = (build_man.ROOT / "docs" / "sendmail.md").read_text()
 CONFIG_DOCS = (build_man.ROOT / "docs" / "config.md").read_text()
 
 
@@ -53,11 +54,20 @@ def test_what_roff_would_take_for_requests_is_quoted() -> None:
     assert "\\&.so /etc/passwd" in page and "\\en = \\(gaa\\(ga" in page
 
 
-@pytest.mark.parametrize("number", [0, 1])
+def test_every_option_of_sendmail_is_in_its_page() -> None:
+    page = plain(build_man.build_sendmail_page(SENDMAIL_DOCS))
+    for option in ("-t", "-i, -oi", "-f ADDRESS", "-F NAME", "-bs", "-bp", "-N never", "-v"):
+        assert option in page, option
+    for status in ("EX_TEMPFAIL", "EX_NOPERM"):
+        assert status in page
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_man_finds_nothing_wrong_with_a_page(number: int, tmp_path: Path) -> None:
     if not shutil.which("groff"):
         pytest.skip("groff is not installed: apt install groff-base")
-    page = [build_man.build_command_page(), build_man.build_config_page(CONFIG_DOCS)][number]
+    pages = [build_man.build_command_page(), build_man.build_config_page(CONFIG_DOCS)]
+    page = [*pages, build_man.build_sendmail_page(SENDMAIL_DOCS)][number]
     path = tmp_path / "page"
     path.write_text(page)
     result = subprocess.run(

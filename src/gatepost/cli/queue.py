@@ -36,10 +36,11 @@ def list_messages(
     answer = ask_or_exit(
         config_path, "list", limit=limit, next_hop=next_hop, recipient=recipient, reverse_path=reverse_path
     )
-    emit(answer, as_json, _list_lines(answer))
+    emit(answer, as_json, list_lines(answer))
 
 
-def _list_lines(answer: dict[str, Any]) -> list[str]:
+def list_lines(answer: dict[str, Any]) -> list[str]:
+    """The answer to "list", for people."""
     if not answer["messages"]:
         return ["the queue is empty" if not answer["total"] else f"none of {answer['total']} messages fits"]
     lines = []

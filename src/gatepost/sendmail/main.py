@@ -1,0 +1,133 @@
+"""`gatepost-sendmail`: what programs of this host call to send mail; also under the names sendmail, mailq and newaliases.
+
+It has no rights: never set-uid, no queue of its own. It speaks SMTP over the gateway's Unix socket, and the kernel tells the gateway
+who has called. If the gateway is not there, the exit status is EX_TEMPFAIL and the caller keeps the message. Standard library only,
+so that it starts fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pwd
+import select
+import socket
+import sys
+import time
+
+from gatepost.sendmail.arguments import Arguments, parse_arguments
+from gatepost.sendmail.message import MAX_MESSAGE_BYTES, check_size, complete, read_message, take_recipients
+from gatepost.sendmail.submission import Submission, connect
+from gatepost.sendmail.sysexits import EX_NOPERM, EX_OK, EX_OSERR, EX_SOFTWARE, EX_USAGE, Failure
+
+SOCKET = "/run/gatepost/submit"
+VARIABLE = "GATEPOST_SUBMIT"  # another socket; it gives no right
+MAILQ = "gatepost.cli.mailq"  # needs the configuration, and so all that reads it: loaded only for that
+_QUIT = b"\nQUIT\r\n"
+NO_ALIASES = "there is no database of aliases: tables are read when the gateway starts, and by: gatepost reload"
+
+
+def main() -> None:
+    """The entry point of the installed command."""
+    name = os.path.basename(sys.argv[0])
+    try:
+        status = run(name, sys.argv[1:])
+    except Failure as failure:
+        print(f"{name}: {failure}", file=sys.stderr)
+        status = failure.status
+    except KeyboardInterrupt:
+        status = 130
+    except Exception as error:  # noqa: BLE001 - whatever it is, the caller must not think that the message was sent
+        print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
+        status = EX_SOFTWARE
+    sys.exit(status)
+
+
+def run(name: str, words: list[str]) -> int:
+    """Do what is asked for; returns the exit status. Raises Failure."""
+    if os.geteuid() != os.getuid() or os.getegid() != os.getgid():
+        raise Failure(EX_NOPERM, "this program must not be set-uid or set-gid: the gateway asks the kernel who calls")
+    arguments = parse_arguments(name, words)
+    if arguments.mode == "queue":
+        return int(importlib.import_module(MAILQ).print_queue())
+    if arguments.mode == "aliases":
+        print(NO_ALIASES)
+        return EX_OK
+    path = os.environ.get(VARIABLE) or SOCKET
+    if arguments.mode == "smtp":
+        return pass_through(path)
+    return send(arguments, path)
+
+
+def send(arguments: Arguments, path: str) -> int:
+    """Read a message from standard input and submit it."""
+    if not arguments.recipients and not arguments.from_header:
+        raise Failure(EX_USAGE, "name the recipients, or say -t to take them from the header")
+    user, gecos = who_calls()
+    message = read_message(check_size(sys.stdin.buffer.read(MAX_MESSAGE_BYTES + 1)), ignore_dots=arguments.ignore_dots)
+    recipients = list(arguments.recipients)
+    if arguments.from_header:
+        recipients += take_recipients(message)
+    if not recipients:
+        raise Failure(EX_USAGE, "the header names no recipient")
+    with Submission(path, verbose=arguments.verbose) as submission:
+        submission.greet()
+        hostname = submission.hostname
+        own = with_host(user, hostname)
+        reverse_path = own if arguments.reverse_path is None else with_host(arguments.reverse_path, hostname)
+        full_name = gecos if arguments.full_name is None else arguments.full_name
+        complete(message, hostname=hostname, reverse_path=reverse_path or own, full_name=full_name, now_s=time.time())
+        submission.send(
+            reverse_path,
+            list(dict.fromkeys(with_host(recipient, hostname) for recipient in recipients)),
+            message.octets(),
+            notify=arguments.notify,
+            ret=arguments.ret,
+            envelope_id=arguments.envelope_id,
+        )
+    return EX_OK
+
+
+def with_host(address: str, hostname: str) -> str:
+    """A bare name is one of this host; postmaster is that of the gateway, and nobody stays nobody."""
+    if not address or "@" in address or address.lower() == "postmaster":
+        return address
+    return f"{address}@{hostname}"
+
+
+def who_calls() -> tuple[str, str]:
+    """Name and full name of the user who has called."""
+    try:
+        entry = pwd.getpwuid(os.getuid())
+    except KeyError:
+        raise Failure(EX_OSERR, f"the uid {os.getuid()} has no name on this host") from None
+    return entry.pw_name, entry.pw_gecos.partition(",")[0]
+
+
+def pass_through(path: str) -> int:
+    """-bs: SMTP on standard input and output, octet for octet."""
+    sock = connect(path)
+    sock.settimeout(None)
+    sources = [sock.fileno(), 0]
+    last = b""
+    while True:
+        ready, _, _ = select.select(sources, [], [])
+        if 0 in ready:
+            data = os.read(0, 65536)
+            if data:
+                sock.sendall(data)
+                last = (last + data)[-len(_QUIT) :]
+            else:
+                sources.remove(0)
+                if last.upper() != _QUIT:  # after QUIT the gateway closes, when it has answered everything
+                    sock.shutdown(socket.SHUT_WR)
+        if sock.fileno() in ready:
+            data = sock.recv(65536)
+            if not data:
+                return EX_OK
+            while data:
+                data = data[os.write(1, data) :]
+
+
+if __name__ == "__main__":
+    main()

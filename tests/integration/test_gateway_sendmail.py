@@ -1,0 +1,209 @@
+"""gatepost-sendmail as programs of this host call it, with a whole gateway behind it: mailx, s-nail, cron, PHP's command line."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from integration.gateway import Gateway, is_root
+from integration.nexthop import NextHop
+from peers import require
+
+pytestmark = pytest.mark.skipif(not is_root(), reason="the user of the tests is root here, as is listed")
+
+SENDMAIL = Path(sys.executable).parent / "gatepost-sendmail"
+MAILQ = Path(sys.executable).parent / "gatepost-mailq"
+EX_OK, EX_USAGE, EX_DATAERR, EX_NOUSER, EX_UNAVAILABLE, EX_TEMPFAIL, EX_NOPERM = 0, 64, 65, 67, 69, 75, 77
+Done = subprocess.CompletedProcess[bytes]
+
+
+@pytest.fixture(scope="module")
+def inside() -> Iterator[NextHop]:
+    with NextHop() as hop:
+        yield hop
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, inside: NextHop) -> Iterator[Gateway]:
+    gateway = Gateway(
+        tmp_path_factory.mktemp("sendmail"),
+        next_hop=inside.name,
+        relay_next_hop=inside.name,
+        recipients=["user", "other", "cron", "mailx", "snail", "bs"],
+        top='postmaster = "user@example.test"',
+    )
+    gateway.extra = f'[smtp]\nmax_message_bytes = 100000\n[local]\nsocket = "{gateway.directory}/submit"\nusers = ["root", "daemon"]\n'
+    with gateway:
+        yield gateway
+        gateway.assert_no_bugs()
+
+
+def call(gateway: Gateway, *words: str, text: bytes = b"Subject: x\n\ntext\n", program: Path = SENDMAIL) -> Done:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "GATEPOST_SUBMIT": str(gateway.directory / "submit"),
+        "GATEPOST_CONFIG": str(gateway.config),
+    }
+    return subprocess.run(
+        [str(program), *words], input=text, capture_output=True, timeout=60, check=False, env=environment, cwd="/",
+    )  # fmt: skip
+
+
+_AS_ANOTHER = """
+import os, sys
+from gatepost.sendmail import main
+import gatepost.cli.mailq
+os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[1]))
+sys.argv = sys.argv[3:]
+main.main()
+"""  # the interpreter itself may be closed to others, so it is started first
+
+
+def call_as(gateway: Gateway, user: str, *words: str) -> Done:
+    entry = pwd.getpwnam(user)
+    command = [sys.executable, "-I", "-c", _AS_ANOTHER, str(entry.pw_uid), str(entry.pw_gid), *words]
+    environment = {"GATEPOST_SUBMIT": str(gateway.directory / "submit"), "GATEPOST_CONFIG": str(gateway.config)}
+    return subprocess.run(
+        command, input=b"Subject: x\n\ntext\n", capture_output=True, timeout=60, check=False, env=environment, cwd="/"
+    )
+
+
+def test_a_message_to_two(gateway: Gateway, inside: NextHop) -> None:
+    done = call(gateway, "-i", "user@example.test", "other@example.test", text=b"Subject: two\n\n.\n..\nend\n")
+    assert (done.returncode, done.stderr) == (EX_OK, b"")
+    taken = inside.wait_to("user@example.test")
+    assert taken.reverse_path == "root@gate.example.test"
+    assert taken.recipients == ["user@example.test", "other@example.test"]
+    assert taken.content.endswith(b"\r\n\r\n.\r\n..\r\nend\r\n")
+    for field in (
+        rb"From: .*<root@gate\.example\.test>|From: root@gate",
+        rb"Date: ",
+        rb"Message-ID: <[^>]+@gate\.example\.test>",
+    ):
+        assert re.search(rb"(?m)^(?:" + field + rb")", taken.content), field
+    assert b"([local/root])" in taken.content
+
+
+def test_recipients_of_the_header(gateway: Gateway, inside: NextHop) -> None:
+    text = b"To: Far <far@world.test>\nBcc: hidden@world.test\nFrom: shop@example.test\nSubject: t\n\nb\n"
+    assert call(gateway, "-t", "-i", "-f", "shop@example.test", text=text).returncode == EX_OK  # as PHP calls it
+    taken = inside.wait_to("hidden@world.test")
+    assert taken.reverse_path == "shop@example.test" and taken.recipients == ["far@world.test", "hidden@world.test"]
+    assert b"hidden" not in taken.content.partition(b"\r\n\r\n")[0].partition(b"From: shop")[2]
+
+
+def test_cron(gateway: Gateway, inside: NextHop) -> None:
+    text = b"From: root (Cron Daemon)\nTo: cron@example.test\nSubject: Cron <root@host> job\nX-Cron-Env: <SHELL=/bin/sh>\n\nout\n"
+    assert call(gateway, "-i", "-FCronDaemon", "-B8BITMIME", "-oem", "cron@example.test", text=text).returncode == EX_OK
+    assert b"From: Cron Daemon <root@gate.example.test>\r\n" in inside.wait_to("cron@example.test").content
+
+
+def test_the_null_reverse_path_and_postmaster(gateway: Gateway, inside: NextHop) -> None:
+    before = len(inside.taken)
+    assert call(gateway, "-f", "<>", "postmaster").returncode == EX_OK
+    assert inside.wait_for(before + 1)[-1].reverse_path == ""
+
+
+def test_mailx(gateway: Gateway, inside: NextHop, tmp_path: Path) -> None:
+    (tmp_path / "mailrc").write_text(f"set sendmail={SENDMAIL}\n")
+    environment = {"PATH": os.environ["PATH"], "MAILRC": str(tmp_path / "mailrc"), "HOME": str(tmp_path)}
+    environment["GATEPOST_SUBMIT"] = str(gateway.directory / "submit")
+    command = [require("bsd-mailx"), "-n", "-s", "from mailx", "mailx@example.test"]
+    done = subprocess.run(
+        command, input=b"a line\n.\nanother\n", capture_output=True, timeout=60, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    content = inside.wait_to("mailx@example.test").content
+    assert b"Subject: from mailx\r\n" in content and b"\r\n\r\na line\r\n" in content
+
+
+def test_s_nail(gateway: Gateway, inside: NextHop, tmp_path: Path) -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "GATEPOST_SUBMIT": str(gateway.directory / "submit"),
+    }
+    command = [require("s-nail"), "-:/", "-S", "v15-compat", "-S", f"mta=file://{SENDMAIL}", "-S", "sendwait"]
+    command += ["-r", "user@example.test", "-s", "from s-nail", "snail@example.test"]
+    done = subprocess.run(command, input=b"a line\n", capture_output=True, timeout=60, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    taken = inside.wait_to("snail@example.test")
+    assert taken.reverse_path == "user@example.test" and b"Subject: from s-nail\r\n" in taken.content
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (["nobody-here@example.test"], EX_NOUSER, b"5.1.1"),
+        (["user@example.test", "nobody-here@example.test"], EX_NOUSER, b"nothing was sent"),
+        (["-f", "a@elsewhere.test", "user@example.test"], EX_NOPERM, b"5.7.1"),
+        ([], EX_USAGE, b"-t"),
+        (["--", "-oQ/tmp"], EX_USAGE, b"refused"),
+        (["-bd"], EX_USAGE, b"gatepost run"),
+    ],
+)
+def test_exit_statuses(gateway: Gateway, words: list[str], status: int, says: bytes) -> None:
+    done = call(gateway, *words)
+    assert done.returncode == status, done.stderr
+    assert says in done.stderr
+
+
+def test_more_exit_statuses(gateway: Gateway, tmp_path: Path) -> None:
+    assert call(gateway, "user@example.test", text=b"x" * 200_000).returncode == EX_UNAVAILABLE
+    assert call(gateway, "user@example.test", text=b"a\0b").returncode == EX_DATAERR
+    done = subprocess.run(
+        [str(SENDMAIL), "user@example.test"], input=b"x", capture_output=True, timeout=60, check=False,
+        env={"GATEPOST_SUBMIT": str(tmp_path / "none")},
+    )  # fmt: skip
+    assert done.returncode == EX_TEMPFAIL and b"nothing was queued" in done.stderr
+
+
+def test_other_users(gateway: Gateway, inside: NextHop) -> None:
+    done = call_as(gateway, "daemon", "sendmail", "far2@world.test")
+    assert done.returncode == EX_OK, done.stderr
+    assert inside.wait_to("far2@world.test").reverse_path == "daemon@gate.example.test"
+    assert (
+        call_as(gateway, "daemon", "sendmail", "-f", "root@gate.example.test", "far@world.test").returncode == EX_NOPERM
+    )
+    done = call_as(gateway, "nobody", "sendmail", "user@example.test")
+    assert done.returncode == EX_NOPERM and b"[local] users" in done.stderr
+    done = call_as(gateway, "daemon", "mailq")
+    assert done.returncode == EX_NOPERM and b"not permitted" in done.stderr and not done.stdout
+
+
+def test_mailq_and_newaliases(gateway: Gateway, tmp_path: Path) -> None:
+    done = call(gateway, program=MAILQ)
+    assert done.returncode == EX_OK and b"queue" in done.stdout, done.stderr
+    assert call(gateway, "-bp").stdout == done.stdout
+    for name, words in (("mailq", b"queue"), ("newaliases", b"gatepost reload")):
+        (tmp_path / name).symlink_to(SENDMAIL)
+        done = call(gateway, program=tmp_path / name)
+        assert done.returncode == EX_OK and words in done.stdout, done.stderr
+
+
+def test_smtp_on_standard_input(gateway: Gateway, inside: NextHop) -> None:
+    text = b"EHLO me\r\nMAIL FROM:<root@gate.example.test>\r\nRCPT TO:<bs@example.test>\r\nDATA\r\n"
+    process = subprocess.Popen(
+        [str(SENDMAIL), "-bs"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env={"GATEPOST_SUBMIT": str(gateway.directory / "submit")},
+    )  # fmt: skip
+    with process:
+        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.readline().startswith(b"220 gate.example.test")
+        for line in text.splitlines(keepends=True):
+            process.stdin.write(line)
+            process.stdin.flush()
+            while (answer := process.stdout.readline())[3:4] == b"-":
+                pass
+            assert answer[:1] in b"23", answer
+        process.stdin.write(b"Subject: bs\r\n\r\nx\r\n.\r\nQUIT\r\n")
+        process.stdin.close()
+        assert process.stdout.read().splitlines()[-1].startswith(b"221")
+    assert process.returncode == EX_OK
+    assert b"Subject: bs" in inside.wait_to("bs@example.test").content
