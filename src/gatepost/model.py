@@ -62,6 +62,10 @@ class Envelope(msgspec.Struct, array_like=True, gc=False):
     ret: str = ""  # DSN RET: "", "FULL" or "HDRS"
     requiretls: bool = False  # RFC 8689: only to hosts of verified names inside TLS that promise the same
     tls_optional: bool = False  # "TLS-Required: No": what the other side publishes of TLS is not to hold it up
+    priority: int = 0  # RFC 6710: -9 to 9
+    release_s: float = 0.0  # RFC 4865: not before this time, seconds since the epoch; 0: at once
+    deliver_by_s: float = 0.0  # RFC 2852: by this time, seconds since the epoch
+    deliver_by: str = ""  # RFC 2852: "R" return it then, "N" tell the sender then; "T" behind it: tell of each relay
     hold: str = ""  # why the message is held until the operator releases it; empty: it is not
 
 

@@ -485,3 +485,48 @@ def _drain(scheduler, items, gone_active, now):
     assert not items
     assert len(scheduler) == scheduler.active == 0
     assert scheduler.next_batch(now + 1e6, 99) == []
+
+
+def test_ranks_go_before_and_after_the_others():
+    """RFC 6710: high ones first, in order of arrival; none starves."""
+    scheduler = make(max_connections_per_next_hop=1000)
+    for number in range(4):
+        scheduler.add(f"late{number}", HOP, T0, rank=-3)
+        scheduler.add(f"plain{number}", HOP, T0)
+        scheduler.add(f"urgent{number}", HOP, T0, rank=4)
+        scheduler.add(f"flash{number}", HOP, T0, rank=9)
+    keys = []
+    while batch := scheduler.next_batch(T0, 1):
+        keys += [item.key for item in batch]
+        scheduler.finished(batch[0].key, HOP, NextHopTrouble.NONE, None, T0)
+    assert sorted(keys) == sorted(f"{kind}{n}" for kind in ("late", "plain", "urgent", "flash") for n in range(4))
+    by_kind = {kind: [key for key in keys if key.startswith(kind)] for kind in ("late", "plain", "urgent", "flash")}
+    for kind, found in by_kind.items():
+        assert found == [f"{kind}{n}" for n in range(4)]
+    assert keys[:3] == ["flash0", "flash1", "flash2"]
+    assert keys.index("flash3") < keys.index("urgent0")
+    assert keys.index("plain0") < keys.index("urgent3")
+    assert keys[-1] == "late3"
+
+
+def test_a_ranked_item_keeps_its_rank_when_it_is_tried_again():
+    scheduler = make(max_connections_per_next_hop=1000)
+    scheduler.add("urgent", HOP, T0, rank=5)
+    assert [item.key for item in scheduler.next_batch(T0, 1)] == ["urgent"]
+    scheduler.finished("urgent", HOP, NextHopTrouble.NONE, T0 + 10, T0)
+    assert scheduler.next_batch(T0 + 5, 1) == []
+    scheduler.add("plain", HOP, T0 + 5)
+    assert [item.key for item in scheduler.next_batch(T0 + 11, 2)] == ["urgent", "plain"]
+
+
+def test_a_ranked_item_that_was_removed_is_gone():
+    scheduler = make()
+    scheduler.add("a", HOP, T0, rank=5)
+    scheduler.add("b", HOP, T0 + 5, rank=5)
+    scheduler.add("c", HOP, T0 + 5, rank=-5)
+    assert scheduler.remove("a", HOP)
+    assert scheduler.remove("b", HOP)
+    assert [item.key for item in scheduler.next_batch(T0 + 6, 10)] == ["c"]
+    assert scheduler.wake_at() is None
+    scheduler.finished("c", HOP, NextHopTrouble.NONE, None, T0 + 6)
+    assert len(scheduler) == 0

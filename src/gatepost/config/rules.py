@@ -56,6 +56,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "smtp.max_connections_per_client": (1, 1_000_000),
     "smtp.memory_bytes": (MIB, 64 * GIB),
     "smtp.body_file_bytes": (4 * KIB, 2 * GIB),
+    "smtp.stranger_priority": (-9, 9),
+    "smtp.max_hold_s": (1, 366 * DAY),
     "relay.rules.*.max_per_hour": (0, 100_000_000),
     "rewrite.max_header_addresses": (1, 20_000),
     "rewrite.srs.hash_length": (4, 20),

@@ -156,6 +156,11 @@ class Smtp(Section, frozen=True, kw_only=True):
     xclient_login: bool = False  # the login they name is believed too
     xforward_from: list[str] = []  # filters that say by XFORWARD who their client was, for the log
     limits: bool = True
+    deliverby: bool = True
+    mt_priority: bool = True
+    stranger_priority: int = 0  # the highest that a client without a right to relay may ask for
+    future_release: bool = True  # on submission listeners
+    max_hold_s: int = 7 * 86400
     requiretls: bool = True  # inside TLS
     tls_required_field: bool = True  # the field "TLS-Required: No" is obeyed
     binarymime: bool = True  # needs chunking and eightbitmime

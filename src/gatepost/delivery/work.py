@@ -21,9 +21,19 @@ def build_asked(envelope: Envelope, indices: list[int]) -> Asked | None:
     recipients = envelope.recipients
     notify = [recipients[index].notify for index in indices]
     originals = [recipients[index].original for index in indices]
-    if envelope.ret or envelope.envelope_id or envelope.requiretls or any(notify) or any(originals):
-        return Asked(envelope.ret, envelope.envelope_id, notify, originals, requiretls=envelope.requiretls)
-    return None
+    is_asked = envelope.ret or envelope.envelope_id or envelope.requiretls or envelope.priority or envelope.deliver_by
+    if not is_asked and not any(notify) and not any(originals):
+        return None
+    return Asked(
+        envelope.ret,
+        envelope.envelope_id,
+        notify,
+        originals,
+        requiretls=envelope.requiretls,
+        priority=envelope.priority,
+        deliver_by=envelope.deliver_by,
+        deliver_by_s=envelope.deliver_by_s,
+    )
 
 
 class Job:

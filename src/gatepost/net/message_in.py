@@ -73,6 +73,8 @@ class MessageIn:
             host.now_s(),
             "" if tls is None else tls.comment,
         )
+        if transaction.asked is not None:
+            transaction.trace = host.add_priority(transaction.trace, transaction.asked)
         if self.session.user:
             transaction.header = bytearray()
 

@@ -33,7 +33,7 @@ from gatepost.smtp.events import (
     StartTls,
     Violation,
 )
-from gatepost.smtp.parameters import PLAIN
+from gatepost.smtp.parameters import ORDINARY
 from gatepost.smtp.reply import SHUTTING_DOWN, TIMEOUT, Reply
 from gatepost.smtp.server import ServerSession
 from gatepost.smtp.transaction import Waiting
@@ -271,13 +271,13 @@ class SmtpIn(MessageIn, asyncio.Protocol):
 
     def _on_mail(self, event: Mail) -> None:
         reply = self.host.decide_mail(self, event)
-        if reply is None:
+        if reply is None or reply.is_positive:
             path = event.reverse_path
             self.transaction = Transaction(path.text if path is not None else "", event.body, event.smtputf8)
-            if not PLAIN.issuperset(event.parameters):
+            if not ORDINARY.issuperset(event.parameters):
                 self.transaction.asked = event.parameters
             if self.host.rewriting is not None:
-                reply = self.host.rewriting.begin_mail(self, path)
+                reply = self.host.rewriting.begin_mail(self, path) or reply
         self.session.answer(reply)
 
     def _on_rcpt(self, event: Rcpt) -> None:

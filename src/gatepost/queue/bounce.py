@@ -40,6 +40,16 @@ def suppressed_by(kind: str, envelope: Envelope, recipient: Recipient) -> str:
     return "" if notify & _ASKED[kind] else "NOTIFY"
 
 
+def is_success_told(kind: str, envelope: Envelope, recipient: Recipient, outcome: Outcome) -> bool:
+    """Whether the sender is to be told by us that a recipient's mail was delivered or passed on.
+
+    Who asked by DELIVERBY for a trace hears of every relay, whoever else tells of success (RFC 2852 4.1.4).
+    """
+    if kind == "relayed" and envelope.deliver_by.endswith("T"):
+        return bool(envelope.reverse_path) and not recipient.notify & NOTIFY_NEVER
+    return not outcome.dsn_passed and not suppressed_by(kind, envelope, recipient)
+
+
 def build_dsn(
     kind: str,
     envelope: Envelope,
@@ -64,6 +74,7 @@ def build_dsn(
         raise ValueError("no DSN for the null reverse-path")
     full = envelope.ret == "FULL" and kind in ("failed", "expired") and envelope.body_type != "BINARYMIME"
     full = full and not envelope.requiretls  # RFC 8689 5: as if RET=HDRS, and the DSN needs TLS as well
+    is_returned = kind == "expired" and envelope.deliver_by.startswith("R")  # RFC 2852 4.1.3: its time is over, for good
     utf8 = envelope.smtputf8 and not (
         to.isascii() and original_header.isascii() and all(recipient.address.isascii() for recipient, _ in outcomes)
     )
@@ -78,7 +89,7 @@ def build_dsn(
             arrival_s=envelope.received_s,
             now_s=now_s,
             rows=[
-                dsn.Row(recipient.address, recipient.original, outcome.status, outcome.code, outcome.text, outcome.host)
+                dsn.Row(recipient.address, recipient.original, "5.4.7" if is_returned else outcome.status, outcome.code, outcome.text, outcome.host)
                 for recipient, outcome in outcomes
             ],
             header=original_header,
@@ -104,6 +115,7 @@ def build_dsn(
             has_8bit=has_8bit,
             needs_stuffing=content.startswith(b".") or b"\n." in content,
             requiretls=envelope.requiretls,
+            priority=envelope.priority,  # RFC 6710 4.5
         ),
         chunks,
     )

@@ -5,7 +5,7 @@ behind several next hops is several items. Times are whatever clock the caller u
 
 Invariants: an item is in exactly one of the states fresh, waiting, active; each operation costs O(log n) of its own next hop;
 the items of a next hop that is full or down are not looked at. Next hops are served in turn, and within one next hop fresh
-mail and retried mail take turns, so that neither starves the other.
+mail and retried mail take turns, so that neither starves the other; items with a rank go before or after both (`ranked.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import msgspec
 from gatepost.config import schema
 from gatepost.model import NextHopTrouble
 from gatepost.queue import backoff
+from gatepost.queue.ranked import Ranked
 
 INITIAL_WINDOW = 5  # connections to a next hop of which nothing is known; few enough that no server minds
 
@@ -48,7 +49,7 @@ class _NextHop:
     """The items of one next hop and what is known of it."""
 
     __slots__ = (
-        "active", "down_until", "epoch", "failures", "fresh", "in_ring", "items", "name", "probes", "reason", "shells",
+        "active", "down_until", "epoch", "failures", "fresh", "in_ring", "items", "name", "probes", "ranked", "reason", "shells",
         "state", "timer", "turn", "waiting", "window",
     )  # fmt: skip
 
@@ -61,6 +62,7 @@ class _NextHop:
         ] = {}  # key -> _FRESH, its entry in `waiting`, or the epoch (int) in which its attempt began
         self.fresh: deque[str] = deque()
         self.waiting: list[tuple[float, str]] = []  # heap
+        self.ranked: Ranked | None = None  # while there are items with a rank
         self.shells = 0  # entries of `fresh` and `waiting` that no item stands behind any more
         self.active = 0
         self.probes = 0  # attempts that began while probing
@@ -76,10 +78,14 @@ class _NextHop:
         """When its first item is due: -inf for now, inf for never."""
         if self.fresh:
             return -math.inf
+        if self.ranked is not None:
+            return min(self.ranked.due(), self.waiting[0][0] if self.waiting else math.inf)
         return self.waiting[0][0] if self.waiting else math.inf
 
     def take(self, now_s: float) -> str | None:
         """The key of an item that is due, which becomes active; None if there is none."""
+        if self.ranked is not None:
+            return self._take_ranked(self.ranked, now_s)
         items, fresh, waiting = self.items, self.fresh, self.waiting
         while True:
             if waiting and waiting[0][0] <= now_s and (self.turn or not fresh):
@@ -98,9 +104,30 @@ class _NextHop:
                 return key
             self.shells -= 1
 
+    def _take_ranked(self, ranked: Ranked, now_s: float) -> str | None:
+        self.shells -= ranked.wake(self.items, now_s, _FRESH)
+        self.ranked = None
+        key = None if ranked.is_first() else self.take(now_s)
+        if key is None:
+            key = ranked.pop()
+            if key is None:
+                key = self.take(now_s)
+            else:
+                self.items[key] = self.epoch
+                self.active += 1
+        if ranked.ranks or ranked.ready or ranked.later:
+            self.ranked = ranked
+        return key
+
+    def rank_of(self, key: str) -> int:
+        """Its rank, 0 for nearly all."""
+        return self.ranked.ranks.get(key, 0) if self.ranked is not None else 0
+
     def compact(self) -> None:
         """Sweep out the shells."""
         items = self.items
+        if self.ranked is not None:
+            self.ranked.compact(items, _FRESH)
         self.fresh = deque(dict.fromkeys(key for key in self.fresh if items.get(key) is _FRESH))
         self.waiting = [entry for entry in self.waiting if items.get(entry[1]) is entry]
         heapify(self.waiting)
@@ -144,11 +171,11 @@ class Scheduler:
             hop.window = min(hop.window, self._max_window)
             self._place(hop)
 
-    def add(self, key: str, next_hop: str, due_s: float, priority: int = 0) -> None:
+    def add(self, key: str, next_hop: str, due_s: float, priority: int = 0, rank: int = 0) -> None:
         """Take an item in. One that is there already gets the new time, unless it is under attempt.
 
         `priority` 0 is fresh mail; above 0 the item stands with the retried ones, which get every second place while fresh
-        mail waits.
+        mail waits. `rank` is the priority of RFC 6710: -9 to 9, high ones first.
         """
         hop = self._hops.get(next_hop)
         if hop is None:
@@ -163,7 +190,11 @@ class Scheduler:
             return
         else:
             hop.shells += 1
-        if due_s <= self._now_s and priority <= 0:
+        if rank:
+            hop.ranked = hop.ranked or Ranked()
+            hop.ranked.ranks[key] = rank
+            hop.ranked.put(key, items, due_s, self._now_s, _FRESH)
+        elif due_s <= self._now_s and priority <= 0:
             items[key] = _FRESH
             hop.fresh.append(key)
         else:
@@ -178,6 +209,8 @@ class Scheduler:
         if hop is None or key not in hop.items:
             return False
         state = hop.items.pop(key)
+        if hop.ranked is not None:
+            hop.ranked.ranks.pop(key, None)
         self._items -= 1
         if type(state) is int:
             # Its attempt still takes a place until `finished`: left behind as a key that no caller can have.
@@ -233,9 +266,14 @@ class Scheduler:
         if hop.probes and epoch == hop.epoch:
             hop.probes -= 1
         if retry_at_s is not None:
-            hop.items[key] = entry = (retry_at_s, key)
-            heappush(hop.waiting, entry)
+            if hop.rank_of(key) and hop.ranked is not None:
+                hop.ranked.put(key, hop.items, retry_at_s, now_s, _FRESH)
+            else:
+                hop.items[key] = entry = (retry_at_s, key)
+                heappush(hop.waiting, entry)
             self._items += 1
+        elif hop.ranked is not None:
+            hop.ranked.ranks.pop(key, None)
         if trouble == _WORKS:
             if hop.state is not UP:
                 self._reopen(hop)

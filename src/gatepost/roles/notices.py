@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from gatepost.mail.header import TraceBuilder, split_header
 from gatepost.model import Address, Envelope, Outcome, Result
-from gatepost.queue import backoff
-from gatepost.queue.bounce import build_dsn, suppressed_by
+from gatepost.queue import deadlines
+from gatepost.queue.bounce import build_dsn, is_success_told, suppressed_by
 from gatepost.roles.ids import IdMaker
 from gatepost.routing.router import Refusal, Route, Router
 from gatepost.spool.entry import Entry, State
@@ -51,9 +51,9 @@ class Notices:
     def next_deadline_s(self, entry: Entry, envelope: Envelope) -> float:
         """When the sender is to be told next, or the message expires."""
         config = self._queue.config.queue
-        expires_s = backoff.expires_at(entry.received_s, envelope.reverse_path, config)
+        expires_s = deadlines.expires_at(entry.received_s, envelope, config)
         if not entry.delay_notified:
-            notice_s = backoff.delay_notice_at(entry.received_s, envelope.reverse_path, config)
+            notice_s = deadlines.delay_notice_at(entry.received_s, envelope, config)
             if notice_s is not None:
                 return min(notice_s, expires_s)
         return expires_s
@@ -62,7 +62,7 @@ class Notices:
         """A deadline has come: a delay notice is due, or the message expires."""
         queue = self._queue
         envelope = entry.envelope
-        if now_s >= backoff.expires_at(entry.received_s, envelope.reverse_path, queue.config.queue):
+        if now_s >= deadlines.expires_at(entry.received_s, envelope, queue.config.queue):
             self._expire(entry, envelope, now_s)
             return
         is_due = not entry.delay_notified and entry.pending and not entry.held
@@ -133,9 +133,7 @@ class Notices:
         rows = []
         for outcome in outcomes:
             recipient = envelope.recipients[outcome.recipient]
-            if outcome.result is not Result.DELIVERED or outcome.dsn_passed:
-                continue
-            if suppressed_by(kind, envelope, recipient):
+            if outcome.result is not Result.DELIVERED or not is_success_told(kind, envelope, recipient, outcome):
                 continue
             if outcome.stage == "maildir":  # where the file lies is nobody's business
                 outcome = Outcome(outcome.recipient, outcome.result, "maildir", 0, outcome.status, "stored in the mailbox")
@@ -227,7 +225,7 @@ class Notices:
             original_content=content,
             now_s=now_s,
             message_id=self._new_id(),
-            retry_until_s=backoff.expires_at(entry.received_s, envelope.reverse_path, queue.config.queue),
+            retry_until_s=deadlines.expires_at(entry.received_s, envelope, queue.config.queue),
         )
         recipient = dsn_envelope.recipients[0]
         route = self.route(Address(recipient.address, recipient.address.rpartition("@")[0], recipient.domain))

@@ -40,7 +40,8 @@ class Port:
         auth = config.auth
         asks = row.client_certificates and bool(config.relay.certificates)
         in_tls = offered_mechanisms(auth, row.kind, secured=True, asks_certificate=asks)
-        common = {"require_tls": requires, "max_auth_failures": auth.max_failures_per_session}
+        offers_hold = config.smtp.future_release and row.kind != "edge"  # RFC 4865 1: for submission
+        common = {"future_release": offers_hold, "require_tls": requires, "max_auth_failures": auth.max_failures_per_session}
         plain = common | {
             "starttls": tls is not None,
             "mechanisms": offered_mechanisms(auth, row.kind, secured=False, asks_certificate=False),

@@ -19,6 +19,7 @@ from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.model import NextHopTrouble
 from gatepost.queue import backoff
+from gatepost.queue.deadlines import begins_at, expires_at
 from gatepost.queue.scheduler import Item, Scheduler
 from gatepost.roles.hands import Hands, Job
 from gatepost.roles.ids import IdMaker
@@ -127,13 +128,13 @@ class Queue(Role):
             if not entry.pending:
                 self.finish(entry)
                 return
-        due_s = entry.next_due_s
-        add = self.scheduler.add
+        due_s = max(entry.next_due_s, envelope.release_s)
+        add, rank = self.scheduler.add, envelope.priority
         if len(envelope.recipients) == 1:
-            add(entry.id, envelope.recipients[0].next_hop, due_s)
+            add(entry.id, envelope.recipients[0].next_hop, due_s, 0, rank)
         else:
             for next_hop in {envelope.recipients[i].next_hop for i in entry.waiting()}:
-                add(entry.id, next_hop, due_s)
+                add(entry.id, next_hop, due_s, 0, rank)
         self.deadlines.set(entry.id, self.notices.next_deadline_s(entry, envelope))
 
     # --- links ------------------------------------------------------------------------------------------------------
@@ -298,6 +299,9 @@ class Queue(Role):
             self.scheduler.finished(item.key, item.next_hop, None, None, now_s)
             return
         envelope = entry.envelope
+        if envelope.release_s > now_s:  # RFC 4865: also where the operator says "now"
+            self.scheduler.finished(item.key, item.next_hop, None, envelope.release_s, now_s)
+            return
         recipients = [i for i in entry.waiting() if envelope.recipients[i].next_hop == item.next_hop]
         if not recipients:
             self.scheduler.finished(item.key, item.next_hop, None, None, now_s)
@@ -329,14 +333,15 @@ class Queue(Role):
         envelope = entry.envelope
         retry_at_s = None
         outcomes = [o for o in message.outcomes if o.recipient in job.recipients]
-        is_overdue = now_s >= backoff.expires_at(entry.received_s, envelope.reverse_path, self.config.queue)
+        is_overdue = now_s >= expires_at(entry.received_s, envelope, self.config.queue)
         if not is_overdue and (any(o.result == 2 for o in outcomes) or len(outcomes) < len(job.recipients)):
             if message.trouble and all(o.stage in NOT_THE_MESSAGES_FAULT for o in outcomes):
                 retry_at_s = now_s  # the back-off of its next hop holds it
             else:
-                retry_at_s = backoff.retry_at(entry.received_s, entry.attempts + 1, now_s, self.config.queue, self.rng)
+                begun_s = begins_at(entry.received_s, envelope)
+                retry_at_s = backoff.retry_at(begun_s, entry.attempts + 1, now_s, self.config.queue, self.rng)
         reason = outcomes[0].text if outcomes and message.trouble else ""
-        if any(o.result == 1 and not o.dsn_passed and envelope.recipients[o.recipient].notify & 2 for o in outcomes):
+        if envelope.deliver_by or any(o.result == 1 and envelope.recipients[o.recipient].notify & 2 for o in outcomes):
             self.notices.report_success(entry, envelope, item.next_hop, outcomes)  # before it is on record as delivered
         try:
             self.spool.record(entry, outcomes, retry_at_s or 0.0)

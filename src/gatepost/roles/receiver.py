@@ -26,6 +26,7 @@ from gatepost.net.transaction_in import Transaction
 from gatepost.policy.engine import Engine, Phase
 from gatepost.policy.relay import AddressSet
 from gatepost.policy.rewriting import FORWARD_PATH
+from gatepost.roles import requests
 from gatepost.roles.admission import Admission
 from gatepost.roles.asking import Asking
 from gatepost.roles.doors import Doors
@@ -34,13 +35,13 @@ from gatepost.roles.ids import IdMaker
 from gatepost.roles.introducing import Introducing
 from gatepost.roles.judgement import Judgement
 from gatepost.roles.localclients import LocalClients
-from gatepost.roles.requests import note_mail, note_recipient
 from gatepost.roles.rewriting import SessionRewriting, take_rewriting
 from gatepost.roles.securing import Securing
 from gatepost.roles.skeleton import Peer, Role
 from gatepost.roles.submitting import Submitting
 from gatepost.routing.answers import Answers
 from gatepost.smtp.events import Violation
+from gatepost.smtp.parameters import ORDINARY
 from gatepost.smtp.reply import Reply
 from gatepost.smtp.server import ServerSession, Waiting
 from gatepost.spool.layout import close_anyway
@@ -62,7 +63,8 @@ class Receiver(Role):
         self.limits = config.smtp
         self.now_s = time.time
         self.new_id = IdMaker(start.generation, start.instance)
-        self.note_mail, self.note_recipient = note_mail, note_recipient
+        self.note_mail, self.note_recipient = requests.note_mail, requests.note_recipient
+        self.add_priority = requests.add_priority
         self.trace = TraceBuilder(config.hostname).build
         self.held_bytes = 0
         self.timeouts = {
@@ -332,7 +334,7 @@ class Receiver(Role):
 
     def decide_hello(self, connection: SmtpIn, event: Any) -> Reply | None:
         connection.facts.helo = event.name
-        return None
+        return requests.build_hello(connection.session.settings, self.now_s()) if event.extended else None
 
     def decide_mail(self, connection: SmtpIn, event: Any) -> Reply | None:
         """Whether mail can be taken at all now."""
@@ -356,6 +358,10 @@ class Receiver(Role):
                 reply = Reply(verdict.code, verdict.detail, verdict.text)
                 self.refuse(connection, reply, "MAIL", cause=verdict.check)
                 return reply
+        if not ORDINARY.issuperset(event.parameters):
+            return requests.decide_mail(
+                event.parameters, self.limits, self.now_s(), is_trusted=facts.client_permit is not None or bool(facts.identity)
+            )  # fmt: skip
         return None
 
     def decide_rcpt(self, connection: SmtpIn, address: Address) -> Reply | tuple[Recipient, str]:

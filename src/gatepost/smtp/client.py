@@ -275,7 +275,8 @@ class ClientSession:
 
     def _build_commands(self, transaction: Transaction) -> bytes:
         """The group MAIL, RCPT ..., DATA; empty if the server cannot take the message, which then is finished."""
-        group = build_group(transaction, self.extensions, self.size_limit, self.is_secured and self.is_verified)
+        is_verified = self.is_secured and self.is_verified
+        group = build_group(transaction, self.extensions, self.size_limit, self._settings.lmtp, is_verified)
         if type(group) is bytes:
             return group
         transaction.problem = cast("Problem", group)

@@ -15,7 +15,7 @@ DATA = "DATA\r\n"
 
 
 def build_group(
-    transaction: Transaction, extensions: Mapping[str, str], size_limit: int, is_verified: bool
+    transaction: Transaction, extensions: Mapping[str, str], size_limit: int, is_last: bool, is_verified: bool
 ) -> bytes | Problem:
     """The group, without DATA for a binary message; or why the host cannot take the message."""
     parameters = ""
@@ -41,7 +41,7 @@ def build_group(
         rcpts = ">\r\nRCPT TO:<".join(paths)
         rcpts = f"RCPT TO:<{rcpts}>\r\n"
     else:
-        found = transaction.asked.build_parameters(Host(extensions, is_verified))
+        found = transaction.asked.build_parameters(Host(extensions, is_last, is_verified))
         if isinstance(found, Lack):
             return _unfit(found.status, found.text, found.kind)
         parameters += found[0]

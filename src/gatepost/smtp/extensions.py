@@ -18,10 +18,14 @@ from gatepost.smtp.parameters import (
     parse_auth,
     parse_binary_body,
     parse_body,
+    parse_by,
     parse_envelope_id,
     parse_flag,
+    parse_hold_for,
+    parse_hold_until,
     parse_notify,
     parse_original,
+    parse_priority,
     parse_ret,
     parse_size,
 )
@@ -52,10 +56,14 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
 class Offer(msgspec.Struct, frozen=True):
     """What one server offers after EHLO. `missing_verbs` are verbs of extensions that it does not offer."""
 
-    ehlo: bytes
+    lines: str  # of the reply to EHLO
+    ehlo: bytes  # that reply
     mail: dict[bytes, ParameterParser]
     rcpt: dict[bytes, ParameterParser]
     missing_verbs: frozenset[bytes]
+
+
+LATEST = "9999-12-31T23:59:59Z"  # stands in EHLO until who has a clock puts a time in its place
 
 
 def _limits_of(settings: ServerSettings) -> str:
@@ -90,6 +98,14 @@ EXTENSIONS: tuple[Extension, ...] = (
         rcpt={b"NOTIFY": parse_notify, b"ORCPT": parse_original},
     ),
     Extension(keyword="REQUIRETLS", setting="requiretls", is_secured=True, mail={b"REQUIRETLS": parse_flag}),  # RFC 8689
+    Extension(keyword="DELIVERBY", setting="deliverby", mail={b"BY": parse_by}),  # RFC 2852
+    Extension(keyword="MT-PRIORITY", setting="mt_priority", mail={b"MT-PRIORITY": parse_priority}),  # RFC 6710
+    Extension(  # RFC 4865; for submission
+        keyword="FUTURERELEASE",
+        setting="future_release",
+        argument=lambda settings: f"{settings.max_hold_s} {LATEST}",
+        mail={b"HOLDFOR": parse_hold_for, b"HOLDUNTIL": parse_hold_until},
+    ),
     Extension(keyword="LIMITS", setting="limits", argument=_limits_of),  # RFC 9422
     Extension(keyword="ENHANCEDSTATUSCODES", setting="enhancedstatuscodes"),
     Extension(keyword="STARTTLS", setting="starttls", is_switch=False, verbs=(b"STARTTLS",)),  # RFC 3207
@@ -129,4 +145,5 @@ def build_offer(settings: ServerSettings) -> Offer:
         lines.append(f"{row.keyword} {row.argument(settings)}" if row.argument else row.keyword)
         mail.update(row.mail)
         rcpt.update(row.rcpt)
-    return Offer(Reply(250, "", "\n".join(lines)).wire(), mail, rcpt, frozenset(missing))
+    text = "\n".join(lines)
+    return Offer(text, Reply(250, "", text).wire(), mail, rcpt, frozenset(missing))

@@ -1,12 +1,14 @@
 """The values of MAIL and RCPT parameters: each parser turns what stands behind the `=` into its meaning, or the refusing Reply.
 
 A parser gets the value (None: none given) and the limit on a message. What is malformed is 501 5.5.4; whether what is asked for may be
-had is not decided here. Which parameters exist on a connection is the table in `extensions.py`. RFC 1870, 3461, 4954, 6152, 6531, 6533.
+had is not decided here. Which parameters exist on a connection is the table in `extensions.py`. RFC 1870, 2852, 3461, 4865,
+4954, 6152, 6531, 6533, 6710.
 """
 
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
 from gatepost.model import NOTIFY_DELAY, NOTIFY_FAILURE, NOTIFY_NEVER, NOTIFY_SUCCESS
 from gatepost.smtp.command import Parameters, Value
@@ -25,8 +27,15 @@ _UTF8_ADDRESS = re.compile(r"(?:[!-*,-<>-\[\]-~]|[^\x00-\xa0]|\\x\{[0-9A-F]{2,6}
 _NOTIFY = {b"NEVER": NOTIFY_NEVER, b"SUCCESS": NOTIFY_SUCCESS, b"FAILURE": NOTIFY_FAILURE, b"DELAY": NOTIFY_DELAY}
 _RET = {b"FULL": "FULL", b"HDRS": "HDRS"}
 
+_PRIORITY = re.compile(rb"0|-?[1-9]").fullmatch  # RFC 6710 3
+_BY = re.compile(rb"([+-]?[0-9]{1,9});([NRnr][Tt]?)").fullmatch  # RFC 2852 4
+_HOLD_FOR = re.compile(rb"[0-9]{1,9}").fullmatch  # RFC 4865 3
+_DATE_TIME = re.compile(
+    rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})"
+).fullmatch
+
 # What every message may carry: nothing of it has to be looked at together, or kept beside the envelope.
-PLAIN: frozenset[str] = frozenset(("SIZE", "BODY", "SMTPUTF8", "AUTH"))
+ORDINARY: frozenset[str] = frozenset(("SIZE", "BODY", "SMTPUTF8", "AUTH"))
 
 
 def parse_size(value: bytes | None, max_message_bytes: int) -> Value | Reply:
@@ -97,6 +106,40 @@ def parse_original(value: bytes | None, max_message_bytes: int) -> Value | Reply
     except UnicodeDecodeError:
         return BAD_PARAMETER
     return text if _UTF8_ADDRESS(text.partition(";")[2]) is not None else BAD_PARAMETER
+
+
+def parse_priority(value: bytes | None, max_message_bytes: int) -> Value | Reply:
+    """RFC 6710 3: -9 to 9."""
+    return BAD_PARAMETER if value is None or _PRIORITY(value) is None else int(value)
+
+
+def parse_by(value: bytes | None, max_message_bytes: int) -> Value | Reply:
+    """RFC 2852 4: seconds from now, a semicolon, and what then: as "-3600;NT"."""
+    match = _BY(value or b"")
+    if match is None:
+        return BAD_PARAMETER
+    seconds, mode = int(match[1]), match[2].upper().decode("ascii")
+    return BAD_PARAMETER if mode.startswith("R") and seconds <= 0 else f"{seconds};{mode}"
+
+
+def parse_hold_for(value: bytes | None, max_message_bytes: int) -> Value | Reply:
+    """RFC 4865 3: seconds from now."""
+    return BAD_PARAMETER if value is None or _HOLD_FOR(value) is None else int(value)
+
+
+def parse_hold_until(value: bytes | None, max_message_bytes: int) -> Value | Reply:
+    """RFC 4865 3: a time of RFC 3339, as seconds since the epoch."""
+    if value is None or _DATE_TIME(value) is None:
+        return BAD_PARAMETER
+    try:
+        return int(datetime.fromisoformat(value.decode("ascii")).timestamp())
+    except (ValueError, OverflowError):
+        return BAD_PARAMETER
+
+
+def check_mail(parameters: Parameters) -> Reply | None:
+    """What parameters of one MAIL, each well-formed, must not be together."""
+    return BAD_PARAMETER if "HOLDFOR" in parameters and "HOLDUNTIL" in parameters else None  # RFC 4865 4
 
 
 def check_rcpt(parameters: Parameters, *, smtputf8: bool) -> Reply | None:

@@ -35,7 +35,7 @@ from gatepost.smtp.conversation import (
 from gatepost.smtp.data import find_fault
 from gatepost.smtp.events import Body, Data, Event, Hello, Mail, Quit, Rcpt, Reset, Violation, excerpt
 from gatepost.smtp.introduction import Introduction
-from gatepost.smtp.parameters import check_rcpt
+from gatepost.smtp.parameters import ORDINARY, check_mail, check_rcpt
 from gatepost.smtp.reply import Reply
 from gatepost.smtp.settings import ServerSettings
 from gatepost.smtp.transaction import Chunk, Refusal, State, Transaction, Waiting
@@ -210,6 +210,10 @@ class ServerSession(Introduction):
         if isinstance(command, Reply):
             return self._violate(_KINDS[command.detail], command, line)
         parameters = command.parameters
+        if not ORDINARY.issuperset(parameters):
+            refusal = check_mail(parameters)
+            if refusal is not None:
+                return self._violate("parameter", refusal, line)
         smtputf8 = "SMTPUTF8" in parameters
         self._transaction = Transaction(smtputf8, parameters.get("BODY") == "BINARYMIME")
         self._pending = ServerSession._answer_mail
@@ -339,6 +343,10 @@ class ServerSession(Introduction):
     def _not_implemented(self, line: bytes) -> Event | None:
         return self._violate("disabled", replies.NOT_IMPLEMENTED, line)
 
+    def _no_etrn(self, line: bytes) -> Event | None:
+        """RFC 1985: whoever may connect could have the queue run, as often as he likes."""
+        return self._violate("disabled", replies.NO_ETRN, line)
+
     def _other_protocol(self, line: bytes) -> Event | None:
         return self._violate("http", replies.NOT_SMTP, line, close=True)
 
@@ -387,6 +395,7 @@ _ROWS = (
     (b"HELP", ANY, ONE_BY_ONE | IDLE, _SESSION._help),
     (b"VRFY", ANY, ONE_BY_ONE | IDLE, _SESSION._verify),
     (b"EXPN", ANY, ONE_BY_ONE | IDLE, _SESSION._not_implemented),
+    (b"ETRN", ANY, ONE_BY_ONE | IDLE, _SESSION._no_etrn),
     (b"STARTTLS", HELLO | READY | PLAIN, BARE | IDLE, _SESSION._starttls),
     (b"AUTH", READY | PLAIN, ENDS_GROUP | IDLE, _SESSION._auth),
     (b"XCLIENT", HELLO | READY, ENDS_GROUP | IDLE, _SESSION._xclient),

@@ -41,6 +41,10 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     binarymime: bool = False
     limits: bool = False
     requiretls: bool = False
+    deliverby: bool = False
+    mt_priority: bool = False
+    future_release: bool = False
+    max_hold_s: int = 7 * 86400  # of future_release
     dsn: bool = False  # those that are off here need an owner who keeps what is asked for
     mechanisms: tuple[str, ...] = ()  # of AUTH, that are offered on this connection as it is
     mechanisms_in_tls: tuple[str, ...] = ()  # more that TLS would bring: 538 instead of 504
@@ -56,7 +60,7 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
     max_swallowed_bytes: int = 10 * 1024 * 1024  # over max_message_bytes: read and refused with 552; more: closed
     max_auth_bytes: int = 12288  # of a line of AUTH, with its CRLF (RFC 4954 4)
     max_buffered_bytes: int = 1024 * 1024  # of input kept while an event is unanswered
-    offer: Offer = Offer(b"", {}, {}, frozenset())  # the fields from here on are derived, whatever was given
+    offer: Offer = Offer("", b"", {}, {}, frozenset())  # the fields from here on are derived, whatever was given
     greeting: bytes = b""
     hello: bytes = b""
 
@@ -82,7 +86,7 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
             max_commands=smtp.max_commands,
             max_idle_commands=smtp.max_idle_commands,
             max_transactions=smtp.max_transactions,
+            max_hold_s=smtp.max_hold_s,
             repair=repair,
-            **{name: getattr(smtp, name) for name in SWITCHES},
-            **more,
+            **({name: getattr(smtp, name) for name in SWITCHES} | more),
         )
