@@ -120,6 +120,7 @@ EVENTS: dict[str, dict[str, str]] = {
         "mechanism": "of SASL",
         "cause": "what the reply does not tell",
     },
+    "auth_away": {"reason": "why Dovecot cannot say whether a password is right"},
     "shadow": _SESSION | {
         "address": "client",
         "check": "check in shadow that would have refused",

@@ -17,6 +17,7 @@ from gatepost.cli.check_tls import inspect_tls
 from gatepost.cli.main import EXIT_USAGE
 from gatepost.cli.options import config_option, json_option
 from gatepost.cli.output import complain, emit
+from gatepost.config.authvalues import has_users
 from gatepost.config.errors import ConfigError, ConfigErrors
 from gatepost.config.listening import is_unix, takes_local_users
 from gatepost.config.load import load_config
@@ -106,15 +107,15 @@ def relay_statement(config: Config) -> list[str]:
     if config.relay.networks:
         networks = ", ".join(config.relay.networks)
         lines.append(f"Clients in {networks} may send to every domain; it goes {way}.")
-    elif not config.relay.certificates and config.auth.users_file is None:
+    elif not config.relay.certificates and not has_users(config.auth):
         lines.append(f"No {'other ' if config.relay.rules else ''}client may send to other domains.")
     lines += rule_statements(config)
     for row in config.relay.certificates:
         who = f"for {' or '.join(row.names)}" if row.names else "with a listed fingerprint"
         lines.append(f"Clients with a certificate {who}, verified by {row.ca_file}, may send to every domain; it goes {way}.")
-    if config.auth.users_file is not None:
+    if has_users(config.auth):
         lines.append(
-            f"Users in {config.auth.users_file} who have authenticated may send to every domain, each from the addresses that "
+            f"Users {_users_text(config)} who have authenticated may send to every domain, each from the addresses that "
             f"are his; it goes {way}."
         )
     if takes_local_users(config):
@@ -124,6 +125,11 @@ def relay_statement(config: Config) -> list[str]:
         lines.append(f"On this host {who} may send to every domain by a Unix socket, each from addresses of its own; it goes {way}.")
     lines.append("Everything else is refused with 550 5.7.1, whatever the sender address, HELO or DNS name.")
     return lines
+
+
+def _users_text(config: Config) -> str:
+    auth = config.auth
+    return f"in {auth.users_file}" if auth.users_file is not None else f"that Dovecot ({auth.dovecot}) knows"
 
 
 def rule_statements(config: Config) -> list[str]:
@@ -144,10 +150,10 @@ def _recipients_text(domain: Domain) -> str:
 
 def _of_auth(config: Config) -> list[Warning]:
     path = config.auth.users_file
-    if path is None:
+    if not has_users(config.auth):
         return []
     warnings = []
-    if not os.path.exists(path):
+    if path is not None and not os.path.exists(path):
         problem = "nobody can authenticate: there are no users yet"
         warnings.append(Warning("auth.users_file", problem, "add the first: gatepost user add NAME"))
     offers = config.auth.on_edge or any(row.kind in ("submission", "submissions") and not is_unix(row.address) for row in config.listeners)

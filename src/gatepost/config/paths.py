@@ -97,6 +97,8 @@ def _inspect(config: Config, config_path: str, starter: int | None) -> list[Path
         inspector.parents(config.control_socket)
     for address, file in socket_files(config).items():
         inspector.listening_socket(address.removeprefix(UNIX), file)
+    if config.auth.dovecot is not None and config.auth.dovecot.startswith("unix:"):
+        inspector.parents(config.auth.dovecot.removeprefix("unix:"))  # who puts another one there gets passwords
     inspector.control_socket(config.control_socket or os.path.join(config.spool, "run", "control.sock"))
     inspector.program()
     return inspector.problems

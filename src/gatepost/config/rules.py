@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from gatepost.config.authvalues import parse_dovecot
 from gatepost.config.credentialsfile import MECHANISMS, parse_smtp_host
 from gatepost.config.listening import parse_listener, parse_mode, parse_socket_path, parse_user
 from gatepost.config.nexthop import canonical, parse_next_hop
@@ -359,6 +360,8 @@ PARSERS: dict[str, Callable[[str], str]] = {
     "smtp.xforward_from": _proxy_network,
     "smtp.repair_networks": _repair_network,
     "delivery.helo_name": parse_fqdn,
+    "auth.dovecot": parse_dovecot,
+    "auth.default_domain": parse_domain,
     "dns.servers": _dns_server,
     "dns.probe": parse_probe,
     "selftest.dkim_keys": _dkim_key,

@@ -314,6 +314,8 @@ class Auth(Section, frozen=True, kw_only=True):
     """Who may authenticate on submission listeners, and how; the users are in a file of their own (`usersfile.py`)."""
 
     users_file: str | None = None
+    dovecot: str | None = None  # "unix:/run/dovecot/auth-client" or "inet:127.0.0.1:PORT", instead of users_file
+    default_domain: str | None = None  # of Dovecot's users whose name has none; None: the first of domains
     mechanisms: list[str] = msgspec.field(
         default_factory=lambda: ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2", "PLAIN", "LOGIN"]
     )  # offered where they can work

@@ -117,6 +117,16 @@ class ReloadDone(Message):
     errors: list[str]
 
 
+class NeedAuthSocket(Message):
+    """A receiver wants a connection to Dovecot's authentication socket; the answer is AuthSocket."""
+
+
+class AuthSocket(Message):
+    """A connection that has begun (descriptor beside it), or why there is none."""
+
+    reason: str = ""
+
+
 # --- receiver and queue ---------------------------------------------------------------------------------------------
 
 
@@ -360,6 +370,8 @@ Any = (
     | Reconfigure
     | Reload
     | ReloadDone
+    | NeedAuthSocket
+    | AuthSocket
     | NeedSegment
     | SegmentOpened
     | SegmentSealed

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
+from gatepost.config.authvalues import has_users
 from gatepost.config.schema import Config
 from gatepost.mail.srs import SrsRefused
 from gatepost.model import Address
@@ -137,7 +138,7 @@ class Engine:
         self.rewriting: Rewriting | None = build_rewriting(config)  # without secrets, until somebody puts in another
         self._permits = Permits(config.relay.networks)
         self._local_users = LocalUsers(config)
-        self._users_relay = config.auth.users_file is not None
+        self._users_relay = has_users(config.auth)
         rules = config.relay.rules
         self._rules = RelayRules((rule for rule in rules if rule.mode == "enforce"), literal=literal_rules)
         self._shadow_rules = RelayRules(rule for rule in rules if rule.mode == "shadow")

@@ -17,6 +17,7 @@ from itertools import chain
 
 import msgspec
 
+from gatepost.config.authvalues import has_users
 from gatepost.config.proxies import proxy_networks
 from gatepost.config.relayvalues import NULL_PATH, OURS, end_of_day_s
 from gatepost.config.schema import Config, RelayRule
@@ -174,7 +175,7 @@ class Specification:
 
     def _is_user(self, session: Session) -> bool:
         """Whether the client has authenticated as a user of ours; whether it can, is not policy's."""
-        return session.identity != "" and self._config.auth.users_file is not None
+        return session.identity != "" and has_users(self._config.auth)
 
     def _is_local(self, session: Session) -> bool:
         """Whether the kernel says that the client is a user of this host who is listed, or in a listed group."""

@@ -37,9 +37,9 @@ ROLES: dict[str, RoleRights] = {
             may_accept=True,
             holds_keys=True,
             nofile=65536,
-            descriptors=_LINKS | {"tcp-listen", "tcp", "unix-stream-listen"},
+            descriptors=_LINKS | {"tcp-listen", "tcp", "unix-stream-listen", "unix-stream"},
             peers={
-                "supervisor": FROM_SUPERVISOR,
+                "supervisor": FROM_SUPERVISOR | {m.AuthSocket},
                 "queue": frozenset({m.SegmentOpened, m.BodyFilesOpened, m.SpoolHealth}),
                 "resolver": frozenset({m.LookupDone, m.TableLookupDone}),
                 "control": frozenset({m.Ask}),

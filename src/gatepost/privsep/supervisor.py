@@ -33,6 +33,7 @@ from gatepost.ipc.wire import LinkClosed, WireError
 from gatepost.privsep import restart
 from gatepost.privsep.activation import ActivationError, take_inherited
 from gatepost.privsep.attest import notes
+from gatepost.privsep.authsocket import give_auth_socket
 from gatepost.privsep.child import Child, State
 from gatepost.privsep.describing import answer_control, describe_roles, describe_state
 from gatepost.privsep.ground import Ground
@@ -210,6 +211,8 @@ class Supervisor:
                 self._pulse.answered(child)
             case m.LinkLost():
                 self._wiring.lost(child, message)
+            case m.NeedAuthSocket() if child.role == "receiver":
+                give_auth_socket(self._config, child)
             case m.Reload() if child.role == "control":
                 self._reload(child, message.request)
             case m.Ask() if child.role == "control":

@@ -19,16 +19,19 @@ from gatepost.config.usersfile import User, Users
 from gatepost.model import ScramVerifier
 from gatepost.policy.identity import Bound
 from gatepost.policy.throttle import Throttle
+from gatepost.roles.dovecot import Dovecot
 from gatepost.roles.tokens import Tokens
 from gatepost.smtp.auth import AWAY
 from gatepost.smtp.events import AuthEnd, AuthQuestion
 from gatepost.smtp.sasl.mechanism import CertificateOf, PasswordOf, TokenOf, VerifierOf
+from gatepost.smtp.sasl.prepare import NotPreparable, prepare_name
 from gatepost.smtp.sasl.scram import is_password
 
 if TYPE_CHECKING:
     from gatepost.net.smtp_in import SmtpIn
 
 MAX_SHOWN_NAME = 200
+MAX_BOUND = 10_000  # users whose addresses are kept ready
 NEW_ITERATIONS = 100_000  # of verifiers that `gatepost user` makes, and of users that do not exist
 
 
@@ -44,12 +47,17 @@ class Authenticator:
         *,
         event: Callable[..., None],
         granted: Callable[[SmtpIn, str], None],
+        dovecot: Dovecot | None = None,
+        domain: str = "",
     ) -> None:
+        """`domain` is that of Dovecot's users whose name has none."""
         self._auth = auth
         self._users = users.users
         self._secret = users.secret
         self._bound: dict[str, Bound] = {}
         self._tokens = tokens
+        self._dovecot = dovecot
+        self._domain = domain
         self._loop = loop
         self._event = event
         self._granted = granted
@@ -72,11 +80,19 @@ class Authenticator:
         """The addresses that a user may use."""
         bound = self._bound.get(name)
         if bound is None:
+            if len(self._bound) >= MAX_BOUND:
+                self._bound.clear()
             user = self._users.get(name)
-            bound = self._bound[name] = Bound(
-                name if user is not None else "", user.addresses if user is not None else ()
-            )
+            if self._dovecot is not None:
+                bound = Bound(name, (name if "@" in name else f"{name}@{self._domain}",))
+            else:
+                bound = Bound(name if user is not None else "", user.addresses if user is not None else ())
+            self._bound[name] = bound
         return bound
+
+    def knows(self, name: str) -> bool:
+        """Whether there is such a user in the users file."""
+        return name in self._users
 
     # --- an exchange ------------------------------------------------------------------------------------------------
 
@@ -91,6 +107,8 @@ class Authenticator:
         match question:
             case VerifierOf(user, algorithm):
                 session.answer_auth(self._verifier(user, algorithm))
+            case PasswordOf(user, password) if self._dovecot is not None:
+                self._ask_dovecot(connection, user, password)
             case PasswordOf(user, password):
                 self._check_password(connection, user, password)
             case TokenOf(user, token):
@@ -146,6 +164,29 @@ class Authenticator:
         future = self._pool.submit(self._is_password, name, password)
         future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._checked, connection, name, done))
 
+    def _ask_dovecot(self, connection: SmtpIn, name: str, password: str) -> None:
+        assert self._dovecot is not None
+        session = connection.session
+
+        def told(user: str | None) -> None:
+            if connection.transport.is_closing():
+                return
+            if user is None:
+                self._throttle.withdraw(connection.address, name)
+                session.answer(AWAY)
+            else:
+                session.answer_auth(_prepared(user))
+            connection.advance()
+
+        self._dovecot.check(
+            name,
+            password,
+            lambda user: self._loop.call_soon(told, user),  # never within the event that is being answered
+            remote=connection.address,
+            local=connection.local_address,
+            is_secured=session.settings.is_secured,
+        )
+
     def _is_password(self, name: str, password: str) -> bool:
         """In a thread. An unknown user costs what the known one costs that stands for it."""
         user = self._users.get(name)
@@ -196,3 +237,11 @@ class Authenticator:
         return ScramVerifier(
             algorithm, iterations, keys[0][: len(like.salt) if like else 16], keys[1][:size], keys[2][:size]
         )
+
+
+def _prepared(user: str) -> str:
+    """A name as Dovecot says it, as it is compared here; empty if it cannot be."""
+    try:
+        return prepare_name(user) if user else ""
+    except NotPreparable:
+        return ""

@@ -123,7 +123,7 @@ class Receiver(Role):
         self.securing = Securing(self.config, material[:of_tls], self.event, self._is_repaired)
         if self.introducing.is_used:
             self.securing.extend = self.introducing.extend
-        self.submitting = Submitting(self.config, material[of_tls:], self.loop, self.event, self._engine)
+        self.submitting = Submitting(self.config, material[of_tls:], self.loop, self.event, self._engine, self._need_auth_socket)
         self.counts |= self.securing.counts
         self.securing.counts = self.counts
 
@@ -196,6 +196,13 @@ class Receiver(Role):
             self.event("queue_health", accepting=message.accepting, reason=message.reason)
             if not message.accepting:
                 self._refuse_waiting()
+
+    def on_supervisor(self, message: m.Message, descriptors: list[int]) -> None:
+        if type(message) is m.AuthSocket and self.submitting.dovecot is not None:
+            self.submitting.dovecot.attach(descriptors[0] if descriptors else None, message.reason)
+
+    def _need_auth_socket(self) -> None:
+        self.tell_supervisor(m.NeedAuthSocket())
 
     def _ask_segment(self) -> None:
         if self._queue is not None:

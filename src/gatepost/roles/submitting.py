@@ -17,6 +17,7 @@ from gatepost.policy.engine import Engine
 from gatepost.policy.identity import check_header, check_reverse_path
 from gatepost.policy.verdict import Verdict
 from gatepost.roles.authenticator import Authenticator
+from gatepost.roles.dovecot import Dovecot
 from gatepost.roles.material import take_material
 from gatepost.roles.tokens import Tokens
 from gatepost.smtp.reply import Reply, constant
@@ -31,7 +32,13 @@ class Submitting:
     """One for a receiver; `descriptors` are those of `authvalues.auth_files`, read before the lock-in."""
 
     def __init__(
-        self, config: Config, descriptors: Sequence[int], loop: Any, event: Callable[..., None], engine: Engine
+        self,
+        config: Config,
+        descriptors: Sequence[int],
+        loop: Any,
+        event: Callable[..., None],
+        engine: Engine,
+        need_socket: Callable[[], None] = lambda: None,
     ) -> None:
         material = take_material(descriptors)
         auth = config.auth
@@ -41,7 +48,20 @@ class Submitting:
             tokens = Tokens(
                 material[1], issuer=auth.issuer or "", audience=auth.audience or "", user_claim=auth.user_claim
             )
-        self.authenticator = Authenticator(auth, users, tokens, loop, event=event, granted=self._grant)
+        self.dovecot: Dovecot | None = None
+        if auth.dovecot is not None:
+            most = auth.concurrent_checks + auth.max_waiting_checks
+            self.dovecot = Dovecot(loop, need_socket=need_socket, event=event, most=most)
+        self.authenticator = Authenticator(
+            auth,
+            users,
+            tokens,
+            loop,
+            event=event,
+            granted=self._grant,
+            dovecot=self.dovecot,
+            domain=auth.default_domain or next(iter(config.domains)).lstrip("."),
+        )
         self._engine = engine
 
     def decide_mail(self, connection: SmtpIn, reverse_path: Address | None) -> Reply | None:
@@ -57,7 +77,7 @@ class Submitting:
 
     def knows(self, user: str) -> bool:
         """Whether there is such a user."""
-        return self.authenticator.bound(user).name != ""
+        return self.authenticator.knows(user)
 
     def introduce(self, connection: SmtpIn, user: str) -> None:
         """A proxy that may say so has said who the client is: the rights of a login."""

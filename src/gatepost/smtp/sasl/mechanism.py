@@ -42,7 +42,7 @@ class VerifierOf(msgspec.Struct, frozen=True):
 
 
 class PasswordOf(msgspec.Struct, frozen=True):
-    """Answer: whether this is the password of this user. The representation shows no password."""
+    """Answer: whether this is the password of this user; instead of yes, the name under which the user is known. The representation shows no password."""
 
     user: str
     password: str

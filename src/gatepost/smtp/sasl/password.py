@@ -43,4 +43,6 @@ def _check(name: bytes, password: bytes, acting_as: bytes) -> Exchange:
     matches = yield PasswordOf(user, text)  # asked in any case: a refusal takes as long
     if cause:
         return Done(False, user, cause)
+    if matches and isinstance(matches, str):
+        user = matches
     return Done(bool(matches), user, "" if matches else "wrong name or password")
