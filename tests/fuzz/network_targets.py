@@ -1,10 +1,12 @@
-"""Fuzz targets of what comes over the network and is not SMTP: DNS answers, PROXY headers."""
+"""Fuzz targets of what comes over the network and is not SMTP: DNS answers, PROXY headers, MTA-STS, where reports are wanted."""
 
 from __future__ import annotations
 
 from fuzz.target import Target
 
 from gatepost.delivery import dane
+from gatepost.mail.mtasts import MAX_AGE_S, MODES, StsError, is_match, parse_policy, parse_record
+from gatepost.mail.tlsrpt import parse_tlsrpt_record
 from gatepost.net import dnswire
 from gatepost.smtp.proxy import BadProxyHeader, ProxyHeader, parse_proxy
 
@@ -72,6 +74,33 @@ def run_certificate(data: bytes) -> None:
     assert dane.is_match(dane.Tlsa(2, 1, 0, key), certificate)
 
 
+def run_sts_policy(data: bytes) -> None:
+    """A policy that is taken can be written out and read again, and matches what it names."""
+    try:
+        policy = parse_policy(data)
+    except StsError as error:
+        assert str(error).isprintable()
+        return
+    assert policy.mode in MODES and 0 <= policy.max_age_s <= MAX_AGE_S
+    assert parse_policy("\n".join(policy.lines).encode()) == policy
+    for host in policy.mx:
+        assert is_match(policy, host.replace("*", "any", 1)), host
+
+
+def run_sts_record(data: bytes) -> None:
+    """TXT records, one on each line, an octet to a character as the resolver gives them."""
+    texts = data.decode("latin-1").split("\n")
+    try:
+        found = parse_record(texts)
+    except StsError as error:
+        assert str(error).isprintable()
+    else:
+        assert found.isascii() and found.isalnum() and len(found) <= 32
+    for rua in parse_tlsrpt_record(texts):
+        place = rua.mailbox or rua.host + rua.path
+        assert place.isascii() and place.isprintable() and " " not in place and rua.port <= 65535
+
+
 def _answer(kind: str, data: bytes) -> bytes:
     number = dnswire.KINDS[kind]
     record = b"\xc0\x0c" + number.to_bytes(2, "big") + b"\0\x01\0\0\0\x3c" + len(data).to_bytes(2, "big") + data
@@ -98,6 +127,37 @@ TARGETS = (
         ),
         (b"\xc0\x0c", b"\xc0\0", b"\0\x01", b"\0\x05", b"\xff\xff", b"\x3f" + b"a" * 63, b"\0\0\x29"),
         1232,
+    ),
+    Target(
+        "sts-policy",
+        run_sts_policy,
+        (
+            b"version: STSv1\r\nmode: enforce\r\nmx: mx.a.test\r\nmx: *.b.test\r\nmax_age: 86400\r\n",
+            b"version: STSv1\nmode: none\nmax_age: 0\n",
+        ),
+        (
+            b"version:",
+            b"mode:",
+            b"mx:",
+            b"max_age:",
+            b"STSv1",
+            b"testing",
+            b"*.",
+            b"\r\n",
+            b"\n",
+            b"31557600",
+            b"\xc3\xbc",
+        ),
+    ),
+    Target(
+        "sts-record",
+        run_sts_record,
+        (
+            b"v=STSv1; id=20160831085700Z;",
+            b"v=spf1 -all\nv=STSv1;id=1;x=2",
+            b"v=TLSRPTv1; rua=mailto:a@b.test,https://c.test:8443/in?x=1",
+        ),
+        (b"v=STSv1;", b"v=TLSRPTv1;", b"id=", b"rua=", b"mailto:", b"https://", b"@", b";", b",", b"\n", b" "),
     ),
     Target(
         "proxy",

@@ -161,7 +161,18 @@ def test_without_a_record_nobody_is_asked(bed, world):
     assert not world.count("mta-sts.unlisted.test")
 
 
-def test_what_was_fetched_outlives_a_restart_and_the_web_server(world, tmp_path):
+def test_the_operator_sees_what_holds_and_why(bed):
+    shown = bed.gateway.ask("tls", "show", "good.test")
+    assert shown["mta_sts"] == "enforce, for *.good.test (id 1)"
+    (host,) = shown["hosts"]
+    assert (host["level"], host["verified"]) == ("sts", True) and "says enforce" in host["why"]
+    (host,) = bed.gateway.ask("tls", "show", "other-host.test")["hosts"]
+    assert "does not name it" in host["why"]
+    shown = bed.gateway.ask("tls", "show", "moved.test")
+    assert "sts-policy-fetch-error: the server answers with status 302" in shown["mta_sts"]
+
+
+def test_what_was_fetched_outlives_a_restart_a_reload_and_the_web_server(world, tmp_path):
     with queue_bed(tmp_path, world.extra, port=take_port()) as bed:
         gateway = bed.gateway
         relay(bed, "stale")
@@ -174,6 +185,9 @@ def test_what_was_fetched_outlives_a_restart_and_the_web_server(world, tmp_path)
             _, message_id = relay(bed, "stale")
             row = bed.outcome("deferred", message_id)
             assert row["status"] == "4.7.4"
+            assert gateway.run("reload").returncode == 0  # another resolver
+            _, message_id = relay(bed, "stale")
+            assert bed.outcome("deferred", message_id)["status"] == "4.7.4"
             assert world.plain.find("user@stale.test") is None
         finally:
             world.open()

@@ -12,7 +12,14 @@ from gatepost.config.schema import Config
 from gatepost.config.warnings import Warning
 from gatepost.delivery.tlspolicy import TlsPolicies, is_fitting
 from gatepost.net.tlscontext import CertificateError, Pair, ServerTls
-from gatepost.privsep.material import MaterialError, authority_files, read_authorities, read_material
+from gatepost.privsep.material import (
+    MaterialError,
+    asks_web_servers,
+    authority_files,
+    read_authorities,
+    read_material,
+    resolver_files,
+)
 
 SOON_S = 14 * 86400.0
 
@@ -51,7 +58,7 @@ def inspect_tls(config: Config, path: str, now_s: float) -> tuple[list[ConfigErr
         note("tls", str(error), "")
     except CertificateError as error:
         note("tls", error.problem, error.advice)
-    return errors, [*_of_pairs(config, pairs, now_s), *_of_clients(config)]
+    return errors, [*_of_pairs(config, pairs, now_s), *_of_clients(config), *_of_authorities(config)]
 
 
 def _of_pairs(config: Config, pairs: list[Pair], now_s: float) -> list[Warning]:
@@ -82,3 +89,15 @@ def _of_clients(config: Config) -> list[Warning]:
         problem = "no authority is listed by which client certificates could be verified: none is asked for"
         return [Warning("tls.client_certificates", problem, "add [[relay.certificates]], or remove it")]
     return []
+
+
+def _of_authorities(config: Config) -> list[Warning]:
+    if not asks_web_servers(config) or config.tls.ca_file is not None:
+        return []
+    try:
+        if any(read_authorities(config, path) for files in resolver_files(config) for path in files):
+            return []
+    except MaterialError:  # told as an error already
+        return []
+    problem = "there is no file of certification authorities: no MTA-STS policy is fetched, and no report is posted"
+    return [Warning("tls.ca_file", problem, "install ca-certificates, or set tls.ca_file")]

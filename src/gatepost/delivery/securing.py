@@ -83,7 +83,7 @@ class Securing:
         found = await self._sts(domain) if self._sts is not None else None
         if found is None:
             return "none"
-        more = f", for {', '.join(found.mx)}" if found.mx else ""
+        more = f", for {', '.join(found.mx)} (id {found.id})" if found.mx else ""
         return found.mode + more + (f" ({found.failure})" if found.failure else "")
 
     async def plans(self, policy: Policy, domain: str, hosts: Mapping[str, HostFacts]) -> tuple[dict[str, Plan], float]:
