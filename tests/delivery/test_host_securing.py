@@ -53,7 +53,7 @@ class Bed:
             return LookupDone(0, "tempfail", [], 5, reason="SERVFAIL")
         found = self.records.get((kind, name))
         secure = (kind, name) not in self.insecure
-        canonical = self.canonical.get(name, "") if kind in ("A", "AAAA") else ""
+        canonical = self.canonical.get(name, "") if kind in ("A", "AAAA", "MX") else ""
         return LookupDone(0, "ok" if found else "nodata", found or [], 300, secure, "", canonical)
 
     def plans(self, next_hop: str = "mx:d.test") -> dict[str, Plan]:
@@ -138,6 +138,11 @@ def test_the_base_domain_of_an_alias(at, insecure, base):
     assert (found.dane.base if found.dane else "") == base
     if base:
         assert found.server_name == base
+
+
+def test_a_domain_that_is_an_alias_may_be_named_by_either_name():
+    found = Bed(SECURE, canonical={"d.test": "real.test"}).plans()["mx.d.test"]
+    assert found.dane.names == ("mx.d.test", "d.test", "real.test")
 
 
 def test_sts_is_for_hosts_without_tlsa_records_and_never_weakens_dane():

@@ -86,8 +86,13 @@ class Securing:
         more = f", for {', '.join(found.mx)} (id {found.id})" if found.mx else ""
         return found.mode + more + (f" ({found.failure})" if found.failure else "")
 
-    async def plans(self, policy: Policy, domain: str, hosts: Mapping[str, HostFacts]) -> tuple[dict[str, Plan], float]:
-        """A plan for each host, and for how many seconds they hold. `domain` is that of the MX hosts; empty for others."""
+    async def plans(
+        self, policy: Policy, domain: str, hosts: Mapping[str, HostFacts], alias: str = ""
+    ) -> tuple[dict[str, Plan], float]:
+        """A plan for each host, and for how many seconds they hold.
+
+        `domain` is that of the MX hosts, empty for others; `alias` where it led to, if it is an alias itself.
+        """
         found: dict[str, TlsaFound] = dict.fromkeys(hosts, _NONE)
         if policy.level in ASK_DANE:
             answers = await asyncio.gather(*(self.tlsa(host, facts) for host, facts in hosts.items()))
@@ -100,7 +105,7 @@ class Securing:
             and any(f.status == "none" for f in found.values())
         ):
             sts = await self._sts(domain)
-        plans = {host: self._plan(policy, domain, host, tlsa, sts) for host, tlsa in found.items()}
+        plans = {host: self._plan(policy, (domain, alias), host, tlsa, sts) for host, tlsa in found.items()}
         plans = {host: way._replace(facts=facts_of(domain, host, way, sts)) for host, way in plans.items()}
         return plans, min([MAX_VALID_S, *(tlsa.ttl_s for tlsa in found.values())])
 
@@ -129,14 +134,15 @@ class Securing:
                 return TlsaFound("found", base, tuple(done.records), float(done.ttl_s))
         return _none(f"it has no secure TLSA records (_{facts.port}._tcp.{bases[0]})")
 
-    def _plan(self, policy: Policy, domain: str, host: str, tlsa: TlsaFound, sts: StsPolicy | None) -> Plan:
+    def _plan(self, policy: Policy, names: tuple[str, str], host: str, tlsa: TlsaFound, sts: StsPolicy | None) -> Plan:
+        domain = names[0]
         if tlsa.status == "failed":
             return plan_refused(policy, host, tlsa.reason, "lookup")
         if tlsa.status == "found":
             records = usable_records(tlsa.records)
             if not records and policy.level == "dane-only":
                 return plan_refused(policy, host, f"the TLSA records of {tlsa.base} cannot be used")
-            return plan_dane(self._policies, host, domain, tlsa.base, records)
+            return plan_dane(self._policies, host, names, tlsa.base, records)
         if sts is not None and sts.mode != "none":
             chosen = plan_sts(self._policies, policy, sts, host, domain)
         else:

@@ -307,13 +307,16 @@ def plan(policy: Policy, host: str, mx_domain: str = "") -> Plan:
     return Plan(policy.context, asked, policy.fingerprints, is_verified, policy.tls, shown)
 
 
-def plan_dane(policies: TlsPolicies, host: str, domain: str, base: str, records: Sequence[Tlsa]) -> Plan:
-    """For a host with secure TLSA records at `base`; without a usable one among them TLS is used and nothing verified (RFC 7672 2.2)."""
+def plan_dane(policies: TlsPolicies, host: str, domains: Sequence[str], base: str, records: Sequence[Tlsa]) -> Plan:
+    """For a host with secure TLSA records at `base`; without a usable one among them TLS is used and nothing verified (RFC 7672 2.2).
+
+    `domains` are the names of the domain whose MX host it is: its own, and where that leads if it is an alias (RFC 7672 3.2.2).
+    """
     nothing: frozenset[str] = frozenset()
     if not records:
         why = f"the TLSA records of {base} cannot be used"
         return Plan(policies.unverified, _asked_for(base, False), nothing, False, Tls.ALWAYS, "encrypt", why)
-    names = tuple(dict.fromkeys(name for name in (base, host, domain) if name))
+    names = tuple(dict.fromkeys(name for name in (base, host, *domains) if name))
     found = HostDane(tuple(records), base, names)
     why = f"TLSA records of {base}"
     return Plan(policies.careful, _asked_for(base, False), nothing, True, Tls.ALWAYS, "dane", why, found)
