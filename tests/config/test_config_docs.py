@@ -37,6 +37,7 @@ DEFAULTS = (
     | defaults(schema.RelayCertificate, "relay.certificates.*.")
     | defaults(schema.Credential, "delivery.credentials.*.")
     | defaults(schema.Pool, "pools.*.")
+    | defaults(schema.Source, "sources.*.")
     | defaults(schema.PoolMember, "pools.*.members.*.")
     | defaults(schema.RewriteRule, "rewrite.rules.*.")
     | defaults(schema.Listener, "listeners.*.")

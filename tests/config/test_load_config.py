@@ -137,6 +137,7 @@ def numbers(section: type[schema.Section], prefix: str = "") -> dict[str, float]
 def test_every_number_has_a_range_and_its_default_lies_in_it() -> None:
     found = numbers(schema.Config) | numbers(schema.RelayRule, "relay.rules.*.")
     found |= numbers(schema.Pool, "pools.*.") | numbers(schema.PoolMember, "pools.*.members.*.")
+    found |= numbers(schema.Source, "sources.*.")
     assert set(found) == set(rules.RANGES)
     for key, default in found.items():
         low, high = rules.RANGES[key]

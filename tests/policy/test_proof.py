@@ -75,7 +75,7 @@ class _Leaky(Engine):
 def test_a_hole_in_the_engine_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_with(RelayRule(name="r", networks=["10.0.0.0/8"], reverse_paths=["@example.net"]))
     assert prove(config, NOW_S).holds
-    monkeypatch.setattr("gatepost.policy.proof.Engine", lambda config, literal_rules=False: _Leaky(config))
+    monkeypatch.setattr("gatepost.policy.proof.Engine", lambda config, **_: _Leaky(config))
     assert not prove(config, NOW_S).holds
 
 

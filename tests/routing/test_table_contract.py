@@ -7,7 +7,7 @@ import operator
 import os
 import sqlite3
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,14 @@ import pytest
 from migrate.debian import run_tool, unpacked
 
 from gatepost.config.errors import ConfigErrors
+from gatepost.config.schema import Source
 from gatepost.config.tables import TableData, without_notes
+from gatepost.model import NeedsAnswer, Question
+from gatepost.routing.answers import Answer, Answers
 from gatepost.routing.table import Table, TableUnavailable
-from gatepost.routing.tables import FILE_TYPES, TABLE_TYPES, FileTable, InlineTable, build_table
+from gatepost.routing.tables import FILE_TYPES, REMOTE_TYPES, TABLE_TYPES, FileTable, InlineTable, build_table
+from gatepost.routing.tables.remote import RemoteTable
+from gatepost.routing.tables.uses import FITS
 
 Maker = Callable[[dict[str, str], Path], Table]
 VALUES = {"anna": "", "bob": "smtp://10.0.0.5:25", "zoë": "two words", "c#d": "x"}
@@ -84,6 +89,22 @@ def make_patterns(kind: str, values: dict[str, str], directory: Path) -> Table:
     return handed_over(kind, str(path))
 
 
+class Server(Answers):
+    """What a server knows, as a receiver that has asked sees it."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        super().__init__()
+        self.values = values
+
+    def need_answers(self, source: str, keys: Sequence[str]) -> list[Answer]:
+        return [Answer(self.values.get(key)) for key in keys]
+
+
+def make_remote(kind: str, values: dict[str, str], directory: Path) -> Table:
+    type_ = {"ldap": "ldap", "sql": "mysql", "http": "http"}[kind]
+    return RemoteTable(f"{kind}:people", Source(type=type_), "recipients", Server(values))
+
+
 NETWORKS = {"10.1.2.3": "one", "2001:db8::1": "two", "192.0.2.255": "three words here"}
 ROUTES = {"bob.example": "smtp:[10.0.0.5]", ".example": "error:5.1.2:550 no", ".": "relay:hub.example"}
 ROUTES_READ = {
@@ -105,6 +126,7 @@ MAKERS: dict[str, tuple[Maker, dict[str, str], dict[str, str]]] = {
     "cdb": (make_cdb, VALUES, VALUES),
     "lmdb": (make_lmdb, VALUES, VALUES),
     "sqlite": (make_sqlite, VALUES, VALUES),
+    **{kind: (functools.partial(make_remote, kind), VALUES, VALUES) for kind in REMOTE_TYPES},
     "cidr": (functools.partial(make_text, "cidr"), NETWORKS, NETWORKS),
     "regexp": (functools.partial(make_patterns, "regexp"), FULL, FULL),
     "pcre": (functools.partial(make_patterns, "pcre"), FULL, FULL),
@@ -125,9 +147,9 @@ MAKERS["sendmail-genericstable"] = (
 )
 
 
-def test_every_type_in_a_file_is_held_to_the_contract() -> None:
-    assert set(MAKERS) == set(FILE_TYPES)
-    assert set(FILE_TYPES) <= set(TABLE_TYPES)
+def test_every_type_is_held_to_the_contract() -> None:
+    assert set(MAKERS) == set(TABLE_TYPES)
+    assert set(FILE_TYPES) | set(REMOTE_TYPES) == set(TABLE_TYPES)
 
 
 @pytest.fixture(params=sorted(MAKERS))
@@ -215,6 +237,41 @@ def test_unavailable_is_neither_yes_nor_no() -> None:
     for ask in (operator.methodcaller("lookup", "anna"), operator.methodcaller("find_address", "anna", "a.example")):
         with pytest.raises(TableUnavailable, match="people: gone"):
             ask(table)
+
+
+@pytest.mark.parametrize("use", ["recipients", "routes", "virtual"])
+@pytest.mark.parametrize("kind", sorted(REMOTE_TYPES))
+def test_a_server_that_cannot_be_reached_defers(kind: str, use: str) -> None:
+    question = Question(f"{kind}:people", "anna@a.example")
+    answers = Answers()
+    table = RemoteTable(question.source, Source(type="ldap", keys=["address"]), use, answers)
+    with pytest.raises(NeedsAnswer):
+        table.find_address("anna", "a.example")
+    answers.give({question: Answer(None, "connection refused")})
+    with pytest.raises(TableUnavailable, match="people: connection refused"):
+        table.find_address("anna", "a.example")
+    answers.give({question: Answer(None)})
+    assert table.find_address("anna", "a.example") is None
+
+
+def test_what_a_server_is_asked_for() -> None:
+    forms = ["address", "local", "catch-all", "domain", "parents", "any"]
+    table = RemoteTable("ldap:people", Source(type="ldap", keys=forms), "routes", Answers())
+    with pytest.raises(NeedsAnswer) as raised:
+        table.find_route("anna", "a.b.example")
+    asked = [question.key for question in raised.value.questions]
+    assert asked == ["anna@a.b.example", "anna", "@a.b.example", "a.b.example", ".b.example", ".example", "*"]
+
+
+@pytest.mark.parametrize(("use", "value"), [("routes", "to nowhere at all"), ("virtual", "no address"), ("virtual", "a@b, c@d")])
+def test_a_value_without_sense_defers_and_is_told(use: str, value: str) -> None:
+    told: list[str] = []
+    answers = Answers(trouble=lambda source, why: told.append(source))
+    answers.give({Question("sql:people", "anna@a.example"): Answer(value)})
+    table = RemoteTable("sql:people", Source(type="mysql", keys=["address"]), use, answers, FITS[use])
+    with pytest.raises(TableUnavailable):
+        table.find_address("anna", "a.example")
+    assert told == ["sql:people"]
 
 
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import time
 
 import msgspec
 
+from gatepost.cli.asked import AskedAnswers
 from gatepost.cli.rewriting import Preview, prepare, preview_end, rewrite_reverse_path
 from gatepost.config.schema import Config
 from gatepost.model import Address
@@ -46,8 +47,9 @@ class DryRun:
     """Plays one visit; `conversation` and `explanations` hold what came of it."""
 
     def __init__(self, config: Config, engine: Engine | None = None) -> None:
-        self._engine = engine or Engine(config)
-        self._explainer = Explainer(config, self._engine)
+        answers = AskedAnswers(config)
+        self._engine = engine or Engine(config, answers=answers)
+        self._explainer = Explainer(config, self._engine, answers)
         self._certificates = config.relay.certificates
         self._settings = ServerSettings.from_config(config)
         self.preview = Preview()

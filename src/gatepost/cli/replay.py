@@ -7,6 +7,7 @@ import time
 
 import click
 
+from gatepost.cli.asked import AskedAnswers
 from gatepost.cli.main import EXIT_FAILED
 from gatepost.cli.options import config_option, json_option
 from gatepost.cli.output import emit
@@ -40,6 +41,7 @@ def replay(ctx: click.Context, config_path: str, as_json: bool, since: str, spoo
     since_s = time.time() - parse_span(since)
     config = load_config(config_path)
     spool = spool or config.spool
-    difference = Replay(config, key_of(spool)).compare(read_records(spool, since_s))
+    key = key_of(spool)
+    difference = Replay(config, key, AskedAnswers(config, hashed=key != b"")).compare(read_records(spool, since_s))
     emit(difference, as_json, difference.lines())
     ctx.exit(EXIT_FAILED if difference.changes else 0)

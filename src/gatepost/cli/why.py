@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from gatepost.cli.asked import AskedAnswers
 from gatepost.cli.options import config_option, json_option
 from gatepost.cli.output import complain, emit
 from gatepost.cli.records import key_of, read_records
@@ -31,7 +32,9 @@ def why(config_path: str, as_json: bool, identifier: str) -> None:
     if not found:
         complain(f"gatepost: nothing is recorded of {identifier}; facts are kept for {config.facts.keep_days} days")
         raise click.exceptions.Exit(1)
-    replay, explainer = Replay(config, key_of(config.spool)), Explainer(config)
+    key = key_of(config.spool)
+    answers = AskedAnswers(config, hashed=key != b"")
+    replay, explainer = Replay(config, key, answers), Explainer(config, answers=answers)
     told = [_tell(record, replay, explainer) for record in found]
     emit([data for data, _ in told], as_json, [line for _, lines in told for line in (*lines, "")][:-1])
 

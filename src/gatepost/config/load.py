@@ -33,6 +33,7 @@ from gatepost.config.recipients import read_recipients
 from gatepost.config.relayrules import read_rules, split_rules
 from gatepost.config.rewritevalues import USE, check_rewrite, rewrite_tables
 from gatepost.config.schema import Config, Domain
+from gatepost.config.sources import check_sources
 from gatepost.config.tables import LoadedConfig, TableData, read_table, rights_of, table_key, too_large
 from gatepost.config.tlsvalues import check_tls
 from gatepost.safeopen import LinkInPath, read_regular
@@ -131,6 +132,7 @@ class _Loader:
             if data is not None:
                 tables[table_key(use, name)] = data
         self.findings.errors.extend(too_large(tables))
+        check_sources(values, named.items(), self.findings)
         return tables
 
     def _note_errors(self, bad: ConfigErrors, path: KeyPath) -> None:

@@ -364,6 +364,31 @@ class Selftest(Section, frozen=True, kw_only=True):
     dkim_keys: list[str] = []  # names of the DKIM keys that sign mail of our domains: SELECTOR._domainkey.DOMAIN
 
 
+class Source(Section, frozen=True, kw_only=True):
+    """One `[sources.NAME]`: a server that is asked for keys; the table on it is "ldap:NAME", "sql:NAME" or "http:NAME"."""
+
+    type: str  # "ldap", "postgresql", "mysql", "http"
+    servers: list[str] = []  # asked in this order
+    url: str = ""  # "http": with {key}, {local}, {domain}, as all that follows
+    base: str = ""  # "ldap": where the search begins
+    scope: str = "sub"
+    filter: str = ""
+    attribute: str = ""  # whose value is the answer; empty: that there is an entry
+    database: str = ""
+    query: str = ""  # the first column of the first row is the answer
+    field: str = ""  # "http": of the JSON, names joined by dots; empty: that the reply is 200
+    user: str = ""
+    password_file: str | None = None
+    tls: str = "verify"  # "none": in clear
+    ca_file: str | None = None  # None: tls.ca_file, else that of the system
+    keys: list[str] = []  # forms of an address that are asked; empty: what the use needs
+    timeout_s: float = 5.0
+    retry_s: float = 5.0  # a server that failed is asked again after this, doubling up to a minute
+    max_connections: int = 4
+    found_s: float = 300.0  # how long an answer is kept
+    missing_s: float = 60.0  # how long it is kept that there is none
+
+
 class PathException(Section, frozen=True, kw_only=True):
     """A path that `gatepost check` may find as it is: see config/exceptions.py."""
 
@@ -391,6 +416,7 @@ class Config(Section, frozen=True, kw_only=True):
     access: list[str] = []  # tables of the kind sendmail-access
     virtual: list[str] = []  # tables of addresses that stand for others
     detail_separator: str | None = None  # "+": user+detail@ours exists where user does
+    sources: dict[str, Source] = {}  # servers that tables are asked of
     domaintable: list[str] = []  # tables of domains that stand for others
     genericstable: list[str] = []  # tables of addresses for mail on its way out
     rewrite: Rewrite = Rewrite()

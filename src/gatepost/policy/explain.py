@@ -19,6 +19,7 @@ from gatepost.policy.engine import Engine, Facts, Step
 from gatepost.policy.relay import ClientCertificate, Identity, is_routed_local
 from gatepost.policy.relayrules import path_keys
 from gatepost.policy.verdict import Verdict
+from gatepost.routing.answers import Answers, NotAsked
 from gatepost.routing.router import Refusal, Route, Router
 
 MAX_SHOWN = 50  # rules that do not hold; those that do are always shown
@@ -49,6 +50,7 @@ class Explanation(msgspec.Struct, kw_only=True):
     lines: list[Line]
     shadows: list[str]
     changes: list[str]
+    missing: str = ""  # why a fact from elsewhere could not be had
 
     def text(self) -> list[str]:
         """For people."""
@@ -62,6 +64,8 @@ class Explanation(msgspec.Struct, kw_only=True):
         if self.accepted:
             shown.append(f"  right: {self.permit}")
             shown.append(f"  route: {self.route}" + (f", as <{self.forward_path}>" if self.forward_path else ""))
+        if self.missing:
+            shown.append(f"  not known: {self.missing}")
         shown += [f"  {change}" for change in self.changes]
         return shown
 
@@ -69,16 +73,20 @@ class Explanation(msgspec.Struct, kw_only=True):
 class Explainer:
     """Explains under one configuration. Makes an engine of its own; nothing is counted and nothing is kept."""
 
-    def __init__(self, config: Config, engine: Engine | None = None) -> None:
+    def __init__(self, config: Config, engine: Engine | None = None, answers: Answers | None = None) -> None:
+        """`answers` gives facts from elsewhere at once, or says that they cannot be had; an `engine` must have the same."""
         self._config = config
-        self._engine = engine or Engine(config)
-        self._router = Router(config)
+        self._answers = NotAsked() if answers is None else answers
+        self._router = Router(config, answers=self._answers)
+        self._engine = engine or Engine(config, self._router, answers=self._answers)
 
     def rcpt(self, facts: Facts, address: Address) -> Explanation:
         """The explanation of one recipient; `facts` is left as it was."""
         trace: list[Step] = []
         own = msgspec.structs.replace(facts, trace=trace, shadows=None, record=None)
+        self._answers.why = ""
         verdict = self._engine.decide_rcpt(own, address)
+        missing = self._answers.why
         route = verdict.route
         reply = f"{verdict.code} {verdict.status} {verdict.text}" if verdict.code else "250 2.1.5 Recipient ok"
         return Explanation(
@@ -92,7 +100,8 @@ class Explainer:
             forward_path=route.address if route is not None else "",
             lines=list(self._lines(own, address, verdict, trace)),
             shadows=[_shadow_text(shadow) for shadow in own.shadows or ()],
-            changes=self._changes(facts, address, verdict),
+            changes=[] if missing else self._changes(facts, address, verdict),
+            missing=missing,
         )
 
     def _place(self, route: Route) -> str:

@@ -27,6 +27,7 @@ from gatepost.policy.engine import Engine
 from gatepost.policy.rewriting import Rewriting
 from gatepost.policy.sessions import SIGNED, Session, Target, bounces_of, sessions_of, targets_of
 from gatepost.policy.verdict import Verdict
+from gatepost.routing.answers import Assumed
 
 MOST_ADDRESSES = {4: 16 << 24, 6: 16 << 112}  # of all that may relay: sixteen /8, sixteen /16
 MAX_COUNTEREXAMPLES = 5
@@ -86,7 +87,8 @@ def prove(config: Config, now_s: float | None = None) -> Proof:
     """Try every class of sessions against the engine of this configuration."""
     now_s = time.time() if now_s is None else now_s
     examples = _world(config)
-    engine, literal = Engine(config), Engine(config, literal_rules=True)
+    assumed = Assumed()
+    engine, literal = Engine(config, answers=assumed), Engine(config, literal_rules=True, answers=assumed)
     has_open_rules = any(
         rule.mode == "enforce" and not (rule.networks or rule.identities or rule.certificates)
         for rule in config.relay.rules
@@ -287,7 +289,7 @@ def _world(config: Config) -> list[Counterexample]:
         world = ipaddress.ip_address(_WORLD[version == 6])
         client = str(world if any(world in network for network in merged) else merged[0].network_address + 1)
         session = Session(client, "", "", "someone@elsewhere.example", targets_of(config)[0])
-        verdict = decide(Engine(config), session, time.time())
+        verdict = decide(Engine(config, answers=Assumed()), session, time.time())
         reason = f"the IPv{version} networks that may relay are together far more than one organisation"
         examples.append(Counterexample(reason, verdict.rule, conversation(config, session, verdict)))
     return examples

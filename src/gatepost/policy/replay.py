@@ -16,6 +16,7 @@ from gatepost.model import Address
 from gatepost.policy.engine import Engine, Facts
 from gatepost.policy.record import HASH_MARK, ROUTED_MARK, FactRecord, RecordedRecipient, hash_local
 from gatepost.policy.verdict import Verdict
+from gatepost.routing.answers import Answers, NotAsked
 
 MAX_EXAMPLES = 5
 
@@ -36,6 +37,7 @@ class Difference(msgspec.Struct):
     transactions: int = 0
     recipients: int = 0
     undecided: int = 0
+    unknown: int = 0
     changes: list[Change] = []
 
     def lines(self) -> list[str]:
@@ -43,6 +45,8 @@ class Difference(msgspec.Struct):
         head = f"{self.recipients} recipients in {self.transactions} mail transactions decided again"
         if self.undecided:
             head += f"; {self.undecided} were put off (4xx) and are not compared"
+        if self.unknown:
+            head += f"; {self.unknown} need tables that could not be asked, and are not compared"
         if not self.changes:
             return [head, "nothing would change"]
         lines = [head]
@@ -56,8 +60,10 @@ class Difference(msgspec.Struct):
 class Replay:
     """Decisions under one configuration. `key` is that of hashed addresses, empty if there is none."""
 
-    def __init__(self, config: Config, key: bytes = b"") -> None:
-        self._engine = Engine(config)
+    def __init__(self, config: Config, key: bytes = b"", answers: Answers | None = None) -> None:
+        """`answers` gives facts from elsewhere at once, or says that they cannot be had."""
+        self.answers = NotAsked() if answers is None else answers
+        self._engine = Engine(config, answers=self.answers)
         self._names = {
             hash_local(local, key): local
             for domain in (config.domains.values() if key else ())
@@ -102,7 +108,11 @@ class Replay:
                 if 400 <= recipient.code < 500:
                     difference.undecided += 1
                     continue
+                self.answers.why = ""
                 verdict = self.decide(record, recipient)
+                if self.answers.why:
+                    difference.unknown += 1
+                    continue
                 kind = _kind(recipient, verdict)
                 if not kind:
                     continue

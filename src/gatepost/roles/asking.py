@@ -12,6 +12,8 @@ from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from gatepost.config.schema import Config
+from gatepost.config.sources import KINDS
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.model import NeedsAnswer, Question
@@ -25,6 +27,11 @@ MAX_STEPS = 16
 MAX_KEYS = 64  # of one message
 MAX_UNDER_WAY = 20_000  # questions of one receiver
 DNS = "dns:"
+
+
+def lifetimes_of(config: Config) -> dict[str, tuple[float, float]]:
+    """How long answers of each table are kept: found, not found."""
+    return {f"{KINDS[one.type]}:{name}": (one.found_s, one.missing_s) for name, one in config.sources.items()}
 
 
 class Wait:

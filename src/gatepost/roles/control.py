@@ -129,6 +129,9 @@ class Control(Role):
             self._post(self.supervisor, m.Reload(self._number(answer, RELOAD_WAIT_S)))
         elif what == "stats":
             self._ask_all(answer)
+        elif what == "lookup" and self.peers("resolver"):
+            channel = self.peers("resolver")[0]
+            self._post(channel, m.Ask(self._number(answer, ANSWER_WAIT_S, channel.peer), what, arguments))
         else:
             answer(msgspec.json.encode({"error": f"unknown request {what!r}"}))
 

@@ -28,7 +28,7 @@ from gatepost.policy.relay import AddressSet
 from gatepost.policy.rewriting import FORWARD_PATH
 from gatepost.roles import requests
 from gatepost.roles.admission import Admission
-from gatepost.roles.asking import Asking
+from gatepost.roles.asking import Asking, lifetimes_of
 from gatepost.roles.doors import Doors
 from gatepost.roles.groupcommit import FULL, UNHEALTHY, GroupCommit, Pending
 from gatepost.roles.ids import IdMaker
@@ -73,8 +73,8 @@ class Receiver(Role):
             Waiting.DATA: config.smtp.data_timeout_s,
             Waiting.TLS: config.tls.handshake_timeout_s,
         }
-        answers = Answers()
-        self.asking = Asking(loop, answers, {})
+        answers = Answers(trouble=lambda source, why: self.event("table_trouble", table=source, reason=why))
+        self.asking = Asking(loop, answers, lifetimes_of(config))
         self._engine = Engine(config, answers=answers)
         self._judgement = Judgement(
             config,

@@ -10,6 +10,9 @@ import importlib
 import time
 from typing import Any
 
+import msgspec
+
+from gatepost.config.sources import source_files
 from gatepost.delivery.stsanswer import STS
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
@@ -23,6 +26,7 @@ from gatepost.roles.skeleton import Role
 MAX_POSTS = 20  # reports on their way at once
 POST_ANSWER_BYTES = 64 * 1024
 POST_TIMEOUT_S = 60.0
+MAX_ASKED_KEYS = 64  # of one question of a command
 KEPT_BACK = 10_000  # records for a queue that is away
 
 
@@ -34,7 +38,13 @@ class Resolver(Role):
         self._unkept: dict[str, bytes] = {}
         self.resolver: StubResolver
         self._context: Any = None
-        authorities = b"".join(take_material(self.descriptors))
+        material = take_material(self.descriptors)
+        of_sources = len(source_files(self.config))
+        authorities = b"".join(material[: len(material) - of_sources])
+        self.tables: Any = None
+        if self.config.sources:
+            tables = importlib.import_module("gatepost.roles.tables")
+            self.tables = tables.Tables(self.config, material[len(material) - of_sources :], self.loop)
         if not asks_web_servers(self.config):
             return
         if b"-----BEGIN CERTIFICATE-----" not in authorities:
@@ -60,6 +70,8 @@ class Resolver(Role):
             self._client = self._https.HttpsClient(query, self._context, port=port, any_address=port != 443)
             if fetches_policies(self.config):
                 self._begin_policies()
+        if self.tables is not None:
+            self.tables.begin(self.resolver.query, self.event)
 
     def _begin_policies(self) -> None:
         sts = self.config.tls.sts
@@ -94,8 +106,7 @@ class Resolver(Role):
         elif type(message) is m.Post:
             self._post(channel, message)
         elif type(message) is m.TableLookup:
-            self.counts["questions"] += 1
-            channel.post(m.TableLookupDone(message.query, [], f"there is no table {message.table}"))
+            self._look_up_keys(channel, message)
         elif type(message) is m.StsRestored and self.policies is not None:
             self.policies.restore(message.records, message.is_all)
 
@@ -124,6 +135,35 @@ class Resolver(Role):
             failed = "" if 200 <= answer.status < 300 else f"the server answers with status {answer.status}"
         channel.post(m.PostDone(message.query, failed))
 
+    def _look_up_keys(self, channel: Channel, message: m.TableLookup) -> None:
+        self.counts["questions"] += 1
+
+        def answered(values: list[str | None], failed: str) -> None:
+            channel.post(m.TableLookupDone(message.query, values, failed))
+
+        if self.tables is None:
+            answered([], f"there is no source for {message.table}")
+        else:
+            self.tables.submit(message.table, message.keys, answered)
+
+    def _from_peer(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
+        if type(message) is m.Ask and message.what == "lookup":
+            self._answer_lookup(channel, message)
+        else:
+            super()._from_peer(channel, message, descriptors)
+
+    def _answer_lookup(self, channel: Channel, ask: m.Ask) -> None:
+        """A command asks a table: `gatepost explain` and the like."""
+
+        def answered(values: list[str | None], failed: str) -> None:
+            channel.post(m.Answer(ask.request, msgspec.json.encode({"values": values, "failed": failed})))
+
+        table, keys = str(ask.arguments.get("table", "")), ask.arguments.get("keys")
+        if self.tables is None or not isinstance(keys, list) or len(keys) > MAX_ASKED_KEYS:
+            answered([], f"there is no source for {table} in the running configuration")
+        else:
+            self.tables.submit(table, keys, answered)
+
     def _look_up(self, channel: Channel, message: m.Lookup) -> None:
         self.counts["questions"] += 1
         number, kind, name = message.query, message.kind, message.name
@@ -147,6 +187,7 @@ class Resolver(Role):
 
     def answer(self, what: str, arguments: dict[str, Any]) -> Any:
         if what == "stats":
-            counts = self.counts | {"dane": self._probe.state}
-            return counts if self.policies is None else counts | self.policies.counts
+            parts = [part.counts for part in (self.policies, self.tables) if part is not None]
+            counts = {name: count for part in parts for name, count in part.items()}
+            return {**self.counts, "dane": self._probe.state, **counts}
         return super().answer(what, arguments)

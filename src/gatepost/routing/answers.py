@@ -19,6 +19,7 @@ import msgspec
 from gatepost.model import NeedsAnswer, Question
 from gatepost.routing.table import TableUnavailable
 
+ANY = "\0"  # of Assumed: there is something, whatever it is
 MAX_ANSWERS = 50_000  # of one receiver: about 20 MB
 
 
@@ -33,9 +34,17 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 class Answers:
     """What one receiver knows. A decision that waited sees, beside the cache, the answers that came for it."""
 
-    __slots__ = ("_given", "_is_last", "_known", "_most", "_now_s")
+    __slots__ = ("_given", "_is_last", "_known", "_most", "_now_s", "trouble", "why")
 
-    def __init__(self, most: int = MAX_ANSWERS, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        most: int = MAX_ANSWERS,
+        now_s: Callable[[], float] = time.monotonic,
+        trouble: Callable[[str, str], None] = lambda source, why: None,
+    ) -> None:
+        """`trouble` is told of a source that answers what nobody can use."""
+        self.trouble = trouble
+        self.why = ""  # for whoever explains: the last reason for which a fact could not be had
         self._known: dict[Question, tuple[float, Answer]] = {}
         self._most = most
         self._now_s = now_s
@@ -93,6 +102,16 @@ class Answers:
         return len(self._known)
 
 
+class Assumed(Answers):
+    """For the relay proof: a table that is asked over the network may say anything, so every recipient exists."""
+
+    __slots__ = ()
+
+    def need_answers(self, source: str, keys: Sequence[str]) -> list[Answer]:
+        """No other address, no other route, and that there is such a recipient."""
+        return [Answer(ANY)] * len(keys)
+
+
 class NotAsked(Answers):
     """Where nobody asks: every fact from elsewhere is one that cannot be had."""
 
@@ -104,4 +123,5 @@ class NotAsked(Answers):
 
     def need_answers(self, source: str, keys: Sequence[str]) -> list[Answer]:
         """Raises TableUnavailable."""
-        raise TableUnavailable(f"{source}: {self._why}")
+        self.why = f"{source}: {self._why}"
+        raise TableUnavailable(self.why)

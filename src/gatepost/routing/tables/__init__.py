@@ -21,12 +21,13 @@ from gatepost.routing.tables.postfix_maps import (
     TexthashTable,
 )
 from gatepost.routing.tables.regexp import PcreTable, RegexpTable
+from gatepost.routing.tables.remote import RemoteTable
 from gatepost.routing.tables.sendmail_access import AccessTable
 from gatepost.routing.tables.sendmail_mailertable import MailertableTable
 from gatepost.routing.tables.sendmail_users import DomaintableTable, GenericstableTable, VirtusertableTable
 from gatepost.routing.tables.sqlite import SqliteTable
 
-__all__ = ["FILE_TYPES", "TABLE_TYPES", "FileTable", "InlineTable", "build_table"]
+__all__ = ["FILE_TYPES", "REMOTE_TYPES", "TABLE_TYPES", "FileTable", "InlineTable", "build_table"]
 
 FILE_TYPES: dict[str, Any] = {
     "inline": InlineTable,
@@ -48,8 +49,11 @@ FILE_TYPES: dict[str, Any] = {
     "sendmail-domaintable": DomaintableTable,
 }
 
-TABLE_TYPES: dict[str, Any] = {**FILE_TYPES}
-"""Every kind; those not in FILE_TYPES are asked over the network."""
+REMOTE_TYPES: dict[str, Any] = dict.fromkeys(("ldap", "sql", "http"), RemoteTable)
+"""The kinds that are asked over the network, of the sources of the configuration."""
+
+TABLE_TYPES: dict[str, Any] = {**FILE_TYPES, **REMOTE_TYPES}
+"""Every kind."""
 
 
 def build_table(data: TableData) -> Any:

@@ -1,7 +1,7 @@
 """The tables that a configuration names for routes, virtual addresses and recipients, as the router asks them.
 
-Built once when a role starts, out of what was read when the configuration was loaded. A name whose data is not there, since
-it is of a kind that is asked over the network and nobody has put it in place, is a table that cannot answer: it defers.
+Built once when a role starts, out of what was read when the configuration was loaded; one that is asked over the network answers
+from `Answers`. A name whose data is not there is a table that cannot answer: it defers.
 """
 
 from __future__ import annotations
@@ -10,20 +10,23 @@ from collections.abc import Iterable
 from typing import Any
 
 from gatepost.config.schema import Config
+from gatepost.config.sources import source_of
 from gatepost.config.tables import table_key
 from gatepost.routing.answers import Answers, NotAsked
 from gatepost.routing.tables import build_table
 from gatepost.routing.tables.file import FileTable
-from gatepost.routing.tables.uses import route_of, virtual_of
+from gatepost.routing.tables.remote import RemoteTable
+from gatepost.routing.tables.uses import FITS, route_of, virtual_of
 
 
 class Lookups:
     """The tables of one configuration; each is built once, however often it is named."""
 
-    __slots__ = ("_answers", "_built", "_data", "_routes", "_separator", "_virtual", "asks", "has_routes", "has_virtual")
+    __slots__ = ("_answers", "_built", "_data", "_routes", "_separator", "_sources", "_virtual", "asks", "has_routes", "has_virtual")
 
     def __init__(self, config: Config, answers: Answers | None = None) -> None:
-        self._answers = answers or NotAsked()
+        self._answers = NotAsked() if answers is None else answers
+        self._sources = config.sources
         self._data: dict[str, Any] = getattr(config, "tables", {})
         self._built: dict[str, Any] = {}
         self._separator = config.detail_separator or ""
@@ -39,10 +42,17 @@ class Lookups:
         for name in names:
             key = table_key(use, name)
             if key not in self._built:
-                data = self._data.get(key)
-                self._built[key] = FileTable.unavailable(name, "not there") if data is None else build_table(data)
+                self._built[key] = self._build(use, name, self._data.get(key))
             found.append(self._built[key])
         return tuple(found)
+
+    def _build(self, use: str, name: str, data: Any) -> Any:
+        if data is not None:
+            return build_table(data)
+        source = source_of(name, self._sources)
+        if source is None:
+            return FileTable.unavailable(name, "not there")
+        return RemoteTable(name, source, use, self._answers, FITS.get(use))
 
     def route(self, local: str, domain: str) -> str | None:
         """The next hop of the first table that has one, or "error:CODE D.S.N TEXT"; raises TableUnavailable."""

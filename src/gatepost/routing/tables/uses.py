@@ -81,6 +81,20 @@ USES: dict[str, Callable[[TableData], TableData]] = {
 }
 
 
+def fit_route_value(value: str) -> tuple[str, TableNote | None]:
+    """A value of a route in canonical form; raises BadTransport, InvalidValue."""
+    return _route_value(value)
+
+
+def fit_virtual_value(value: str) -> tuple[str, TableNote | None]:
+    """An address that stands for another in canonical form; raises InvalidValue."""
+    return _virtual_value(value)
+
+
+FITS: dict[str, Callable[[str], tuple[str, TableNote | None]]] = {"routes": fit_route_value, "virtual": fit_virtual_value}
+"""For tables whose values are not there when the configuration is loaded; a use that is not here takes any value."""
+
+
 def route_of(table: Any, local: str, domain: str) -> str | None:
     """Where a table sends an address: next hop, "error:CODE D.S.N TEXT", or None.
 
@@ -90,6 +104,9 @@ def route_of(table: Any, local: str, domain: str) -> str | None:
     if hasattr(table, "route"):
         found: str | None = table.route(domain)
         return found
+    if hasattr(table, "find_route"):
+        asked: str | None = table.find_route(local, domain)
+        return asked
     found = table.lookup(f"{local}@{domain}")
     if found is not None or not hasattr(table, "has_bare_locals"):
         return found

@@ -1,0 +1,95 @@
+"""A connection to PostgreSQL by asyncpg: one prepared query, its places bound by the server, read-only sessions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import asyncpg
+
+from gatepost.config.pieces import parse_pieces
+from gatepost.config.schema import Source
+from gatepost.config.sources import Server
+from gatepost.lookup.named import NamedContext
+from gatepost.lookup.source import Lost, QueryFailed
+
+
+class PostgresqlQuery:
+    """What one source is asked for: `{key}` and the like become $1, $2 ..."""
+
+    def __init__(self, source: Source, password: bytes) -> None:
+        pieces = parse_pieces(source.query)
+        self.places = list(dict.fromkeys(pieces.places))
+        self.text = pieces.fill({name: f"${self.places.index(name) + 1}" for name in self.places})
+        self.user, self.database = source.user, source.database
+        self.password = password.decode()
+        self.timeout_s = source.timeout_s
+
+
+class PostgresqlConnection:
+    """An open one; made by `open_postgresql`."""
+
+    def __init__(self, query: PostgresqlQuery, connection: Any, statement: Any) -> None:
+        self._query = query
+        self._connection = connection
+        self._statement = statement
+
+    async def find(self, values: Mapping[str, str]) -> str | None:
+        """See `source.Connection`."""
+        try:
+            row = await self._statement.fetchrow(*(values[name] for name in self._query.places))
+        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError) as error:
+            raise Lost(str(error)) from None
+        except asyncpg.PostgresError as error:
+            raise QueryFailed(f"{type(error).__name__}: {error}") from None
+        if row is None:
+            return None
+        return "" if row[0] is None else str(row[0])
+
+    def abort(self) -> None:
+        """See `source.Connection`."""
+        self._connection.terminate()
+
+
+async def open_postgresql(
+    query: PostgresqlQuery, server: Server, addresses: list[str], context: NamedContext | None
+) -> PostgresqlConnection:
+    """Connect to the first address that takes us and prepare the query. Raises Lost."""
+    failed: list[str] = []
+    for address in addresses:
+        try:
+            return await _connect(query, address, server.port, context if server.security != "none" else None)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            failed.append(f"{address}: {str(error) or type(error).__name__}")
+    raise Lost("; ".join(failed) or "no address")
+
+
+async def _connect(
+    query: PostgresqlQuery, address: str, port: int, context: NamedContext | None
+) -> PostgresqlConnection:
+    connection = await asyncpg.connect(
+        host=address,
+        port=port,
+        user=query.user,
+        password=query.password,
+        database=query.database,
+        passfile="/dev/null",
+        ssl=context or False,
+        timeout=query.timeout_s,
+        server_settings={"default_transaction_read_only": "on", "application_name": "gatepost"},
+    )
+    try:
+        return PostgresqlConnection(query, connection, await connection.prepare(query.text))
+    except BaseException:
+        connection.terminate()
+        raise
+
+
+async def warm_up(query: PostgresqlQuery) -> None:
+    """Fail once, so that whatever is loaded late is loaded."""
+    try:
+        async with asyncio.timeout(2.0):
+            await open_postgresql(query, Server("127.0.0.1", 1, "none"), ["127.0.0.1"], None)
+    except (Lost, TimeoutError):
+        return
