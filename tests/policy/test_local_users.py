@@ -77,6 +77,19 @@ def test_the_right(config: Config) -> None:
     assert engine.decide_rcpt(facts, MAIL).permit == "local user www-data"
 
 
+def test_a_session_of_the_past(config: Config) -> None:
+    engine = Engine(config)
+    for identity, groups, code in (
+        ("uid:backup", (), 0),
+        ("uid:member", ("mail",), 0),
+        ("uid:member", (), 550),
+        ("backup", (), 550),
+    ):
+        facts = engine.facts_of("local/x")
+        engine.recall(facts, identity, lambda user, groups=groups: groups)
+        assert engine.decide_rcpt(facts, MAIL).code == code, identity
+
+
 def test_the_proof_knows_it(config: Config) -> None:
     proof = prove(config)
     assert proof.holds and proof.relayed > 0

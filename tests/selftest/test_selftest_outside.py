@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from gatepost.config.schema import Config, Domain, Relay, Smtp
+from gatepost.config.schema import Config, Domain, Listener, Relay, Smtp
 from gatepost.selftest import talk
 from gatepost.selftest.forms import END_VARIANTS, relay_forms, relay_senders
 from gatepost.selftest.outside import Outside
@@ -153,6 +153,13 @@ def test_only_this_hosts_listening_addresses_are_asked() -> None:
     domains = {"a.test": Domain(next_hop=["smtp://192.0.2.77:25"])}
     config = Config(hostname="g.test", listen=["0.0.0.0:25", "[::]:25", "127.0.0.1:2525"], spool="/x", domains=domains)
     assert endpoints(config) == [("127.0.0.1", 25), ("::1", 25), ("127.0.0.1", 2525)]
+
+
+def test_unix_sockets_are_not_asked() -> None:
+    rows = [Listener(address="unix:/run/lmtp", kind="lmtp"), Listener(address="unix:/run/submit"), Listener(address="127.0.0.1:587")]
+    config = Config(hostname="gate.example.test", listen=["127.0.0.1:25"], spool="/s", domains={}, listeners=rows)
+    assert endpoints(config) == [("127.0.0.1", 25)]
+    assert talk.submission_endpoints(config) == [(("127.0.0.1", 587), False)]
 
 
 def test_junit_is_xml_and_carries_no_controls() -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from gatepost.cli.asked import AskedAnswers
 from gatepost.cli.rewriting import Preview, prepare, preview_end, rewrite_reverse_path
+from gatepost.config.listening import groups_of_user
 from gatepost.config.schema import Config
 from gatepost.model import Address
 from gatepost.policy.engine import Engine, Facts, Phase
@@ -94,7 +95,7 @@ class DryRun:
         facts.identity, facts.certificate = visit.identity, visit.certificate
         facts.now_s = visit.now_s or time.time()
         if visit.identity:
-            self._engine.authenticate(facts, visit.identity)
+            self._engine.recall(facts, visit.identity, groups_of_user)
         elif visit.certificate and facts.client_permit is None and self._is_listed(visit.certificate):
             facts.client_permit = ClientCertificate(visit.certificate)
         return facts

@@ -104,6 +104,15 @@ def socket_files(config: Config) -> dict[str, SocketFile]:
     }
 
 
+def groups_of_user(user: str) -> list[str]:
+    """The groups of a user of this host, as they are now; none for one that does not exist."""
+    try:
+        gids = os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
+        return [grp.getgrgid(gid).gr_name for gid in gids]
+    except KeyError:
+        return []
+
+
 def takes_local_users(config: Config) -> bool:
     """Whether users of this host can submit by a Unix socket."""
     return any(is_unix(row.address) and row.kind == "submission" for row in listener_rows(config))

@@ -18,7 +18,7 @@ from gatepost.mail.srs import SrsRefused
 from gatepost.model import Address
 from gatepost.policy.checks.access import NAME as access_name
 from gatepost.policy.checks.access import AccessCheck
-from gatepost.policy.localusers import LocalUsers
+from gatepost.policy.localusers import LOCAL_PREFIX, LocalUsers
 from gatepost.policy.record import FactRecord
 from gatepost.policy.relay import ClientPermit, Identity, LocalUser, Permits, decide, is_routed_local
 from gatepost.policy.relayrules import RelayRules, number_of
@@ -174,9 +174,17 @@ class Engine:
     def attest(self, facts: Facts, user: str, groups: Collection[str], *, relays: bool = True) -> None:
         """The kernel says that the client is this user of this host; if listed, that is an identity, and a right of its own."""
         if self._local_users.is_allowed(user, groups):
-            facts.identity = f"uid:{user}"
+            facts.identity = LOCAL_PREFIX + user
             if relays:
                 facts.client_permit = LocalUser(user)
+
+    def recall(self, facts: Facts, identity: str, groups_of: Callable[[str], Collection[str]] = lambda user: ()) -> None:
+        """The identity that a session of the past had, or one of `gatepost explain`: never of a session that is going on."""
+        user = identity.removeprefix(LOCAL_PREFIX)
+        if user != identity:
+            self.attest(facts, user, groups_of(user))
+        else:
+            self.authenticate(facts, identity)
 
     @property
     def rules(self) -> RelayRules:

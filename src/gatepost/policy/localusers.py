@@ -15,6 +15,7 @@ from gatepost.policy.identity import Bound
 from gatepost.policy.verdict import ACCEPT, Verdict
 
 EVERYONE = "*"
+LOCAL_PREFIX = "uid:"  # of identities; no user who authenticates is called so (config/usersfile.py)
 
 NOT_LISTED = Verdict(
     550, "7.1", "Your user may not send by this gateway; its administrator can list it in [local] users", check="local"

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from gatepost.config.listening import groups_of_user
 from gatepost.config.schema import Config
 from gatepost.model import Address
 from gatepost.policy.engine import Engine, Facts
@@ -77,7 +78,7 @@ class Replay:
         facts.identity, facts.certificate = record.identity, record.certificate
         facts.size_bytes, facts.now_s = record.size_bytes, record.time_s
         if record.identity:
-            self._engine.authenticate(facts, record.identity)
+            self._engine.recall(facts, record.identity, groups_of_user)
         return facts
 
     def address_of(self, recipient: RecordedRecipient) -> Address:

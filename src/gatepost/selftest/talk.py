@@ -16,6 +16,7 @@ from typing import Self
 
 import msgspec
 
+from gatepost.config.listening import is_unix
 from gatepost.config.schema import Config
 from gatepost.config.values import parse_listen
 
@@ -53,11 +54,11 @@ def _endpoints(texts: Iterable[str]) -> list[Endpoint]:
 
 
 def submission_endpoints(config: Config) -> list[tuple[Endpoint, bool]]:
-    """The same of submission listeners, and whether TLS begins with the first octet there."""
+    """The same of submission listeners, and whether TLS begins with the first octet there; Unix sockets are none of them."""
     return [
         (endpoint, row.kind == "submissions")
         for row in config.listeners
-        if row.kind != "edge"
+        if row.kind in ("submission", "submissions") and not is_unix(row.address)
         for endpoint in _endpoints([row.address])
     ]
 
