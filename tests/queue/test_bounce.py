@@ -365,3 +365,36 @@ def test_utf8_addresses_stand_as_themselves_where_the_sender_can_read_them():
     assert "Original-Recipient: utf-8; björn@example.org\r\n".encode() in content
     assert "Final-Recipient: utf-8; börn@example.test\r\n".encode() in content
     assert b"Content-Type: message/global-delivery-status" in content
+
+
+def test_what_was_asked_of_its_time_stands_in_the_dsn():
+    """RFC 2852 5, RFC 4865 5."""
+    env = envelope(deliver_by="RT", deliver_by_s=T0 + 60, release_s=T0 + 30)
+    outcome = Outcome(0, Result.DEFERRED, "rcpt", 451, "4.2.0", "4.2.0 Later", "")
+    _, content = build("expired", env, [(env.recipients[0], outcome)])
+    _, _, whole, (row,), _ = parse(content)
+    assert whole["Deliver-By-Date"] == "Tue, 14 Nov 2023 22:14:20 +0000"
+    assert whole["Future-Release-Request"] == "until;2023-11-14T22:13:50Z"
+    assert row["Status"] == "5.4.7"
+
+
+def test_a_message_that_waited_for_tls_it_requires():
+    env = envelope(requiretls=True, ret="FULL")
+    outcome = Outcome(0, Result.DEFERRED, "tls", 0, "4.7.4", "no STARTTLS", "")
+    made, content = build("expired", env, [(env.recipients[0], outcome)], original_content=CONTENT)
+    _, _, _, (row,), returned = parse(content)
+    assert row["Status"] == "5.7.30"
+    assert returned.get_content_type() == "text/rfc822-headers"
+    assert made.requiretls
+
+
+@pytest.mark.parametrize(
+    ("notify", "mode", "passed", "told"),
+    [(0, "", False, False), (2, "", False, True), (2, "", True, False), (0, "NT", True, True), (1, "NT", False, False)],
+)
+def test_who_is_told_of_success(notify, mode, passed, told):
+    recipient = Recipient("user@example.test", "example.test", "smtp://10.0.0.5:25", notify=notify)
+    outcome = Outcome(0, Result.DELIVERED, "body", 250, "2.0.0", "ok", dsn_passed=passed)
+    env = envelope(recipients=[recipient], deliver_by=mode)
+    assert bounce.is_success_told("relayed", env, recipient, outcome) is told
+    assert not bounce.is_success_told("relayed", envelope(reverse_path="", deliver_by=mode), recipient, outcome)

@@ -424,8 +424,8 @@ OPERATION = st.tuples(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(OPERATION, max_size=80))
-def test_model(operations):
+@given(st.lists(OPERATION, max_size=80), st.booleans())
+def test_model(operations, is_ranked):
     """Whatever happens: no item is lost, doubled or given before its time, and no limit is passed."""
     scheduler = make(max_connections_per_next_hop=6)
     items: dict[tuple[str, str], str] = {}
@@ -434,7 +434,7 @@ def test_model(operations):
     for what, number, hop_number, trouble, again in operations:
         key, hop = f"m{number}", f"smtp://10.0.0.{hop_number}:25"
         if what == "add" and (key, hop) not in gone_active:
-            scheduler.add(key, hop, now + number * 10)
+            scheduler.add(key, hop, now + number * 10, rank=(0, 5, -5)[number % 3] if is_ranked else 0)
             items.setdefault((key, hop), "waiting")
         elif what == "batch":
             for item in scheduler.next_batch(now, number):

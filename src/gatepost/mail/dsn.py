@@ -58,6 +58,7 @@ class Report(NamedTuple):
     content: bytes | None
     utf8: bool
     retry_until_s: float | None
+    asked: tuple[str, ...] = ()  # more fields of the whole message
 
 
 class _Kind(NamedTuple):
@@ -216,6 +217,7 @@ def _status_part(report: Report, kind: _Kind) -> bytes:
         lines.append(_field("Original-Envelope-Id", "", decode_xtext(report.envelope_id), utf8))
     lines.append(f"X-Gatepost-Queue-ID: {report.about}")
     lines.append(f"Arrival-Date: {date.build_date(report.arrival_s)}")
+    lines += report.asked
     for row in report.rows:
         lines.append("")
         if row.original:

@@ -6,9 +6,11 @@ asked for with NOTIFY is honoured (RFC 3461 4.1). The format is that of `mail/ds
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import idna
 
-from gatepost.mail import dsn
+from gatepost.mail import date, dsn
 from gatepost.model import (
     NOTIFY_DELAY,
     NOTIFY_FAILURE,
@@ -74,7 +76,6 @@ def build_dsn(
         raise ValueError("no DSN for the null reverse-path")
     full = envelope.ret == "FULL" and kind in ("failed", "expired") and envelope.body_type != "BINARYMIME"
     full = full and not envelope.requiretls  # RFC 8689 5: as if RET=HDRS, and the DSN needs TLS as well
-    is_returned = kind == "expired" and envelope.deliver_by.startswith("R")  # RFC 2852 4.1.3: its time is over, for good
     utf8 = envelope.smtputf8 and not (
         to.isascii() and original_header.isascii() and all(recipient.address.isascii() for recipient, _ in outcomes)
     )
@@ -89,13 +90,14 @@ def build_dsn(
             arrival_s=envelope.received_s,
             now_s=now_s,
             rows=[
-                dsn.Row(recipient.address, recipient.original, "5.4.7" if is_returned else outcome.status, outcome.code, outcome.text, outcome.host)
+                dsn.Row(recipient.address, recipient.original, _status(kind, envelope, outcome), outcome.code, outcome.text, outcome.host)
                 for recipient, outcome in outcomes
             ],
             header=original_header,
             content=original_content if full else None,
             utf8=utf8,
             retry_until_s=retry_until_s,
+            asked=_asked_fields(envelope),
         )
     )
     content = b"".join(chunks)
@@ -119,6 +121,27 @@ def build_dsn(
         ),
         chunks,
     )
+
+
+def _status(kind: str, envelope: Envelope, outcome: Outcome) -> str:
+    """The status of a recipient; of a message whose time is over it says what the sender had asked for."""
+    if kind == "expired":
+        if envelope.requiretls and outcome.status in ("4.7.4", "4.7.5"):  # it waited for a host that could be verified
+            return "5.7.30"
+        if envelope.deliver_by.startswith("R"):  # RFC 2852 4.1.3
+            return "5.4.7"
+    return outcome.status
+
+
+def _asked_fields(envelope: Envelope) -> tuple[str, ...]:
+    """Fields of the whole message that name what was asked of its time."""
+    fields = ()
+    if envelope.deliver_by:
+        fields += (f"Deliver-By-Date: {date.build_date(envelope.deliver_by_s)}",)  # RFC 2852 5
+    if envelope.release_s:
+        until = datetime.fromtimestamp(envelope.release_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        fields += (f"Future-Release-Request: until;{until}",)  # RFC 4865 5
+    return fields
 
 
 def _domain(address: str) -> str:

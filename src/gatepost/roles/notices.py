@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from gatepost.config.nexthop import POOL
 from gatepost.mail.header import TraceBuilder, split_header
 from gatepost.model import Address, Envelope, Outcome, Result
 from gatepost.queue import deadlines
@@ -129,6 +130,9 @@ class Notices:
         Called before the outcomes are recorded: after a crash between the two it is delivered, and told, once more.
         """
         queue = self._queue
+        if next_hop.startswith(POOL):
+            pool = queue.config.pools.get(next_hop.removeprefix(POOL))
+            next_hop = pool.members[0].next_hop if pool is not None and pool.members else ""
         kind = "delivered" if next_hop.startswith(FINAL) else "relayed"
         rows = []
         for outcome in outcomes:
