@@ -31,7 +31,7 @@ from gatepost.smtp.settings import ServerSettings
 
 TURN = b"\xfd"  # never in SMTP or UTF-8: the client waits for the replies here
 STRAY_TURN = re.compile(rb"(?<!\n)\xfd")
-BEGINS_NEW_TURN = re.compile(rb"(?i)(?:DATA|EHLO|HELO|STARTTLS|AUTH)[^\n]*\n(?!\Z|\xfd)")
+BEGINS_NEW_TURN = re.compile(rb"(?i)(?:DATA|[EL]HLO|HELO|STARTTLS|AUTH|XCLIENT)[^\n]*\n(?!\Z|\xfd)")
 REPLY_LINE = re.compile(rb"[2345][0-9]{2}(?:[ -][ -~]*)?").fullmatch
 
 FORBIDDEN_IN_TEXT = {

@@ -8,6 +8,7 @@ from gatepost.cli.ask import ask_or_exit
 from gatepost.cli.options import config_option, json_option
 from gatepost.cli.output import complain, emit
 from gatepost.config.errors import ConfigErrors
+from gatepost.config.load import load_config
 
 
 @click.command()
@@ -20,6 +21,7 @@ def reload(config_path: str, as_json: bool) -> None:
     errors are printed and the exit status is 2. It is 1 if the gateway refuses it for another reason, or does not run.
     """
     try:
+        load_config(config_path)  # the gateway would refuse it, and the place of each error is said best here
         answer = ask_or_exit(config_path, "reload")
     except ConfigErrors:
         complain("gatepost: not reloaded, everything goes on as before:")
