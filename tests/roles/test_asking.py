@@ -88,6 +88,7 @@ class Host:
 
     def __init__(self) -> None:
         self.loop = Loop()
+        self.rewriting = None
         self.answers = Answers(now_s=self.loop.time)
         self.asking = Asking(self.loop, self.answers, {PEOPLE: (60.0, 10.0)})
         self.link = Link()
