@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from integration.gateway import Gateway, read_reply
+from integration.gateway import Gateway, gatepost, read_reply
 from peers import SmtpSink, wait_until
 
 SECRET = "a secret of sixteen octets or more\n"
@@ -190,3 +191,22 @@ def test_forwarded_mail_and_its_bounce(gateway: Gateway, sink: SmtpSink) -> None
     reply, mark = send(gateway, "", sender.decode(), STRANGER)
     assert reply.startswith(b"250")
     assert envelope(arrived(sink, mark)) == (b"", b"sender@away.test")
+
+
+def test_what_paths_became_is_recorded_and_replayed(gateway: Gateway) -> None:
+    reply, _ = send(gateway, "rec@pc.inside.test", "x@away.test", INSIDE)
+    identifier = reply.split()[-1].decode()
+
+    def told() -> dict | None:
+        done = gateway.run("why", identifier, "--json")
+        return json.loads(done.stdout)[0] if done.returncode == 0 else None
+
+    why = wait_until(told, f"facts of {identifier}")
+    assert "rec@pc.inside.test" in why["record"] and "rec@example.test" in why["record"]
+    same = gateway.run("replay")
+    assert same.returncode == 0, same.stdout
+    other = gateway.directory / "other.toml"
+    other.write_text(gateway.config.read_text().replace('to_domain = "example.test"', 'to_domain = "other.test"'))
+    changed = gatepost("replay", "--config", str(other))
+    assert changed.returncode == 1
+    assert "re-written: " in changed.stdout and "reverse-path <srs:example.test> (srs)" in changed.stdout  # other.test is not ours

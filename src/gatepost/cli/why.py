@@ -11,7 +11,9 @@ from gatepost.cli.asked import AskedAnswers
 from gatepost.cli.options import config_option, json_option
 from gatepost.cli.output import complain, emit
 from gatepost.cli.records import key_of, read_records
+from gatepost.cli.rewriting import prepare
 from gatepost.config.load import load_config
+from gatepost.policy.engine import Engine
 from gatepost.policy.explain import Explainer, Explanation
 from gatepost.policy.record import FactRecord
 from gatepost.policy.replay import Replay
@@ -34,7 +36,9 @@ def why(config_path: str, as_json: bool, identifier: str) -> None:
         raise click.exceptions.Exit(1)
     key = key_of(config.spool)
     answers = AskedAnswers(config, hashed=key != b"")
-    replay, explainer = Replay(config, key, answers), Explainer(config, answers=answers)
+    engine = Engine(config, answers=answers)
+    prepare(engine, config)
+    replay, explainer = Replay(config, key, answers), Explainer(config, engine, answers=answers)
     told = [_tell(record, replay, explainer) for record in found]
     emit([data for data, _ in told], as_json, [line for _, lines in told for line in (*lines, "")][:-1])
 
@@ -49,7 +53,8 @@ def _tell(record: FactRecord, replay: Replay, explainer: Explainer) -> tuple[dic
         + (f", certificate {record.certificate}" if record.certificate else ""),
     ]
     if record.has_mail:
-        head.append(f"MAIL FROM:<{record.reverse_path}>")
+        became = f", which became <{record.rewritten_path}>" if record.rewritten_path else ""
+        head.append(f"MAIL FROM:<{record.reverse_path}>{became}")
     if record.fault:
         head.append(f"refused: {record.fault}")
     explanations = []
@@ -57,7 +62,8 @@ def _tell(record: FactRecord, replay: Replay, explainer: Explainer) -> tuple[dic
         explanation = explainer.rcpt(replay.facts_of(record), replay.address_of(recipient))
         explanations.append({"then": recipient, "now": explanation})
         then = f"{recipient.code} {recipient.code // 100}.{recipient.detail} {recipient.text}" if recipient.code else ""
-        head.append(f"answered then: {then or f'accepted ({recipient.permit}), by way of {recipient.next_hop}'}")
+        became = f" as <{recipient.forward_path}>" if recipient.forward_path else ""
+        head.append(f"answered then: {then or f'accepted ({recipient.permit}), by way of {recipient.next_hop}{became}'}")
         head += _now(explanation, recipient.code != 0)
     if record.more:
         head.append(f"and {record.more} more recipients that are not recorded")

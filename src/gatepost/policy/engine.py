@@ -76,6 +76,7 @@ class Facts(msgspec.Struct, kw_only=True):
     trace: list[Step] | None = None
     shadows: list[Verdict] | None = None  # what checks and rules in shadow would have done since the receiver looked
     rewritten_path: str = ""  # what the reverse-path has become; "srs:DOMAIN" by SRS
+    refused: tuple[str, str] | None = None  # phase and reply, of what the policy refused other than a recipient
     record: FactRecord | None = None  # of the mail transaction under way
     is_recorded: bool = False  # a transaction of this session was recorded
 

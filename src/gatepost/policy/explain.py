@@ -269,7 +269,8 @@ class Explainer:
         if config.routes:
             trials.append(("the tables of routes", {"routes": []}))
         for what, changes in trials:
-            other = Engine(msgspec.structs.replace(config, **changes)).decide_rcpt(_copy(facts), address)
+            trial = Engine(msgspec.structs.replace(config, **changes), answers=self._answers)
+            other = trial.decide_rcpt(_copy(facts), address)
             if (after := _outcome(other)) != _outcome(verdict):
                 yield f"would be {after} without {what}"
 

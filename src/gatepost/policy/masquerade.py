@@ -25,6 +25,12 @@ SUSPENDED = Verdict(
 )
 
 
+def rests_on_address(verdict: Verdict) -> bool:
+    """Whether the right is one by address, which is what the guard watches."""
+    permit = verdict.permit
+    return permit.startswith("network ") or (bool(verdict.rule) and "(network " in permit)
+
+
 class Suspicion(msgspec.Struct, frozen=True):
     """Why the trust in an address is suspended, and what to do."""
 

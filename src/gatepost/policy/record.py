@@ -15,6 +15,7 @@ from gatepost.policy.relay import is_routed_local
 
 MAX_RECIPIENTS = 100  # recorded of a transaction
 MAX_TEXT = 320
+FORM = 1  # of the records written now
 HASH_MARK = "h-"
 ROUTED_MARK = "h%"  # of a local part that asks for a route: that is decided by its form, which a hash would hide
 
@@ -29,6 +30,7 @@ class RecordedRecipient(msgspec.Struct, array_like=True, gc=False):
     check: str = ""
     next_hop: str = ""
     permit: str = ""
+    forward_path: str = ""  # as which it was taken; empty: as given
 
 
 class FactRecord(msgspec.Struct, array_like=True, gc=False):
@@ -48,6 +50,9 @@ class FactRecord(msgspec.Struct, array_like=True, gc=False):
     size_bytes: int = 0
     fault: str = ""  # the last reply that refused something other than a recipient
     has_mail: bool = False  # a reverse-path was given
+    refused: str = ""  # the phase that the policy refused: "connect", "mail"
+    rewritten_path: str = ""  # what the reverse-path became; "srs:DOMAIN" by SRS; empty: as given
+    form: int = 0  # 1: what paths became is recorded
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -121,25 +121,27 @@ class Rewriting:
 
     # --- forwarded mail ---------------------------------------------------------------------------------------------
 
-    def forwarded(self, reverse_path: str, domains: Iterable[str], now_s: float) -> str:
-        """The reverse-path of mail to these domains: another one if it is forwarded; raises SrsError.
-
-        Forwarded is what comes from a domain that is not ours and goes to one that is not ours.
-        """
+    def is_forwarded(self, reverse_path: str, domains: Iterable[str]) -> bool:
+        """Whether mail to these domains is forwarded: from a domain that is not ours to one that is not ours."""
         if self.srs is None or not reverse_path:
-            return reverse_path
+            return False
         try:
-            address = parse_mailbox(reverse_path, utf8=True)
+            domain = parse_mailbox(reverse_path, utf8=True).domain
         except InvalidMailbox:
+            return False
+        if domain in self._ours or domain in self._srs_kept:
+            return False
+        return any(domain not in self._ours for domain in domains)
+
+    def forwarded(self, reverse_path: str, domains: Iterable[str], now_s: float) -> str:
+        """The reverse-path of mail to these domains: another one if it is forwarded; raises SrsError."""
+        if not self.is_forwarded(reverse_path, domains):
             return reverse_path
-        if address.domain in self._ours or address.domain in self._srs_kept:
-            return reverse_path
-        if all(domain in self._ours for domain in domains):
-            return reverse_path
-        local = address.local
-        if local[:1] == '"':
+        assert self.srs is not None
+        address = parse_mailbox(reverse_path, utf8=True)
+        if address.local[:1] == '"':
             raise SrsError("the reverse-path cannot stand in another one")
-        return self.srs.forward(local, address.domain, now_s)
+        return self.srs.forward(address.local, address.domain, now_s)
 
     def is_bounce_address(self, address: Address) -> bool:
         """Whether a forward-path has the form of what `forwarded` makes."""

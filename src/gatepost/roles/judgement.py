@@ -12,10 +12,11 @@ from gatepost.config.schema import Config
 from gatepost.model import Address
 from gatepost.policy.engine import Engine, Facts, Mode
 from gatepost.policy.masquerade import NAME as MASQUERADE
-from gatepost.policy.masquerade import SUSPENDED, MasqueradeGuard
+from gatepost.policy.masquerade import SUSPENDED, MasqueradeGuard, rests_on_address
 from gatepost.policy.rates import NAME as RATE
 from gatepost.policy.rates import TOO_MANY, RuleRates
 from gatepost.policy.record import (
+    FORM,
     MAX_RECIPIENTS,
     MAX_TEXT,
     FactRecord,
@@ -62,6 +63,7 @@ class Judgement:
             self.end_mail(facts)
         facts.reverse_path = reverse_path
         facts.rewritten_path = ""
+        facts.refused = None
         facts.now_s = now_s = self._now_s()
         if self._is_recording:
             facts.record = FactRecord(facts.session_id, "", now_s, facts.client_address, has_mail=True)
@@ -86,7 +88,7 @@ class Judgement:
             if self._rate_mode is Mode.ENFORCE:
                 return TOO_MANY
             _shadow(facts, TOO_MANY)
-        if self._guard_mode is Mode.OFF or not _rests_on_address(verdict):
+        if self._guard_mode is Mode.OFF or not rests_on_address(verdict):
             return verdict
         if rule and self._engine.rules.by_name[rule].expect_many:
             return verdict
@@ -135,9 +137,7 @@ class Judgement:
         if len(recipients) == MAX_RECIPIENTS:
             record.more += 1
             return
-        text = address.text
-        if self._key:
-            text = hash_address(text, self._key)
+        text = self._path(address.text)
         route = verdict.route
         recipient = RecordedRecipient(
             text,
@@ -147,11 +147,15 @@ class Judgement:
             verdict.check,
             route.next_hop if route is not None else "",
             verdict.permit,
+            self._path(route.address) if route is not None and route.address else "",
         )
         if recipients:
             recipients.append(recipient)
         else:
             record.recipients = [recipient]
+
+    def _path(self, text: str) -> str:
+        return hash_address(text, self._key) if self._key else text
 
     def note_fault(self, facts: Facts | None, text: str) -> None:
         """Something other than a recipient was refused."""
@@ -189,8 +193,12 @@ class Judgement:
         record.identity = facts.identity
         record.certificate = facts.certificate
         if record.has_mail:
-            path = facts.reverse_path
-            record.reverse_path = hash_address(path, self._key) if self._key and path else path
+            record.reverse_path = self._path(facts.reverse_path)
+            path = facts.rewritten_path
+            record.rewritten_path = path if path.startswith("srs:") else self._path(path)
+            record.form = FORM
+        if facts.refused is not None:
+            record.refused, record.fault = facts.refused[0], facts.refused[1][:MAX_TEXT]
 
     def _keep(self, record: FactRecord) -> None:
         self._records.append(record)
@@ -202,11 +210,6 @@ class Judgement:
         if self._records:
             records, self._records = self._records, []
             self._send(encode_records(records))
-
-
-def _rests_on_address(verdict: Verdict) -> bool:
-    permit = verdict.permit
-    return permit.startswith("network ") or (bool(verdict.rule) and "(network " in permit)
 
 
 def _shadow(facts: Facts, verdict: Verdict) -> None:

@@ -363,6 +363,7 @@ class Receiver(Role):
             verdict = self._engine.decide(Phase.MAIL, connection.facts)
             if verdict.code:
                 reply = Reply(verdict.code, verdict.detail, verdict.text)
+                facts.refused = ("mail", f"{reply.code} {reply.status} {reply.text}")
                 self.refuse(connection, reply, "MAIL", cause=verdict.check)
                 return reply
         if not ORDINARY.issuperset(event.parameters):
