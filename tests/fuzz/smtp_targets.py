@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import re
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from gatepost.smtp.address import MAX_PATH_BYTES, PathError, parse_path
 from gatepost.smtp.client import ClientSession, ClientSettings, Transaction
 from gatepost.smtp.command import PathCommand, parse_mail, parse_rcpt
 from gatepost.smtp.events import Body, Data, Mail, Rcpt, Reset, Violation
+from gatepost.smtp.introduction import XCLIENT, XFORWARD, parse_attributes
 from gatepost.smtp.reply import Reply
 from gatepost.smtp.replyreader import RemoteReply, ReplyError, ReplyReader
 from gatepost.smtp.sasl import MECHANISMS
@@ -116,6 +118,21 @@ def run_session(data: bytes) -> None:
             in_transaction = False
     for line in output.split(b"\r\n")[:-1]:
         assert REPLY_LINE(line), line
+
+
+def run_attributes(data: bytes) -> None:
+    """XCLIENT and XFORWARD: what is taken is plain words, and addresses are addresses in their one form."""
+    for table in (XCLIENT, XFORWARD):
+        found = parse_attributes(data, table)
+        if isinstance(found, Reply):
+            assert found.code == 501
+            continue
+        assert found
+        for name, value in found.items():
+            assert name in table
+            assert value is None or (value.isascii() and value.isprintable() and " " not in value)
+            if value and name.endswith("ADDR"):
+                assert str(ipaddress.ip_address(value)) == value and not value.startswith("::ffff:")
 
 
 def run_path(data: bytes) -> None:
@@ -246,6 +263,13 @@ TARGETS = (
          "RCPT TO:<bücher@bücher.example>".encode(), b"<a@[IPv6:2001:db8::1]>"),
         (b"<", b">", b"@", b'"', b"\\", b"[IPv6:", b"%", b"!", b" SMTPUTF8", b"SIZE=", "ü".encode(), b"xn--", b"MAIL FROM:", b"RCPT TO:"),
         600,
+    ),
+    Target(
+        "attributes",
+        run_attributes,
+        (b"NAME=a.test ADDR=192.0.2.1 PORT=25 PROTO=ESMTP HELO=a+2Eb", b"ADDR=IPV6:2001:db8::1 LOGIN=[UNAVAILABLE]", b"SOURCE=LOCAL IDENT=1"),
+        (b"NAME=", b"ADDR=", b"+0D+0A", b"+", b"=", b" ", b"IPV6:", b"::ffff:192.0.2.1", b"[TEMPUNAVAIL]", b"%lo", b"DESTPORT=65536"),
+        300,
     ),
     Target(
         "replies",

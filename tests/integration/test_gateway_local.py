@@ -136,7 +136,8 @@ def test_lmtp_answers_each_recipient_and_relays_for_nobody(gateway: Gateway, ins
 
     assert read_reply(file) == b"220 gate.example.test LMTP Gatepost\r\n"
     assert ask(b"EHLO a\r\n").startswith(b"500 5.5.1")
-    assert b"CHUNKING" not in ask(b"LHLO a\r\n")
+    offered = ask(b"LHLO a\r\n")
+    assert b"PIPELINING" in offered and b"CHUNKING" not in offered and b"FUTURERELEASE" not in offered
     assert ask(b"MAIL FROM:<list@elsewhere.test>\r\n").startswith(b"250")
     assert ask(b"RCPT TO:<user@world.test>\r\n").startswith(b"550 5.7.1"), "root is listed, and this is LMTP"
     assert ask(b"RCPT TO:<one@example.test>\r\n").startswith(b"250")

@@ -108,7 +108,8 @@ def relay_statement(config: Config) -> list[str]:
         networks = ", ".join(config.relay.networks)
         lines.append(f"Clients in {networks} may send to every domain; it goes {way}.")
     elif not config.relay.certificates and not has_users(config.auth):
-        lines.append(f"No {'other ' if config.relay.rules else ''}client may send to other domains.")
+        others = "other " if config.relay.rules or takes_local_users(config) else ""
+        lines.append(f"No {others}client may send to other domains.")
     lines += rule_statements(config)
     for row in config.relay.certificates:
         who = f"for {' or '.join(row.names)}" if row.names else "with a listed fingerprint"

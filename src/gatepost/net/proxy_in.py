@@ -91,9 +91,9 @@ class ProxyIn(asyncio.Protocol):
             source, port = header.source or NOBODY, header.source_port
             local = header.destination or local
         rest = self._data[length:]
-        self._host.forget(self)
         connection = SmtpIn(self._host, self._port)
         self._become(connection, source, port, local)
+        self._host.forget(self)
         self._host.event(
             "proxied", session=connection.session_id, address=source, proxy=proxy, version=header.version, local=header.is_local
         )  # fmt: skip

@@ -59,7 +59,7 @@ class Port:
         for name, repair in (("plain", False), ("repair", True)):
             settings = ServerSettings.from_config(config, repair=repair)
             if lmtp:
-                settings = msgspec.structs.replace(settings, lmtp=True, chunking=False)
+                settings = msgspec.structs.replace(settings, lmtp=True, chunking=False, future_release=False)
             setattr(self, name, settings)
         self.secured, self.secured_repair = self.plain, self.repair
 
