@@ -178,6 +178,12 @@ EVENTS: dict[str, dict[str, str]] = {
     "deferred": _OUTCOME | {"retry_at": "when it is due again"},
     "bounced": _OUTCOME | {"dsn": "message id of the DSN"},
     "expired": _OUTCOME | {"dsn": "message id of the DSN"},
+    "expanded": _SESSION | {
+        "recipient": "forward-path that stands for others",
+        "count": "how many",
+        "chain": "each alias and what it stands for",
+        "skipped": "addresses that do not exist, left out",
+    },
     "pool_member": {"pool": "name of the pool", "member": "next hop", "state": "up or down", "reason": "why it is down"},
     "held": _MESSAGE | _SESSION | {"reverse_path": "reverse-path, empty for null", "reason": "why it waits for the operator"},
     "discarded": _MESSAGE | {"recipient": "forward-path", "rule": "the rule that says so"},

@@ -69,6 +69,17 @@ class Envelope(msgspec.Struct, array_like=True, gc=False):
     hold: str = ""  # why the message is held until the operator releases it; empty: it is not
 
 
+def by_sender(envelope: Envelope, indices: list[int]) -> list[list[int]]:
+    """Recipients by the reverse-path that their transaction has: that of the envelope, or the owner of a list."""
+    recipients = envelope.recipients
+    if len(indices) == 1 or not any(recipients[index].reverse_path for index in indices):
+        return [indices]
+    groups: dict[str, list[int]] = {}
+    for index in indices:
+        groups.setdefault(recipients[index].reverse_path, []).append(index)
+    return list(groups.values())
+
+
 class Result(enum.IntEnum):
     """What became of one recipient in one delivery attempt. The numbers are written to the journal: never reuse one."""
 

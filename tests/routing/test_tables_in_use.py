@@ -107,7 +107,7 @@ def test_rights_of_an_access_table_are_rows_of_the_algebra(tmp_path: Path) -> No
 def test_the_roles_that_ask_for_no_recipient_get_no_tables(tmp_path: Path) -> None:
     config = load_config(write(tmp_path))
     assert b"anna.smith" in encode_config(config)
-    assert b"anna.smith" not in encode_config(config, with_recipients=False)
+    assert b"anna.smith" not in encode_config(config, "deliverer")
 
 
 @pytest.mark.parametrize(

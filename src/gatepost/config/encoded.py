@@ -14,13 +14,19 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(LoadedConfig)
 
 
-def encode_config(config: Config, with_recipients: bool = True) -> bytes:
+QUEUE_TABLES = ("routes ", "virtual ", "aliases ")  # by which the queue routes its own mail, DSNs to senders of ours
+
+
+def encode_config(config: Config, role: str = "receiver") -> bytes:
     """The bytes for a role; without the lists of recipients for one that does not ask whether a recipient exists."""
-    if not with_recipients:
+    if role != "receiver":
         domains = {name: msgspec.structs.replace(domain, recipients=None) for name, domain in config.domains.items()}
         config = msgspec.structs.replace(config, domains=domains)
     if isinstance(config, LoadedConfig):
-        config = msgspec.structs.replace(config, tables=without_notes(config.tables) if with_recipients else {})
+        tables = without_notes(config.tables) if role in ("receiver", "queue") else {}
+        if role == "queue":
+            tables = {key: data for key, data in tables.items() if key.startswith(QUEUE_TABLES)}
+        config = msgspec.structs.replace(config, tables=tables)
     return _encoder.encode(config)
 
 

@@ -316,6 +316,7 @@ class _Loader:
         self._check_loop(values)
         self._check_postmaster(values)
         self._check_users(values)
+        self._check_aliases(values)
         check_pools(values, self.tables, self.findings)
         check_credentials(values, self.findings)
         check_tls(values, self.findings)
@@ -323,6 +324,16 @@ class _Loader:
         check_proxies(values, self.findings)
         check_rewrite(values, self.findings)
         check_listening(values, self.findings)
+
+    def _check_aliases(self, values: dict[str, object]) -> None:
+        domains, ours = values.get("alias_domains"), values.get("domains")
+        if values.get("aliases") and not domains:
+            advice = 'write alias_domains = ["example.net"], the domains whose names they are'
+            self.findings.add(("aliases",), "it is not said for which domains these aliases are", advice)
+        for domain in domains if isinstance(domains, list) and isinstance(ours, dict) else ():
+            if domain not in ours:
+                problem = f'"{domain}" is not one of the domains we accept mail for'
+                self.findings.add(("alias_domains",), problem, "add it to domains, or remove it here")
 
     def _check_width(self, values: dict[str, object]) -> None:
         """Many networks can make the world as well as one."""

@@ -92,6 +92,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "delivery.max_recipients_per_transaction": (1, 10_000),
     "delivery.max_mx_hosts": (1, 100),
     "delivery.port": (1, 65535),
+    "alias_max_recipients": (1, 10_000),
     "pools.*.members.*.weight": (1, 1000),
     "pools.*.members.*.priority": (0, 1000),
     "pools.*.retry_s": (0.01, DAY),
@@ -181,6 +182,8 @@ EXAMPLES: dict[str, str] = {
     "hostname": 'hostname = "mx.example.net"',
     "listen": 'listen = ["0.0.0.0:25", "[::]:25"]',
     "routes": 'routes = "sendmail-mailertable:/etc/mail/mailertable"',
+    "aliases": 'aliases = "file:/etc/aliases"',
+    "sender_routes": 'sender_routes = "file:/etc/gatepost/sender-routes"',
     "access": 'access = "sendmail-access:/etc/mail/access"',
     "virtual": 'virtual = "sendmail-virtusertable:/etc/mail/virtusertable"',
     "domaintable": 'domaintable = "sendmail-domaintable:/etc/mail/domaintable"',
@@ -201,7 +204,7 @@ MANDATORY = ("hostname", "listen", "spool", "domains")
 STRING_OR_LIST = ("listen", "next_hop", "domains.*.next_hop", "relay.next_hop", "relay.rules.*.next_hop")
 
 # Keys that name tables, "KIND:ARGUMENT", and what each is used for (routing/tables/uses.py); one may stand without a list.
-TABLE_KEYS = ("routes", "access", "virtual", "domaintable", "genericstable", "rewrite.rules.*.tables")
+TABLE_KEYS = ("routes", "aliases", "sender_routes", "access", "virtual", "domaintable", "genericstable", "rewrite.rules.*.tables")
 TABLES_OR_TEXTS = ("recipients", "domains.*.recipients")  # may also name a table
 
 # Keys that hold a path, relative to the directory of the configuration file.
@@ -348,6 +351,7 @@ PARSERS: dict[str, Callable[[str], str]] = {
     "rewrite.srs.except_domains": parse_domain_pattern,
     "relay.certificates.*.names": parse_certificate_name,
     "relay.certificates.*.fingerprints": parse_fingerprint,
+    "alias_domains": parse_domain,
     "pools.*.members.*.next_hop": parse_member,
     "listeners.*.address": parse_listener,
     "listeners.*.mode": parse_mode,

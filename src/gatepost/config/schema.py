@@ -415,6 +415,10 @@ class Config(Section, frozen=True, kw_only=True):
     routes: list[str] = []  # tables "KIND:ARGUMENT" of next hops; asked before next_hop and MX
     access: list[str] = []  # tables of the kind sendmail-access
     virtual: list[str] = []  # tables of addresses that stand for others
+    aliases: list[str] = []  # tables in the form of aliases(5)
+    alias_domains: list[str] = []  # domains of ours whose local parts are looked up there
+    alias_max_recipients: int = 1000  # of one address that stands for several
+    sender_routes: list[str] = []  # tables of next hops by reverse-path, for mail to domains that are not ours
     detail_separator: str | None = None  # "+": user+detail@ours exists where user does
     sources: dict[str, Source] = {}  # servers that tables are asked of
     domaintable: list[str] = []  # tables of domains that stand for others

@@ -22,6 +22,8 @@ from gatepost.config.values import InvalidValue
 MAX_TABLES_BYTES = 12 * 1024 * 1024  # encoded, all together: a role takes its start message in 16 MiB
 REGISTRY = "gatepost.routing.tables"
 
+# In aliases a file is one in the form of aliases(5), and a .db one that was made of it.
+READ_AS = {("aliases", kind): "aliases" for kind in ("file", "texthash", "hash", "btree")}
 _NAME = re.compile(r"([a-z][a-z0-9-]*):(.+)", re.DOTALL)
 
 
@@ -109,6 +111,7 @@ def read_table(name: str, use: str = "") -> TableData | None:
     None: a table that is asked over the network.
     """
     kind, _, argument = name.partition(":")
+    kind = READ_AS.get((use, kind), kind)
     if kind not in file_types():
         return None
     data: TableData = file_types()[kind].load(argument)

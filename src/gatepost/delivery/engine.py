@@ -29,7 +29,7 @@ from gatepost.delivery.tlsresults import TlsResults
 from gatepost.delivery.tlsshow import show_destination
 from gatepost.delivery.work import Job, Read, Work
 from gatepost.ipc.messages import Attempt, AttemptDone
-from gatepost.model import NextHopTrouble, Outcome, Result
+from gatepost.model import NextHopTrouble, Outcome, Result, by_sender
 from gatepost.net.smtp_out import QUIT_TIMEOUT_S
 
 _SWEEP_S = 1.0
@@ -113,8 +113,9 @@ class DeliveryEngine:
             self.record(Work(job, attempt.recipients), _no_pool(name, attempt.recipients), NextHopTrouble.NONE)
             return
         most = self._config.max_recipients_per_transaction
-        for start in range(0, len(attempt.recipients), most):
-            balance.place(Work(job, attempt.recipients[start : start + most]))
+        for indices in by_sender(attempt.envelope, attempt.recipients):
+            for start in range(0, len(indices), most):
+                balance.place(Work(job, indices[start : start + most]))
 
     def submit_to_member(self, member: Member, work: Work) -> None:
         """A transaction for the connections to a member of a pool; where the policies of its recipients differ, several."""
@@ -154,12 +155,13 @@ class DeliveryEngine:
         name = attempt.next_hop
         pool = self._pool(name, name, policy)
         pool.limit = max(1, min(attempt.limit, self._config.max_connections_per_next_hop))
-        most = self._config.max_recipients_per_transaction
-        if len(indices) <= most:
+        if len(indices) == 1:
             pool.submit(Work(job, indices))
             return
-        for start in range(0, len(indices), most):
-            pool.submit(Work(job, indices[start : start + most]))
+        most = self._config.max_recipients_per_transaction
+        for group in by_sender(attempt.envelope, indices):
+            for start in range(0, len(group), most):
+                pool.submit(Work(job, group[start : start + most]))
 
     def _pool(self, key: str, name: str, policy: Policy) -> NextHopPool:
         key += policy.key

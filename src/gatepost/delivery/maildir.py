@@ -163,8 +163,9 @@ class MaildirBatch:
 
     @staticmethod
     def _write(delivery: _Delivery, envelope: Envelope, read: Read, content_bytes: int) -> None:
-        address = envelope.recipients[delivery.index].address
-        head = f"Return-Path: <{_one_line(envelope.reverse_path)}>\nDelivered-To: {_one_line(address)}\n"
+        recipient = envelope.recipients[delivery.index]
+        address, reverse_path = recipient.address, recipient.reverse_path or envelope.reverse_path
+        head = f"Return-Path: <{_one_line(reverse_path)}>\nDelivered-To: {_one_line(address)}\n"
         delivery.fd = os.open(delivery.name, _NEW_FILE, 0o600, dir_fd=delivery.tmp)
         try:
             _write_all(delivery.fd, head.encode("utf-8", "surrogateescape"))

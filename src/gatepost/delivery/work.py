@@ -66,7 +66,7 @@ class Work(Transaction):
         envelope = attempt.envelope
         recipients = envelope.recipients
         super().__init__(
-            envelope.reverse_path,
+            recipients[indices[0]].reverse_path or envelope.reverse_path,
             [recipients[index].address for index in indices],
             attempt.content_bytes,
             body_type=envelope.body_type,

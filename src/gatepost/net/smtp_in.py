@@ -14,7 +14,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gatepost.model import Address, NeedsAnswer
+from gatepost.model import Address, NeedsAnswer, Recipient
 from gatepost.net.message_in import MessageIn
 from gatepost.net.tls import TlsFacts, TlsLayer
 from gatepost.net.transaction_in import Transaction
@@ -288,6 +288,9 @@ class SmtpIn(MessageIn, asyncio.Protocol):
             self.session.answer(verdict)
             return
         recipient, permit = verdict
+        if type(recipient) is list:  # the address stands for several
+            self._add_several(transaction, recipient, permit, event)
+            return
         if event.parameters:
             self.host.note_recipient(recipient, event.parameters)
         if transaction.recipients:  # type: ignore[union-attr]
@@ -300,6 +303,15 @@ class SmtpIn(MessageIn, asyncio.Protocol):
         transaction.recipients.append(recipient)  # type: ignore[union-attr]
         transaction.permit = permit  # type: ignore[union-attr]
         self.session.answer()
+
+    def _add_several(self, transaction: Any, recipients: list[Recipient], permit: str, event: Rcpt) -> None:
+        if event.parameters:
+            for recipient in recipients:
+                self.host.note_recipient(recipient, event.parameters)
+        reply = self.host.add_recipients(transaction, recipients)
+        if reply is None:
+            transaction.permit = permit
+        self.session.answer(reply)
 
     def _on_data(self, event: Data) -> None:
         transaction = self.transaction

@@ -263,7 +263,7 @@ class Engine:
             return ROUTE_REFUSED
         route = self._router.resolve(original, facts.local_address)
         if isinstance(route, Refusal):
-            return Verdict(route.code, route.detail, route.text, None, "", "recipient")
+            return Verdict(route.code, route.detail, route.text, None, "", "recipient", cause=route.cause)
         text = route.address or original.text
         route = msgspec.structs.replace(route, address=text)
         change = Change("srs", address.text, text)
@@ -275,7 +275,14 @@ class Engine:
             return ROUTE_REFUSED
         route = self._router.resolve(address, facts.local_address)
         if isinstance(route, Refusal):
-            return Verdict(route.code, route.detail, route.text, None, "", "recipient")
+            return Verdict(route.code, route.detail, route.text, None, "", "recipient", cause=route.cause)
+        if self._router.has_sender_routes:
+            found = self._router.route_by_sender(route, facts.reverse_path)
+            if isinstance(found, Refusal):
+                if decide(client_permit, route.ours) is not None:
+                    return Verdict(found.code, found.detail, found.text, None, "", "route")
+            else:
+                route = found
         verdict = self._by_rule(self._rules, facts, route) if self._rules else None
         if verdict is None:
             permit = decide(client_permit, route.ours)

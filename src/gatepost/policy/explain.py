@@ -134,10 +134,15 @@ class Explainer:
             address = _as_rewritten(address, verdict)
         found = self._router.resolve(address, facts.local_address)
         if isinstance(found, Refusal):
-            yield Line("the address leads somewhere", False, [f"{address.text}: {found.text}"], True)
+            yield Line("the address leads somewhere", False, [f"{address.text}: {found.text}", *([found.cause] if found.cause else [])], True)
             return
         kind = "is ours" if found.ours else "is not ours"
-        yield Line("the address leads somewhere", True, [f"domain {found.domain} {kind}; next hop {found.next_hop}"])
+        told = [f"domain {found.domain} {kind}; next hop {found.next_hop}"]
+        if found.expansion is not None:
+            told += found.expansion.chain[:MAX_SHOWN]
+            told += [f"<{one.address}> by {one.next_hop}" for one in found.expansion.routes[:MAX_SHOWN]]
+            told += [f"left out: {text}" for text in found.expansion.skipped[:MAX_SHOWN]]
+        yield Line("the address leads somewhere", True, told)
         yield from self._rule_lines(facts, found.domain, found.ours, verdict)
         permit = facts.client_permit
         by_client = not verdict.rule and not found.ours and permit is not None

@@ -98,7 +98,7 @@ class Ground:
             role=placement.role,
             instance=placement.instance,
             generation=placement.generation,
-            config=encode_config(config, with_recipients=placement.role == "receiver"),
+            config=encode_config(config, placement.role),
             root=root,
             uid=uid if self._as_root else -1,
             gid=gid if self._as_root else -1,

@@ -458,7 +458,7 @@ class Supervisor:
         self._generation = pending.generation
         for child in self._children.values():
             if child.role == "queue":
-                config = encode_config(self._config, with_recipients=False)
+                config = encode_config(self._config, "queue")
                 child.send(m.Reconfigure(config), [self._ground.event_descriptor])
         self._wiring.link_generation(self._generation)
         pending.answer([])  # before the control role that asked drains

@@ -11,9 +11,11 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gatepost.config.nexthop import POOL
 from gatepost.mail.header import TraceBuilder, split_header
-from gatepost.model import Address, Envelope, Outcome, Result
+from gatepost.model import Address, Envelope, Outcome, Recipient, Result, by_sender
 from gatepost.queue import deadlines
 from gatepost.queue.bounce import build_dsn, is_success_told, suppressed_by
 from gatepost.roles.ids import IdMaker
@@ -40,12 +42,17 @@ class Notices:
         self.reconfigure()
 
     def reconfigure(self) -> None:
-        self._router = Router(self._queue.config)
+        config = self._queue.config
+        self._router = Router(config)
+        self._plain = Router(msgspec.structs.replace(config, routes=[], virtual=[], aliases=[], sender_routes=[]))
         self._trace = TraceBuilder(self._queue.config.hostname)
 
     def route(self, address: Address) -> Route | Refusal:
         """Where mail of our own to an address goes."""
-        return self._router.resolve(address)
+        found = self._router.resolve(address)
+        if isinstance(found, Refusal) and found.code < 500:  # a table that the queue cannot ask: the domain's own next hop
+            found = self._plain.resolve(address)
+        return found
 
     # --- deadlines --------------------------------------------------------------------------------------------------
 
@@ -109,16 +116,16 @@ class Notices:
                 outcome = Outcome(index, Result.DEFERRED, "connect", 0, "4.4.1", reason)
             if not suppressed_by("delayed", envelope, envelope.recipients[index]):
                 rows.append((envelope.recipients[index], outcome))
-        if rows:
+        for group in _by_owner(rows):
             try:
-                notice = self._spool_dsn("delayed", entry, envelope, rows, (), now_s)
+                notice = self._spool_dsn("delayed", entry, envelope, group, (), now_s)
             except SpoolError as error:
                 queue.event("error", where="dsn", id=entry.id, reason=str(error))
                 return False
             if notice is not None:
                 delay_s = round(now_s - entry.received_s)
-                queue.event("delay_notice", id=entry.id, recipients=len(rows), dsn=notice.id, delay_s=delay_s)
-                queue.commit_soon(lambda: queue.enter(notice))
+                queue.event("delay_notice", id=entry.id, recipients=len(group), dsn=notice.id, delay_s=delay_s)
+                queue.commit_soon(lambda notice=notice: queue.enter(notice))
         queue.spool.mark_delay_notified(entry)
         return True
 
@@ -142,15 +149,14 @@ class Notices:
             if outcome.stage == "maildir":  # where the file lies is nobody's business
                 outcome = Outcome(outcome.recipient, outcome.result, "maildir", 0, outcome.status, "stored in the mailbox")
             rows.append((recipient, outcome))
-        if not rows:
-            return
-        try:
-            notice = self._spool_dsn(kind, entry, envelope, rows, (), self.now_s())
-        except SpoolError as error:  # no room for it: the message has arrived all the same
-            queue.event("error", where="dsn", id=entry.id, reason=str(error))
-            return
-        if notice is not None:
-            queue.commit_soon(lambda: queue.enter(notice))
+        for group in _by_owner(rows):
+            try:
+                notice = self._spool_dsn(kind, entry, envelope, group, (), self.now_s())
+            except SpoolError as error:  # no room for it: the message has arrived all the same
+                queue.event("error", where="dsn", id=entry.id, reason=str(error))
+                return
+            if notice is not None:
+                queue.commit_soon(lambda notice=notice: queue.enter(notice))
 
     # --- failures ---------------------------------------------------------------------------------------------------
 
@@ -187,10 +193,10 @@ class Notices:
                     told.append(index)
             if silent:
                 queue.spool.mark_reported(entry, silent)
-            if told:
-                rows = [(envelope.recipients[index], self._outcome(entry, index)) for index in told]
+            for group in by_sender(envelope, told) if told else ():  # the owner of a list is told of its members
+                rows = [(envelope.recipients[index], self._outcome(entry, index)) for index in group]
                 try:
-                    notice = self._spool_dsn(kind, entry, envelope, rows, told, now_s)
+                    notice = self._spool_dsn(kind, entry, envelope, rows, group, now_s)
                 except SpoolError as error:  # no room for it now: tried again, the message stays until then
                     queue.event("error", where="dsn", id=entry.id, reason=str(error))
                     queue.loop.call_later(AGAIN_S, self._bounce_again, entry)
@@ -219,6 +225,9 @@ class Notices:
     ) -> Entry | None:
         """Spool the DSN; None if there is nobody to tell. Raises SpoolError if it cannot be stored now."""
         queue = self._queue
+        owner = rows[0][0].reverse_path  # type: ignore[attr-defined]
+        if owner:
+            envelope = msgspec.structs.replace(envelope, reverse_path=owner)
         header, content = self._original(entry, envelope)
         dsn_envelope, chunks = build_dsn(
             kind,
@@ -239,7 +248,11 @@ class Notices:
             if about:
                 queue.spool.mark_reported(entry, list(about))
             return None
-        recipient.next_hop = route.next_hop
+        recipient.next_hop, recipient.address = route.next_hop, route.address or recipient.address
+        if route.expansion is not None:
+            dsn_envelope.recipients = [
+                Recipient(one.address, one.domain, one.next_hop, recipient.notify) for one in route.expansion.routes
+            ]
         notice = queue.spool.store(dsn_envelope, chunks, entry if about else None, about)
         queue.event(
             "dsn_created",
@@ -262,3 +275,11 @@ class Notices:
             return b"", None
         header, _ = split_header(content)
         return header, content if len(content) == source.content_bytes else None
+
+
+def _by_owner(rows: list[tuple[Recipient, Outcome]]) -> list[list[tuple[Recipient, Outcome]]]:
+    """What goes into one DSN: recipients with the same reverse-path."""
+    groups: dict[str, list[tuple[Recipient, Outcome]]] = {}
+    for row in rows:
+        groups.setdefault(row[0].reverse_path, []).append(row)
+    return list(groups.values())

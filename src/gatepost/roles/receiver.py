@@ -30,6 +30,7 @@ from gatepost.roles import requests
 from gatepost.roles.admission import Admission
 from gatepost.roles.asking import Asking, lifetimes_of
 from gatepost.roles.doors import Doors
+from gatepost.roles.expanding import add_recipients, recipients_of
 from gatepost.roles.groupcommit import FULL, UNHEALTHY, GroupCommit, Pending
 from gatepost.roles.ids import IdMaker
 from gatepost.roles.introducing import Introducing
@@ -372,7 +373,7 @@ class Receiver(Role):
             )  # fmt: skip
         return None
 
-    def decide_rcpt(self, connection: SmtpIn, address: Address) -> Reply | tuple[Recipient, str]:
+    def decide_rcpt(self, connection: SmtpIn, address: Address) -> Reply | tuple[Recipient | list[Recipient], str]:
         verdict = self._judgement.decide_rcpt(connection.facts, address)
         route = verdict.route
         if verdict.code or route is None:
@@ -385,7 +386,13 @@ class Receiver(Role):
             self.rewriting.tell_path(
                 connection, FORWARD_PATH, address.text, route.address or address.text, verdict.rewritten
             )
+        if route.expansion is not None:
+            return recipients_of(self, connection, address, route.expansion), verdict.permit
         return Recipient(route.address or address.text, route.domain, route.next_hop), verdict.permit
+
+    def add_recipients(self, transaction: Transaction, recipients: list[Recipient]) -> Reply | None:
+        most = self.limits.max_recipients + self.config.alias_max_recipients
+        return add_recipients(transaction, recipients, most)
 
     def decide_data(self, connection: SmtpIn) -> Reply | None:
         if self._health is not None:

@@ -36,7 +36,7 @@ def log_outcomes(
             id=entry.id,
             session=envelope.session_id,
             recipient=envelope.recipients[outcome.recipient].address,
-            reverse_path=envelope.reverse_path,
+            reverse_path=envelope.recipients[outcome.recipient].reverse_path or envelope.reverse_path,
             next_hop=next_hop,
             host=outcome.host,
             stage=outcome.stage,

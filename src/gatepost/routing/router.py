@@ -22,6 +22,8 @@ from gatepost.config.schema import Config
 from gatepost.config.values import InvalidValue, parse_domain
 from gatepost.model import Address
 from gatepost.routing.answers import Answers
+from gatepost.routing.expansion import Expander
+from gatepost.routing.route import Refusal, Route
 from gatepost.routing.table import Table, TableUnavailable
 from gatepost.routing.tables.inline import InlineTable
 from gatepost.routing.tables.lookups import Lookups
@@ -38,30 +40,6 @@ _CANONICAL_DOMAIN = re.compile(
 
 # Tables and codecs that `idna` loads when it first meets a name: a locked-in role could not open them later.
 parse_domain("bücher.example")
-
-
-class Route(msgspec.Struct, frozen=True, gc=False):
-    """Where an address leads.
-
-    `next_hop` is canonical text (several joined by ","). `ours` says that the domain is one we accept mail for. `address` is
-    the forward-path to put in place of the given one; empty: it stays as it is. `hold` is why the message is held, if it is.
-    `is_tabled` says that a table of routes has named the next hop: the sender's does not count then.
-    """
-
-    next_hop: str
-    domain: str
-    ours: bool
-    address: str = ""
-    hold: str = ""
-    is_tabled: bool = False
-
-
-class Refusal(msgspec.Struct, frozen=True, gc=False):
-    """Why an address leads nowhere: reply code, enhanced status without its class digit, text for the peer."""
-
-    code: int
-    detail: str
-    text: str
 
 
 UNKNOWN = Refusal(550, "1.1", "No such mailbox here; check the address for a typing mistake")
@@ -98,6 +76,7 @@ class Router:
         "_below",
         "_detail_separator",
         "_domains",
+        "_expander",
         "_lookups",
         "_own_literals",
         "_postmaster",
@@ -115,6 +94,9 @@ class Router:
         self._detail_separator = config.detail_separator or ""
         self._below: dict[str, _OurDomain] = {}
         self._lookups = Lookups(config, answers)
+        self._expander = Expander(
+            self._lookups, config.alias_domains, config.alias_max_recipients, self._ours, self._ended, self._outside
+        )
         for name, domain in config.domains.items():
             table: Table | None = (recipients or {}).get(name)
             if table is None and domain.recipients is not None:
@@ -152,6 +134,24 @@ class Router:
             return ours.route if bare and (bare == _POSTMASTER or ours.recipients.lookup(bare) is not None) else UNKNOWN
         except TableUnavailable:
             return TABLE_DOWN
+
+    @property
+    def has_sender_routes(self) -> bool:
+        """Whether the reverse-path may name the next hop."""
+        return self._lookups.has_sender_routes
+
+    def route_by_sender(self, route: Route, reverse_path: str) -> Route | Refusal:
+        """The route of mail for a domain that is not ours, as the tables of senders have it; a table of routes counts before."""
+        if route.ours or route.is_tabled:
+            return route
+        try:
+            next_hop = self._lookups.sender_route(reverse_path)
+        except TableUnavailable:
+            return TABLE_DOWN
+        return route if next_hop is None else led_by(next_hop, route)
+
+    def _ours(self, domain: str) -> _OurDomain | None:
+        return self._domains.get(domain) or (self._above(domain) if self._below else None)
 
     def _elsewhere(self, address: Address, local_address: str) -> Route | Refusal:
         domain = address.domain
@@ -209,7 +209,21 @@ class Router:
         try:
             new = self._lookups.virtual(key, domain, address.local) if self._lookups.has_virtual else None
             if new is not None and new != f"{address.local}@{domain}":
+                if "," in new:
+                    return self._expander.expand(key, domain, new, "")
                 return self._instead(new, steps)
+            if self._lookups.has_aliases:
+                alias = self._expander.find(key, domain)
+                if alias is not None:
+                    return self._expander.expand(key, domain, *alias)
+        except TableUnavailable:
+            return TABLE_DOWN
+        return self._ended(ours, address, domain, written)
+
+    def _ended(self, ours: _OurDomain, address: Address, domain: str, written: str = "") -> Route | Refusal:
+        """An address of ours that stands for no other: does it exist, and where does it go?"""
+        key = compared_local(address.local)
+        try:
             if key != _POSTMASTER and not self._exists(ours, key, domain):
                 bare = self._without_detail(key)
                 if bare != _POSTMASTER and not (bare and self._exists(ours, bare, domain)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from gatepost.config.tables import TableData
+from gatepost.routing.tables.aliases import AliasesTable
 from gatepost.routing.tables.file import FileTable
 from gatepost.routing.tables.inline import InlineTable
 from gatepost.routing.tables.postfix_cidr import CidrTable
@@ -42,6 +43,7 @@ FILE_TYPES: dict[str, Any] = {
     "cidr": CidrTable,
     "regexp": RegexpTable,
     "pcre": PcreTable,
+    "aliases": AliasesTable,
     "sendmail-access": AccessTable,
     "sendmail-mailertable": MailertableTable,
     "sendmail-virtusertable": VirtusertableTable,

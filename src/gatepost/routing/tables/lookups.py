@@ -22,7 +22,10 @@ from gatepost.routing.tables.uses import FITS, route_of, virtual_of
 class Lookups:
     """The tables of one configuration; each is built once, however often it is named."""
 
-    __slots__ = ("_answers", "_built", "_data", "_routes", "_separator", "_sources", "_virtual", "asks", "has_routes", "has_virtual")
+    __slots__ = (
+        "_aliases", "_answers", "_built", "_data", "_routes", "_sender_routes", "_separator", "_sources", "_virtual", "asks",
+        "has_aliases", "has_routes", "has_sender_routes", "has_virtual",
+    )  # fmt: skip
 
     def __init__(self, config: Config, answers: Answers | None = None) -> None:
         self._answers = NotAsked() if answers is None else answers
@@ -32,9 +35,13 @@ class Lookups:
         self._separator = config.detail_separator or ""
         self._routes = self.named("routes", config.routes)
         self._virtual = self.named("virtual", config.virtual)
+        self._aliases = self.named("aliases", config.aliases)
+        self._sender_routes = self.named("sender_routes", config.sender_routes)
+        self.has_sender_routes = bool(self._sender_routes)
+        self.has_aliases = bool(self._aliases)
         self.has_routes = bool(self._routes)
         self.has_virtual = bool(self._virtual)
-        self.asks = self.has_routes or self.has_virtual
+        self.asks = self.has_routes or self.has_virtual or self.has_aliases
 
     def named(self, use: str, names: Iterable[str]) -> tuple[Any, ...]:
         """The tables of these names, as they were read for this use (a key of the configuration)."""
@@ -71,7 +78,29 @@ class Lookups:
         user, _, detail = written.partition(separator)
         tables = [table for table in self._virtual if not hasattr(table, "rewrite")]  # sendmail's have their own rules
         found = virtual_of(tables, local.partition(separator)[0], domain, user)
-        if found is None or found.startswith("error:"):
+        if found is None or found.startswith("error:") or "," in found:
             return found
         new_local, _, new_domain = found.rpartition("@")
         return f"{new_local}{separator}{detail}@{new_domain}"
+
+    def alias(self, local: str) -> tuple[str, str | None]:
+        """The alias that fits a local part, with its detail or without, and its targets; raises TableUnavailable."""
+        separator = self._separator
+        names = [local]
+        if separator and separator in local:
+            names.append(local.partition(separator)[0])
+        for name in names:
+            for table in self._aliases:
+                found: str | None = table.lookup(name)
+                if found:
+                    return name, found
+        return local, None
+
+    def sender_route(self, reverse_path: str) -> str | None:
+        """The next hop for mail of a sender to domains that are not ours; raises TableUnavailable."""
+        local, _, domain = reverse_path.rpartition("@")
+        for table in self._sender_routes:
+            found = route_of(table, local.lower(), domain.lower()) if reverse_path else table.lookup("<>")
+            if found is not None:
+                return found
+        return None

@@ -15,6 +15,7 @@ from gatepost.config.errors import ConfigError, ConfigErrors
 from gatepost.config.recipients import fold_local
 from gatepost.config.tables import TableData, TableNote
 from gatepost.config.values import InvalidValue, parse_domain
+from gatepost.routing.tables.aliases import parse_target, split_targets
 from gatepost.routing.tables.postfix_transport import BadTransport, parse_transport
 
 MAX_VIRTUAL_STEPS = 10
@@ -45,6 +46,26 @@ def fit_access(data: TableData) -> TableData:
     return data
 
 
+def fit_aliases(data: TableData) -> TableData:
+    """Targets of aliases; what is in the form of aliases(5) is fit already."""
+    if data.kind == "aliases":
+        return data
+    if data.kind.startswith("sendmail-") or data.kind in ("cidr", "regexp", "pcre", "static"):
+        raise _misused(data, "aliases", "file, aliases, hash, btree, lmdb, cdb, sqlite")
+    return _fitted(data, lambda value: (", ".join(parse_target(one) for one in split_targets(value)), None), fold_local)
+
+
+def fit_sender_routes(data: TableData) -> TableData:
+    """Next hops by reverse-path: an address, `@domain` or `domain`, `.domain`, `<>`, `*`."""
+    if data.kind.startswith("sendmail-") or data.kind in ("cidr", "aliases"):
+        raise _misused(data, "routes by sender", "file, hash, texthash, regexp, sqlite and others")
+    return _fitted(data, _route_value, _sender_key)
+
+
+def _sender_key(key: str) -> str:
+    return "<>" if key == "<>" else _route_key(key.removeprefix("@"))
+
+
 def fit_recipients(data: TableData) -> TableData:
     """Any table of addresses; an access table, a mailertable or networks are none."""
     if data.kind in ("sendmail-access", "sendmail-mailertable", "sendmail-domaintable", "cidr"):
@@ -73,6 +94,8 @@ def fit_rewrite(data: TableData) -> TableData:
 USES: dict[str, Callable[[TableData], TableData]] = {
     "routes": fit_routes,
     "virtual": fit_virtual,
+    "aliases": fit_aliases,
+    "sender_routes": fit_sender_routes,
     "access": fit_access,
     "recipients": fit_recipients,
     "domaintable": fit_domaintable,
@@ -190,8 +213,13 @@ def _domain_value(value: str) -> tuple[str, TableNote | None]:
 
 def _virtual_value(value: str) -> tuple[str, TableNote | None]:
     text = value.strip()
-    if "," in text or " " in text:
-        raise InvalidValue(f'"{text}" is more than one address', "list several in the aliases")
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if len(parts) > 1:
+        return ", ".join(dict.fromkeys(_virtual_value(part)[0] for part in parts)), None
+    if text.startswith(("|", "/", ":include:")):
+        parse_target(text)  # says what to write instead
+    if " " in text:
+        raise InvalidValue(f'"{text}" is not an address', "write commas between several")
     local, at, domain = text.rpartition("@")
     if not at:
         raise InvalidValue(f'"{text}" has no domain', f'write "{text}@" and the domain of the server that has it')
