@@ -34,13 +34,13 @@ class Port:
         self.tls = tls
         self.quiet_tls = quiet_tls
         self.proxies = AddressSet(row.proxy_from) if row.proxy_from else None
+        offers_hold = config.smtp.future_release and row.kind in ("submission", "submissions")  # RFC 4865 1
         if self.is_local:
-            self._be_local(config)
+            self._be_local(config, offers_hold)
             return
         auth = config.auth
         asks = row.client_certificates and bool(config.relay.certificates)
         in_tls = offered_mechanisms(auth, row.kind, secured=True, asks_certificate=asks)
-        offers_hold = config.smtp.future_release and row.kind != "edge"  # RFC 4865 1: for submission
         common = {"future_release": offers_hold, "require_tls": requires, "max_auth_failures": auth.max_failures_per_session}
         plain = common | {
             "starttls": tls is not None,
@@ -53,11 +53,11 @@ class Port:
         self.secured = ServerSettings.from_config(config, **secured)
         self.secured_repair = ServerSettings.from_config(config, repair=True, **secured)
 
-    def _be_local(self, config: Config) -> None:
+    def _be_local(self, config: Config, offers_hold: bool) -> None:
         """The kernel says who the client is, and what passes goes over no wire: no TLS, no AUTH."""
         lmtp = self.kind == "lmtp"
         for name, repair in (("plain", False), ("repair", True)):
-            settings = ServerSettings.from_config(config, repair=repair)
+            settings = ServerSettings.from_config(config, repair=repair, future_release=offers_hold)
             if lmtp:
                 settings = msgspec.structs.replace(settings, lmtp=True, chunking=False, future_release=False)
             setattr(self, name, settings)
