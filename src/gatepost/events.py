@@ -132,6 +132,7 @@ EVENTS: dict[str, dict[str, str]] = {
         "text": "reply it would have given",
         "next_hop": "where the mail would have gone",
     },
+    "recipients_guessed": _SESSION | {"address": "client", "unknown": "recipients that do not exist, asked for within an hour"},
     "trust_suspended": _SESSION | {
         "address": "client whose right to relay is suspended",
         "mode": "enforce, or shadow: nothing is changed",

@@ -30,6 +30,7 @@ ZONES = {
     "loop-by-name.test": "@ 300 MX 10 gate.example.test.\n",
     "backup.test": f"@ 300 MX 10 mx1\n@ 300 MX 20 self\n@ 300 MX 30 mx2\nmx1 300 A {DEAD}\nself 300 A 127.0.0.1\nmx2 300 A {TWO}\n",
     "bücher.test".encode("idna").decode(): f"@ 300 MX 10 mx\nmx 300 A {ONE}\n",
+    "ours-too.test": f"@ 300 MX 10 mx1\n@ 300 MX 20 self\n@ 300 MX 30 mx2\nmx1 300 A {ONE}\nself 300 A 127.0.0.1\nmx2 300 A {TWO}\n",
     "late.test": f"@ 300 MX 10 mx\nmx 300 A {ONE}\n",
     "dark.test": f"@ 300 MX 10 mx\nmx 300 A {ONE}\n",
 }
@@ -41,7 +42,7 @@ def bed(tmp_path_factory):
     with Names(ZONES) as names, NextHop(address=ONE, port=port) as one, NextHop(address=TWO, port=port) as two:
         extra = (
             f'[dns]\nservers = ["{names.address}"]\ntimeout_s = 0.3\nattempts = 2\nmax_negative_ttl_s = 0\n'
-            f"[delivery]\nport = {port}\n"
+            f'[delivery]\nport = {port}\n[domains."ours-too.test"]\nbackup_mx = true\nrecipients = ["anna"]\n'
         )
         with queue_bed(tmp_path_factory.mktemp("gate"), extra, port=port) as bed:
             bed.names, bed.one, bed.two = names, one, two
@@ -121,6 +122,13 @@ def test_a_domain_that_takes_no_mail_comes_back(bed, domain, status):
     row = bed.outcome("bounced", message_id)
     assert (row["status"], row["stage"]) == (status, "mx"), row
     assert f"Status: {status}\r\n".encode() in bed.dsn_to(sender).content
+
+
+def test_a_backup_mx_takes_mail_of_strangers_and_passes_it_on_to_the_better_host(bed):
+    sender, _ = bed.names_of_two()
+    send(bed.gateway.port, "anna@ours-too.test", reverse_path=sender)
+    bed.one.wait_to("anna@ours-too.test")
+    assert bed.two.find("anna@ours-too.test") is None
 
 
 def test_only_hosts_better_than_ourselves_are_tried(bed):

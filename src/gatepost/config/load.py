@@ -204,7 +204,12 @@ class _Loader:
             values = {**defaults, **own}
             if "recipients" in own or "recipients_file" in own:  # a list of its own stands instead of the general one
                 values = {key: value for key, value in values.items() if key == "next_hop" or key in own}
-            if "next_hop" in values:
+            if own.get("backup_mx"):
+                values["next_hop"] = ["mx"]
+                if "next_hop" in own:
+                    problem = "a domain that we are a backup of has no next hop but its MX hosts"
+                    self.findings.add((*here, "next_hop"), problem, "remove this line, or backup_mx")
+            elif "next_hop" in values:
                 hop_path = (*here, "next_hop") if "next_hop" in own else ("next_hop",)
                 values["next_hop"] = self._next_hops(values["next_hop"], hop_path)
             elif "routes" in table and not self._has("next_hop", table, name):

@@ -46,6 +46,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "smtp.max_commands": (10, 10_000_000),
     "smtp.max_idle_commands": (3, 10_000),
     "smtp.max_transactions": (1, 1_000_000),
+    "smtp.max_unknown_recipients": (0, 1_000_000),
+    "smtp.unknown_recipient_delay_s": (0, 20),
     "smtp.greeting_delay_s": (0, 60),
     "smtp.command_timeout_s": (1, 3600),
     "smtp.data_timeout_s": (1, 3600),

@@ -19,6 +19,7 @@ class Domain(Section, frozen=True, kw_only=True):
     next_hop: list[str]  # tried in order of priority; canonical form, see routing/nexthop.py
     recipients: list[str] | None = None  # local parts or addresses; None with recipients_file None: every one is taken
     recipients_file: str | None = None
+    backup_mx: bool = False  # its mail goes to the MX hosts that are preferred to us, and waits for them
 
 
 class RelayRule(Section, frozen=True, kw_only=True):
@@ -132,6 +133,8 @@ class Smtp(Section, frozen=True, kw_only=True):
     max_commands: int = 50_000  # in a session; a transaction needs three
     max_idle_commands: int = 50  # NOOP, RSET, VRFY, HELP ... in a row without a transaction
     max_transactions: int = 10_000
+    max_unknown_recipients: int = 100  # of one client in an hour; 0: no limit
+    unknown_recipient_delay_s: float = 5.0  # from a quarter of them on, before each reply to RCPT
     greeting_delay_s: float = 0.0
     command_timeout_s: float = 300.0
     data_timeout_s: float = 180.0  # between two blocks of message text

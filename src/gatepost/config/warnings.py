@@ -70,11 +70,12 @@ def _of_domains(config: Config) -> list[Warning]:
         elif not domain.recipients:
             problem = f"the list of recipients of {name} is empty: only postmaster exists"
             warnings.append(Warning(key, problem, "fill the list"))
-        if domain.next_hop in (["mx"], [f"mx:{name}"]):
+        if not domain.backup_mx and domain.next_hop in (["mx"], [f"mx:{name}"]):
             problem = (
                 f"mail for {name} goes to its MX hosts: right for a backup MX, a loop if this gateway is the only MX"
             )
-            warnings.append(Warning(f"{key}.next_hop", problem, 'write "smtp://HOST:25" of the mail server inside'))
+            advice = 'write backup_mx = true, or "smtp://HOST:25" of the mail server inside'
+            warnings.append(Warning(f"{key}.next_hop", problem, advice))
     return warnings
 
 

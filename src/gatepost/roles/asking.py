@@ -27,6 +27,7 @@ MAX_STEPS = 16
 MAX_KEYS = 64  # of one message
 MAX_UNDER_WAY = 20_000  # questions of one receiver
 DNS = "dns:"
+DELAY = "delay:"  # no fact: the decision is made after so many seconds
 
 
 def lifetimes_of(config: Config) -> dict[str, tuple[float, float]]:
@@ -99,7 +100,10 @@ class Asking:
         tables: dict[str, list[str]] = {}
         for source, key in questions:
             self.counts["questions"] += 1
-            if source.startswith(DNS):
+            if source.startswith(DELAY):
+                seconds = float(source.removeprefix(DELAY))
+                self._loop.call_later(seconds, self._take, Question(source, key), Answer(""), 0.0)
+            elif source.startswith(DNS):
                 self._post(m.Lookup(next(self._numbers), source.removeprefix(DNS), key))
             else:
                 tables.setdefault(source, []).append(key)

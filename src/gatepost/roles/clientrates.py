@@ -18,16 +18,17 @@ MAX_CLIENTS = 100_000
 class ClientRates:
     """Connections of the last minute by client."""
 
-    __slots__ = ("_clients", "_most")
+    __slots__ = ("_clients", "_most", "_slot_s")
 
-    def __init__(self, most: int = MAX_CLIENTS) -> None:
+    def __init__(self, most: int = MAX_CLIENTS, window_s: float = WINDOW_S) -> None:
+        self._slot_s = window_s / SLOTS
         self._clients: OrderedDict[str, tuple[int, list[int]]] = OrderedDict()
         self._most = most
 
     def enter(self, address: str, now_s: float) -> int:
-        """One more connection; returns how many there were within a minute, this one included."""
+        """One more connection; returns how many there were within the window, a minute, this one included."""
         key = client_key(address)
-        slot = int(now_s / (WINDOW_S / SLOTS))
+        slot = int(now_s / self._slot_s)
         last, counts = self._clients.pop(key, (slot, [0] * SLOTS))
         for passed in range(last + 1, min(slot, last + SLOTS) + 1):
             counts[passed % SLOTS] = 0

@@ -32,6 +32,7 @@ from gatepost.roles.asking import Asking, lifetimes_of
 from gatepost.roles.doors import Doors
 from gatepost.roles.expanding import add_recipients, recipients_of
 from gatepost.roles.groupcommit import FULL, UNHEALTHY, GroupCommit, Pending
+from gatepost.roles.harvest import Harvest
 from gatepost.roles.ids import IdMaker
 from gatepost.roles.introducing import Introducing
 from gatepost.roles.judgement import Judgement
@@ -89,6 +90,7 @@ class Receiver(Role):
         self._repaired = AddressSet(config.smtp.repair_networks) if config.smtp.repair_networks else None
         self.rewriting: SessionRewriting | None = None
         self._judges_mail = self._engine.has_checks(Phase.MAIL)
+        self._harvest = Harvest(config.smtp, loop, self.event)
         self._admission = Admission(config.smtp, self._engine, self.asking, loop, self.event)
         self._connections: set[SmtpIn | ProxyIn] = set()
         self._doors = Doors(self, lambda: self.tell_supervisor(m.Serving()))
@@ -374,10 +376,14 @@ class Receiver(Role):
         return None
 
     def decide_rcpt(self, connection: SmtpIn, address: Address) -> Reply | tuple[Recipient | list[Recipient], str]:
+        if self._harvest.slow:
+            self._harvest.delay(connection)
         verdict = self._judgement.decide_rcpt(connection.facts, address)
         route = verdict.route
         if verdict.code or route is None:
             reply = Reply(verdict.code, verdict.detail, verdict.text)
+            if verdict.detail == "1.1" and verdict.check == "recipient":
+                reply = self._harvest.note(connection, reply)
             self.refuse(connection, reply, "RCPT", recipient=address.text, cause=verdict.cause or verdict.check)
             return reply
         if route.hold and connection.transaction is not None:

@@ -1,0 +1,85 @@
+"""Clients that guess recipients: slowed down, then sent away, and nobody else."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gatepost.config.schema import Smtp
+from gatepost.model import NeedsAnswer
+from gatepost.roles.harvest import HOUR_S, TOO_MANY_UNKNOWN, Harvest
+from gatepost.smtp.reply import Reply
+
+UNKNOWN = Reply(550, "1.1", "No such mailbox")
+
+
+class Bed:
+    def __init__(self, **limits: Any) -> None:
+        self.now_s = 0.0
+        self.events: list[str] = []
+        loop = SimpleNamespace(time=lambda: self.now_s)
+        self.harvest = Harvest(
+            Smtp(**{"max_unknown_recipients": 8, **limits}),
+            loop,
+            lambda name, **fields: self.events.append(fields["address"]),
+        )
+
+    def note(self, address: str = "203.0.113.1", permit: object = None) -> Reply:
+        facts = SimpleNamespace(client_permit=permit)
+        return self.harvest.note(SimpleNamespace(address=address, facts=facts, session_id="S1"), UNKNOWN)  # type: ignore[arg-type]
+
+    def is_slow(self, address: str = "203.0.113.1", wait: object = None) -> bool:
+        connection: Any = SimpleNamespace(address=address, wait=wait, session_id="S1")
+        try:
+            self.harvest.delay(connection)
+        except NeedsAnswer as needed:
+            assert needed.questions[0].source == "delay:5.0"
+            return True
+        return False
+
+
+def test_slow_from_a_quarter_and_away_above_the_limit() -> None:
+    bed = Bed()
+    assert [bed.note() for _ in range(9)] == [UNKNOWN] * 8 + [TOO_MANY_UNKNOWN]
+    assert bed.note() == TOO_MANY_UNKNOWN and bed.events == ["203.0.113.1"]
+    assert bed.is_slow() and not bed.is_slow("203.0.113.2") and bed.note("203.0.113.2") == UNKNOWN
+    assert not bed.is_slow(wait=object())  # it has waited for this one
+    fresh = Bed()
+    fresh.note()
+    assert not fresh.harvest.slow
+    fresh.note()
+    assert fresh.harvest.slow
+
+
+def test_an_hour_later_all_is_forgotten() -> None:
+    bed = Bed()
+    for _ in range(9):
+        bed.note()
+    bed.now_s = HOUR_S + 1
+    assert not bed.is_slow() and not bed.harvest.slow and bed.note() == UNKNOWN
+
+
+def test_one_client_of_ipv6_is_its_network() -> None:
+    bed = Bed()
+    replies = [bed.note(f"2001:db8:1:2::{n}") for n in range(1, 10)]
+    assert (
+        replies[-1] == TOO_MANY_UNKNOWN and bed.is_slow("2001:db8:1:2:ffff::1") and not bed.is_slow("2001:db8:1:3::1")
+    )
+
+
+@pytest.mark.parametrize("limits", [{"max_unknown_recipients": 0}, {}])
+def test_who_is_not_counted(limits: dict[str, int]) -> None:
+    bed = Bed(**limits)
+    permit = None if limits else object()
+    assert {bed.note(permit=permit) for _ in range(20)} == {UNKNOWN} and not bed.harvest.slow
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatepost.roles.harvest.MAX_CLIENTS", 10)
+    bed = Bed(max_unknown_recipients=1)
+    for number in range(50):
+        bed.note(f"203.0.113.{number}")
+        bed.note(f"203.0.113.{number}")
+    assert len(bed.harvest.slow) == 10 == len(bed.harvest._told)
