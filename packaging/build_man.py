@@ -199,6 +199,7 @@ def build_all(markdown: str | None = None) -> dict[str, str]:
     pages = {
         "usr/share/man/man1/gatepost.1": build_command_page(),
         "usr/share/man/man1/gatepost-sendmail.1": build_sendmail_page((ROOT / "docs" / "sendmail.md").read_text()),
+        "usr/share/man/man1/gatepost-mailq.1": ".so man1/gatepost-sendmail.1\n",
         "usr/share/man/man5/gatepost.toml.5": build_config_page(markdown),
     }
     return pages | {path: build_completion(shell) for shell, path in SHELLS.items()}
