@@ -152,7 +152,7 @@ def test_results_of_the_sendmail_example(
     ("file", "wanted"),
     [
         ("postfix/transport", {1: "exact", 5: "exact", 6: "refused", 7: "refused"}),
-        ("postfix/virtual", {1: "exact", 2: "exact", 3: "refused", 4: "exact", 5: "refused"}),
+        ("postfix/virtual", {1: "exact", 2: "exact", 3: "exact", 4: "exact", 5: "refused"}),
         ("postfix/virtual_re", {1: "exact", 2: "refused"}),
         ("postfix/clients", {1: "exact", 2: "exact", 3: "refused"}),
         ("postfix/senders", {1: "exact", 2: "approximated", 3: "exact", 4: "unused"}),
@@ -320,6 +320,27 @@ def test_tables_that_are_only_there_compiled(tmp_path: Path, kind: str) -> None:
     assert (tmp_path / "out/v").read_text().endswith("anna@a.example\tanna@b.example\n")
     assert "root@a.example\tbob@c.example" in (tmp_path / "out/aliases.virtual").read_text()
     check_written(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "hop"),
+    [
+        ("sendmail", "mail/authinfo", "smtp://smart.example.org:587"),
+        ("postfix", "postfix/sasl_passwd", "smtp://smart.example.org:587"),
+    ],
+)
+def test_logins_that_nobody_else_can_read_are_used_where_they_lie(tmp_path: Path, kind: str, name: str, hop: str) -> None:
+    shutil.copytree(EXAMPLES / kind / "etc", tmp_path / "etc")
+    listed = tmp_path / "etc" / name
+    listed.write_text("AuthInfo:smart.example.org:587 \"U:gate\" \"P:T0pSecret\"\n" if kind == "sendmail" else "[smart.example.org]:587 gate:T0pSecret\n")
+    listed.chmod(0o600)
+    directory = listed.parent
+    _, answer = run_import(kind, directory, tmp_path / "out")
+    assert answer["ok"], answer
+    config = load_config(str(tmp_path / "out/gatepost.toml"))
+    assert config.delivery.credentials_file == str(listed)
+    assert [(row.next_hop, row.user) for row in config.delivery.credentials] == [(hop, "gate")]
+    assert "T0pSecret" not in json.dumps(answer) + (tmp_path / "out/gatepost.toml").read_text()
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

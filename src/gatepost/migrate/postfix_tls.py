@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gatepost.migrate.draft import Draft
+from gatepost.migrate.logins import ADVICE, WHY, import_logins
 from gatepost.migrate.postfix_cf import split_list
 from gatepost.migrate.postfix_state import PostfixState
 from gatepost.migrate.report import Report, Result
@@ -68,10 +69,11 @@ class TlsPart(PostfixState):
             self.tell("smtpd_tls_auth_only", Result.EXACT, "passwords never go in clear")
         for name in ("smtp_sasl_password_maps",):
             if self.parameters.is_written(name):
-                why, advice = (
-                    "passwords for other servers are not copied",
-                    "give the password to the next hop, from a file of its own",
-                )
+                why, advice = WHY, ADVICE
+                path = self.places.path(self.parameters.value(name).partition(":")[2])
+                if import_logins(path, self.draft, self.report):
+                    self.tell(name, Result.EXACT, f"delivery.credentials_file = {path}")
+                    continue
                 self.tell(name, Result.REFUSED, why, advice)
                 self._note_files(name, why, advice, is_secret=True)
 

@@ -14,6 +14,7 @@ from gatepost.config.nexthop import NextHopError, canonical, parse_next_hop
 from gatepost.config.values import InvalidValue, parse_fqdn, parse_listen, parse_network
 from gatepost.migrate.aliases import import_aliases
 from gatepost.migrate.draft import Draft
+from gatepost.migrate.logins import ADVICE, WHY, import_logins
 from gatepost.migrate.places import Places, Unreadable
 from gatepost.migrate.report import Report
 from gatepost.migrate.sendmail_mc import PORTS, McReader, domain_of
@@ -24,6 +25,7 @@ from gatepost.routing.tables.sendmail_mailertable import BadRoute, MailertableTa
 from gatepost.routing.tables.source import Collector
 
 STANDARD = "/etc/mail"
+AUTHINFO_FILES = ("authinfo", "auth/client-info", "default-auth-info")
 LOCAL_LMTP = "lmtp://127.0.0.1:24"
 # feature -> (key of the configuration, kind, file, what is exact about its lines)
 TABLES = {
@@ -406,13 +408,19 @@ class SendmailImport:
                 self.report.refused(path, number, f"{list_name}({word})", "LDAP is not imported", "write an LDAP table")
 
     def _authinfo(self) -> None:
-        why = "passwords for other servers are not copied"
-        advice = "give the password to the next hop in the configuration, from a file of its own"
+        why, advice = WHY, ADVICE
+        used = [name for name in AUTHINFO_FILES if import_logins(self._here(name), self.draft, self.report)]
         if "authinfo" in self.macros.features:
             call, file = self.macros.features["authinfo"]
-            self.report.refused(file, call.line, str(call), why, advice, call.last_line)
-        for name in ("authinfo", "auth/client-info", "default-auth-info"):
+            if used:
+                self.report.exact(file, call.line, str(call), "delivery.credentials_file", call.last_line)
+            else:
+                self.report.refused(file, call.line, str(call), why, advice, call.last_line)
+        for name in AUTHINFO_FILES:
             path = self._here(name)
+            if name in used:
+                self._see(path, path + ".db")
+                continue
             if not (self.places.exists(path) or self.places.exists(path + ".db")):
                 continue
             self._see(path, path + ".db")
