@@ -127,3 +127,12 @@ def test_names_of_test_files_are_unique():
     """Two of one name cannot both be collected."""
     names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
     assert sorted(names) == sorted(set(names))
+
+
+def test_decisions_are_numbered():
+    """Each has a number of its own, which its heading repeats."""
+    files = sorted((Path(__file__).parents[1] / "docs" / "decisions").glob("*.md"))
+    numbers = [int(path.name[:4]) for path in files]
+    assert numbers == list(range(1, len(files) + 1))
+    for number, path in zip(numbers, files, strict=True):
+        assert path.read_text(encoding="utf-8").startswith(f"# {number}. ")

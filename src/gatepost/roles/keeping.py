@@ -1,4 +1,4 @@
-"""What the queue role keeps on disk for roles that have none: MTA-STS policies of the resolver (decision 0010).
+"""What the queue role keeps on disk for roles that have none: MTA-STS policies of the resolver (decision 0013).
 
 The records are octets to it. They are written a little after they came, and at the end; a crash loses the last seconds, which costs a
 fetch. Nothing of mail depends on them, so a disk that refuses is told and tried again.

@@ -1,7 +1,7 @@
 """MTA-STS policies in the resolver role: discovered, fetched, kept, refreshed (RFC 8461 3, 10.2).
 
 What a policy says is `mail/mtasts.py`'s, the fetch `net/https.py`'s; this knows when to ask. The kept policies live here in memory and,
-as records that mean nothing to it, with the queue role, which owns the disk: they come back from it at each start (decision 0010).
+as records that mean nothing to it, with the queue role, which owns the disk: they come back from it at each start (decision 0013).
 
 Invariants: a policy that was fetched holds until it expires, whatever DNS and web server say or do not say meanwhile; everything is
 bounded; a domain is fetched once at a time, and after a failure not before RETRY_S has passed for the same id.
