@@ -209,4 +209,28 @@ def test_what_paths_became_is_recorded_and_replayed(gateway: Gateway) -> None:
     other.write_text(gateway.config.read_text().replace('to_domain = "example.test"', 'to_domain = "other.test"'))
     changed = gatepost("replay", "--config", str(other))
     assert changed.returncode == 1
-    assert "re-written: " in changed.stdout and "reverse-path <srs:example.test> (srs)" in changed.stdout  # other.test is not ours
+    assert (
+        "re-written: " in changed.stdout and "reverse-path <srs:example.test> (srs)" in changed.stdout
+    )  # other.test is not ours
+
+
+def test_our_own_notice_about_forwarded_mail_goes_to_its_sender(tmp_path: Path) -> None:
+    with (
+        SmtpSink(tmp_path, keep_messages=True) as good,
+        SmtpSink(tmp_path, options=("-f", "rcpt")) as bad,
+    ):
+        rules = (
+            RULES
+            + f'[[relay.rules]]\nname = "back"\nanyone = true\ndomains = ["ours"]\nnext_hop = "smtp://{bad.address}"\n'
+        )
+        server = Gateway(
+            tmp_path, next_hop=f"smtp://{good.address}", relay_next_hop=f"smtp://{good.address}",
+            recipients=["forwarded"], top=TOP, extra=rules,
+        )  # fmt: skip
+        secrets = server.directory / "srs.secrets"
+        secrets.write_text(SECRET)
+        secrets.chmod(0o600)
+        with server:
+            reply, _ = send(server, "sender@away.test", "forwarded@example.test", STRANGER)
+            assert reply.startswith(b"250")
+            assert server.wait_for_event("dsn_created")["recipient"] == "sender@away.test"

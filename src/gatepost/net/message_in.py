@@ -210,6 +210,8 @@ class MessageIn:
         )
         if self.host.limits.tls_required_field and session.tls_optional:
             envelope.tls_optional = True
+        if transaction.bounce_to:
+            envelope.bounce_to = transaction.bounce_to
         if transaction.asked is not None:
             self.host.note_mail(envelope, transaction.asked)
         self.host.commit(transaction, envelope, lambda reply: self._answer_end(transaction, reply))

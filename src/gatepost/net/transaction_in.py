@@ -15,8 +15,27 @@ class Transaction:
     """A mail transaction from MAIL to its end. A new transaction is a new object."""
 
     __slots__ = (
-        "asked", "begun_s", "body_bytes", "body_crc", "body_descriptor", "body_file", "body_type", "chunks", "failure", "header", "header_hold",
-        "hold", "id", "is_committing", "permit", "recipients", "reverse_path", "seen", "smtputf8", "trace",
+        "asked",
+        "begun_s",
+        "body_bytes",
+        "body_crc",
+        "body_descriptor",
+        "body_file",
+        "body_type",
+        "bounce_to",
+        "chunks",
+        "failure",
+        "header",
+        "header_hold",
+        "hold",
+        "id",
+        "is_committing",
+        "permit",
+        "recipients",
+        "reverse_path",
+        "seen",
+        "smtputf8",
+        "trace",
     )  # fmt: skip
 
     def __init__(self, reverse_path: str, body_type: str, smtputf8: bool) -> None:
@@ -27,6 +46,7 @@ class Transaction:
         self.recipients: list[Recipient] = []
         self.seen: set[str] | None = None  # made with the second recipient
         self.permit = ""
+        self.bounce_to = ""  # the reverse-path as given, where it became one of ours (SRS)
         self.hold = ""  # why the message will wait for the operator
         self.id = ""
         self.trace = b""

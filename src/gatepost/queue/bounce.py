@@ -71,7 +71,7 @@ def build_dsn(
     returned only if the sender asked for it. The one recipient has no next hop yet: the caller routes it. Raises ValueError for
     the null reverse-path.
     """
-    to = envelope.reverse_path
+    to = envelope.bounce_to or envelope.reverse_path
     if not to:
         raise ValueError("no DSN for the null reverse-path")
     full = envelope.ret == "FULL" and kind in ("failed", "expired") and envelope.body_type != "BINARYMIME"

@@ -227,7 +227,7 @@ class Notices:
         queue = self._queue
         owner = rows[0][0].reverse_path  # type: ignore[attr-defined]
         if owner:
-            envelope = msgspec.structs.replace(envelope, reverse_path=owner)
+            envelope = msgspec.structs.replace(envelope, reverse_path=owner, bounce_to="")
         header, content = self._original(entry, envelope)
         dsn_envelope, chunks = build_dsn(
             kind,

@@ -80,7 +80,7 @@ class SessionRewriting:
             )
             return
         if after != before:
-            transaction.reverse_path = after
+            transaction.reverse_path, transaction.bounce_to = after, before
             assert rewriting.srs is not None
             connection.facts.rewritten_path = f"srs:{rewriting.srs.domain}"
             self.tell_path(connection, REVERSE_PATH, before, after, (Change("srs", before, after),))
