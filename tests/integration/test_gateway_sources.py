@@ -122,6 +122,17 @@ def test_a_server_with_another_certificate_gets_no_password(
         bed.assert_no_bugs()
 
 
+def test_who_was_known_goes_on_while_the_directory_is_away(authority: Authority, tmp_path: Path) -> None:
+    with (
+        served("ldaps", authority) as server,
+        gateway(tmp_path, "ldaps", server, authority.file, more="found_s = 0\nmissing_s = 0\n") as bed,
+    ):
+        assert codes(bed, "anna", "nobody") == [b"250 2.1.5", b"550 5.1.1"]
+        server.halt()
+        assert codes(bed, "anna", "nobody") == [b"250 2.1.5", b"451 4.3.0"]
+        assert bed.stats()["receiver/0"]["stale"] == 1
+
+
 def test_a_server_without_tls_is_not_talked_to(authority: Authority, tmp_path: Path) -> None:
     with MariaDb(KNOWN) as server, gateway(tmp_path, "mysql", server, authority.file) as bed:
         assert codes(bed, "anna") == [b"451 4.3.0"]

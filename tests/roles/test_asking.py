@@ -90,7 +90,7 @@ class Host:
         self.loop = Loop()
         self.rewriting = None
         self.answers = Answers(now_s=self.loop.time)
-        self.asking = Asking(self.loop, self.answers, {PEOPLE: (60.0, 10.0)})
+        self.asking = Asking(self.loop, self.answers, {PEOPLE: (60.0, 10.0, 600.0)})
         self.link = Link()
         self.asking.linked(self.link)
         self.decided: list[str] = []
@@ -196,6 +196,27 @@ def test_no_answer_defers(host: Host) -> None:
     connection.data_received(rcpt("anna"))  # and is not remembered
     host.answer({"anna@x.example": ""})
     assert codes(transport) == [b"250 2.1.5"]
+
+
+def test_what_was_found_stands_in_while_there_is_no_answer(host: Host) -> None:
+    connection, transport = host.connect()
+    connection.data_received(rcpt("anna", "bob"))
+    host.answer({"anna@x.example": ""})
+    host.answer({})
+    codes(transport)
+    host.loop.run_until(100.0)
+    connection.data_received(rcpt("anna", "bob"))
+    host.answer({}, "down")
+    host.answer({}, "down")
+    assert codes(transport) == [b"250 2.1.5", b"451 4.3.0"] and host.asking.counts["stale"] == 1
+    connection.data_received(rcpt("anna"))
+    host.answer({})  # it is there again, and says that anna is gone
+    connection.data_received(rcpt("anna"))
+    assert codes(transport) == [b"550 5.1.1", b"550 5.1.1"]
+    host.loop.run_until(800.0)
+    connection.data_received(rcpt("anna"))
+    host.answer({}, "down")
+    assert codes(transport) == [b"451 4.3.0"]
 
 
 def test_silence_ends(host: Host) -> None:

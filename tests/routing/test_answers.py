@@ -42,6 +42,27 @@ def test_an_answer_ends() -> None:
     assert len(answers) == 0
 
 
+def test_what_was_found_is_of_use_longer_than_what_was_not() -> None:
+    clock = Clock()
+    answers = Answers(now_s=clock)
+    there, gone = Question(TABLE, "a"), Question(TABLE, "b")
+    answers.keep(there, Answer("1"), 60.0, 600.0)
+    answers.keep(gone, Answer(None), 60.0, 600.0)
+    clock.now_s = 100.0
+    with pytest.raises(NeedsAnswer):
+        answers.need(TABLE, ["a"])
+    assert answers.stale(there) == Answer("1") and answers.stale(gone) is None
+    answers.give(None, is_last=True)
+    assert answers.need(TABLE, ["a"]) == ["1"]
+    with pytest.raises(TableUnavailable):
+        answers.need(TABLE, ["b"])
+    clock.now_s = 600.0
+    assert answers.stale(there) is None
+    answers.keep(there, Answer("1"), 0.0, 600.0)
+    answers.keep(there, Answer(None), 0.0, 600.0)
+    assert answers.stale(there) is None
+
+
 def test_the_oldest_goes_when_there_are_too_many() -> None:
     answers = Answers(most=2)
     for key in "abc":

@@ -112,6 +112,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "sources.*.max_connections": (1, 64),
     "sources.*.found_s": (0, DAY),
     "sources.*.missing_s": (0, DAY),
+    "sources.*.stale_s": (0, 30 * DAY),
     "dns.timeout_s": (0.01, 60),
     "dns.attempts": (1, 20),
     "dns.max_cache_entries": (0, 100_000_000),

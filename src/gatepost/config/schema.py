@@ -390,6 +390,7 @@ class Source(Section, frozen=True, kw_only=True):
     max_connections: int = 4
     found_s: float = 300.0  # how long an answer is kept
     missing_s: float = 60.0  # how long it is kept that there is none
+    stale_s: float = 86400.0  # how long what was found answers while no server does
 
 
 class PathException(Section, frozen=True, kw_only=True):

@@ -30,9 +30,14 @@ DNS = "dns:"
 DELAY = "delay:"  # no fact: the decision is made after so many seconds
 
 
-def lifetimes_of(config: Config) -> dict[str, tuple[float, float]]:
-    """How long answers of each table are kept: found, not found."""
-    return {f"{KINDS[one.type]}:{name}": (one.found_s, one.missing_s) for name, one in config.sources.items()}
+Lifetimes = dict[str, tuple[float, float, float]]
+
+
+def lifetimes_of(config: Config) -> Lifetimes:
+    """How long answers of each table are kept: found, not found, found and standing in for one that cannot be had."""
+    return {
+        f"{KINDS[one.type]}:{name}": (one.found_s, one.missing_s, one.stale_s) for name, one in config.sources.items()
+    }
 
 
 class Wait:
@@ -51,9 +56,9 @@ class Wait:
 
 
 class Asking:
-    """Of one receiver. `lifetimes` gives how long an answer of a table is kept: found, not found."""
+    """Of one receiver. `lifetimes` says how long an answer of a table is kept."""
 
-    def __init__(self, loop: Any, answers: Answers, lifetimes: dict[str, tuple[float, float]]) -> None:
+    def __init__(self, loop: Any, answers: Answers, lifetimes: Lifetimes) -> None:
         self.answers = answers
         self._loop = loop
         self._lifetimes = lifetimes
@@ -61,7 +66,7 @@ class Asking:
         self._numbers = count(1)
         self._waiting: dict[Question, list[Wait]] = {}
         self._under_way: dict[int, m.TableLookup | m.Lookup] = {}
-        self.counts = {"waits": 0, "questions": 0, "given_up": 0}
+        self.counts = {"waits": 0, "questions": 0, "given_up": 0, "stale": 0}
 
     # --- the resolver role ------------------------------------------------------------------------------------------
 
@@ -78,18 +83,23 @@ class Asking:
         """An answer of the resolver."""
         asked = self._under_way.pop(message.query, None)
         if type(asked) is m.TableLookup and type(message) is m.TableLookupDone:
-            found_s, missing_s = self._lifetimes.get(asked.table, (0.0, 0.0))
+            found_s, missing_s, stale_s = self._lifetimes.get(asked.table, (0.0, 0.0, 0.0))
             values = message.values if not message.failed else [None] * len(asked.keys)
             for key, value in zip(asked.keys, values, strict=True):
                 ttl_s = missing_s if value is None else found_s
-                self._take(Question(asked.table, key), Answer(value, message.failed), ttl_s)
+                self._take(Question(asked.table, key), Answer(value, message.failed), ttl_s, stale_s)
         elif type(asked) is m.Lookup and type(message) is m.LookupDone:
             failed = (message.reason or "no answer") if message.status == "tempfail" else ""
             answer = Answer(message.status, failed, tuple(message.records))
             self._take(Question(DNS + asked.kind, asked.name), answer, message.ttl_s)
 
-    def _take(self, question: Question, answer: Answer, ttl_s: float) -> None:
-        self.answers.keep(question, answer, ttl_s)
+    def _take(self, question: Question, answer: Answer, ttl_s: float, stale_s: float = 0.0) -> None:
+        stale = self.answers.stale(question) if answer.failed else None
+        if stale is not None:
+            self.counts["stale"] += 1
+            answer = stale
+        else:
+            self.answers.keep(question, answer, ttl_s, stale_s)
         for wait in self._waiting.pop(question, ()):
             wait.given[question] = answer
             wait.missing.discard(question)

@@ -6,7 +6,8 @@ session unanswered meanwhile, and runs the decision again from its beginning. So
 before it has all its facts, and the same questions come in the same order.
 
 What could not be had is an answer as well: it raises TableUnavailable, which defers. It is never remembered beyond the decision
-it was asked for; found and not found are, bounded in number and time. Nothing here waits or asks.
+it was asked for; found and not found are, bounded in number and time. What was found stands in for a later answer that cannot be
+had, up to a time of its own; that something was not there never does. Nothing here waits or asks.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Answers:
         """`trouble` is told of a source that answers what nobody can use."""
         self.trouble = trouble
         self.why = ""  # for whoever explains: the last reason for which a fact could not be had
-        self._known: dict[Question, tuple[float, Answer]] = {}
+        self._known: dict[Question, tuple[float, float, Answer]] = {}  # fresh until, of use until
         self._most = most
         self._now_s = now_s
         self._given: Mapping[Question, Answer] = {}
@@ -62,6 +63,8 @@ class Answers:
         for key in keys:
             question = Question(source, key)
             answer = self._given.get(question) or self._cached(question)
+            if answer is None and self._is_last:
+                answer = self.stale(question)
             if answer is None:
                 missing.append(question)
             elif answer.failed:
@@ -78,18 +81,30 @@ class Answers:
         entry = self._known.get(question)
         if entry is None:
             return None
-        if entry[0] <= self._now_s():
+        fresh_s, useful_s, answer = entry
+        now_s = self._now_s()
+        if fresh_s > now_s:
+            return answer
+        if useful_s <= now_s:
             del self._known[question]
-            return None
-        return entry[1]
+        return None
 
-    def keep(self, question: Question, answer: Answer, ttl_s: float) -> None:
-        """Remember an answer; the oldest goes when there are too many."""
-        if answer.failed or ttl_s <= 0:
+    def stale(self, question: Question) -> Answer | None:
+        """What was found when there was last an answer, if that may stand in for one that cannot be had."""
+        entry = self._known.get(question)
+        return entry[2] if entry is not None and entry[1] > self._now_s() and entry[2].value is not None else None
+
+    def keep(self, question: Question, answer: Answer, ttl_s: float, stale_s: float = 0.0) -> None:
+        """Remember an answer; the oldest goes when there are too many. `stale_s`: how long it may stand in for another."""
+        useful_s = max(ttl_s, stale_s) if answer.value is not None else ttl_s
+        if answer.failed or useful_s <= 0:
+            if not answer.failed:
+                self._known.pop(question, None)
             return
         known = self._known
         known.pop(question, None)
-        known[question] = (self._now_s() + ttl_s, answer)
+        now_s = self._now_s()
+        known[question] = (now_s + ttl_s, now_s + useful_s, answer)
         if len(known) > self._most:
             del known[next(iter(known))]
 
