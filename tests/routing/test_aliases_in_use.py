@@ -244,3 +244,33 @@ def test_routes_by_sender(config: Config, sender: str, answer: str) -> None:
     stranger = engine.facts_of("198.51.100.1")
     stranger.reverse_path = sender
     assert engine.decide_rcpt(stranger, Address("x@else.example", "x", "else.example")).check == "relay"
+
+
+RULE = """[[relay.rules]]
+name = "court"
+anyone = true
+domains = ["ours"]
+reverse_paths = ["@court.example"]
+next_hop = "smtp://10.0.0.7:25"
+"""
+
+
+@pytest.mark.parametrize(
+    ("sender", "hold", "hops"),
+    [
+        ("a@odd.example", "quarantined by the access table: look", {"smtp://10.0.0.5:25", "lmtp://10.0.0.6:24"}),
+        ("a@court.example", "", {"smtp://10.0.0.7:25"}),
+        ("a@drop.example", "", {"discard:"}),
+    ],
+)
+def test_what_is_said_of_the_message_holds_for_all_of_them(
+    tmp_path: Path, sender: str, hold: str, hops: set[str]
+) -> None:
+    (tmp_path / "access").write_text("From:odd.example QUARANTINE:look\nFrom:drop.example DISCARD\n")
+    engine = Engine(load(tmp_path, text='access = "sendmail-access:access"\n' + CONFIG + RULE))
+    facts = engine.facts_of("198.51.100.1")
+    facts.reverse_path = sender
+    route = engine.decide_rcpt(facts, Address("team@ours.example", "team", "ours.example")).route
+    assert route is not None and route.hold == hold
+    assert {one.next_hop for one in (route.expansion.routes if route.expansion else (route,))} == hops
+    assert (route.expansion is None) == ("discard:" in hops)

@@ -230,8 +230,10 @@ class Engine:
         checked = self.decide(Phase.RCPT, facts)
         if checked.route is not None and verdict.route is not None:  # taken, and dropped
             to, now = checked.route, verdict.route
-            next_hop = now.next_hop if to.hold else to.next_hop
-            route = Route(next_hop, now.domain, now.ours, now.address, to.hold or now.hold)
+            if to.hold:
+                route = msgspec.structs.replace(now, hold=to.hold)
+            else:
+                route = Route(to.next_hop, now.domain, now.ours, now.address, now.hold)
             return Verdict(0, "", "", route, verdict.permit, checked.check, False, verdict.rule)
         return checked if checked.code else verdict
 

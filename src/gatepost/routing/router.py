@@ -301,7 +301,13 @@ def _joined(next_hops: list[str], domain: str) -> str:
 def led_by(next_hop: str, route: Route) -> Route | Refusal:
     """Another next hop for a route: that of a rule, or of the sender."""
     led = _led(next_hop, route.next_hop, route.domain, route.ours, route.address)
-    return led if isinstance(led, Refusal) else msgspec.structs.replace(route, next_hop=led.next_hop, hold=led.hold)
+    if isinstance(led, Refusal):
+        return led
+    expansion = route.expansion
+    if expansion is not None:  # it is for all that the address stands for
+        routes = tuple(msgspec.structs.replace(one, next_hop=led.next_hop) for one in expansion.routes)
+        expansion = msgspec.structs.replace(expansion, routes=routes)
+    return msgspec.structs.replace(route, next_hop=led.next_hop, hold=led.hold, expansion=expansion)
 
 
 def _led(
