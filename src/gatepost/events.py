@@ -286,6 +286,10 @@ EVENTS: dict[str, dict[str, str]] = {
     "config_error": {"file": "configuration", "line": "line", "key": "key", "reason": "what is wrong", "advice": "what to write"},
     "source_down": {"source": "of the configuration", "server": "that failed", "reason": "what went wrong"},
     "source_up": {"source": "of the configuration", "server": "that answers again"},
+    "source_shrinks": {
+        "table": "that denies what it had named, and is not believed until a reload, or until stale_s has passed",
+        "vanished": "keys that are gone", "asked": "keys that had been found and were asked for again",
+    },
     "source_failed": {"source": "of the configuration", "server": "that answered so", "reason": "why it gives no answer"},
     "table_trouble": {"table": "that is asked over the network", "reason": "why its value cannot be used"},
     "resolver_trouble": {"server": "DNS server", "name": "asked for", "kind": "type of record", "reason": "what went wrong"},

@@ -14,6 +14,7 @@ from gatepost.model import Address, NeedsAnswer, Question, Recipient
 from gatepost.net.smtp_in import SmtpIn
 from gatepost.roles.asking import MAX_STEPS, MAX_UNDER_WAY, WAIT_LIMIT_S, Asking
 from gatepost.routing.answers import Answers
+from gatepost.routing.shrinking import Shrinkage
 from gatepost.routing.table import TableUnavailable
 from gatepost.smtp.reply import Reply
 from gatepost.smtp.server import ServerSession, ServerSettings
@@ -217,6 +218,27 @@ def test_what_was_found_stands_in_while_there_is_no_answer(host: Host) -> None:
     connection.data_received(rcpt("anna"))
     host.answer({}, "down")
     assert codes(transport) == [b"451 4.3.0"]
+
+
+def test_a_directory_that_lost_its_people_is_not_believed(host: Host) -> None:
+    events: list[dict[str, Any]] = []
+    host.asking._shrinkages[PEOPLE] = Shrinkage(0.2)
+    host.asking._event = lambda name, **fields: events.append(fields)
+    connection, transport = host.connect()
+    people = [f"p{number}" for number in range(20)]
+    for person in people:
+        connection.data_received(rcpt(person))
+        host.answer({f"{person}@x.example": ""})
+    assert set(codes(transport)) == {b"250 2.1.5"}
+    host.loop.run_until(100.0)
+    for person in people:
+        connection.data_received(rcpt(person))
+        host.answer({})
+    assert codes(transport).count(b"250 2.1.5") == 16
+    assert events == [{"table": PEOPLE, "vanished": 5, "asked": 5}]
+    connection.data_received(rcpt("stranger"))
+    host.answer({})
+    assert codes(transport) == [b"550 5.1.1"]
 
 
 def test_silence_ends(host: Host) -> None:

@@ -113,6 +113,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "sources.*.found_s": (0, DAY),
     "sources.*.missing_s": (0, DAY),
     "sources.*.stale_s": (0, 30 * DAY),
+    "sources.*.max_vanished": (0, 1),
     "dns.timeout_s": (0.01, 60),
     "dns.attempts": (1, 20),
     "dns.max_cache_entries": (0, 100_000_000),

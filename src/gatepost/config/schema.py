@@ -391,6 +391,7 @@ class Source(Section, frozen=True, kw_only=True):
     found_s: float = 300.0  # how long an answer is kept
     missing_s: float = 60.0  # how long it is kept that there is none
     stale_s: float = 86400.0  # how long what was found answers while no server does
+    max_vanished: float = 0.2  # part of the keys asked for again that may have gone; more is not believed
 
 
 class PathException(Section, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.model import NeedsAnswer, Question
 from gatepost.routing.answers import Answer, Answers
+from gatepost.routing.shrinking import Shrinkage
 
 if TYPE_CHECKING:
     from gatepost.net.smtp_in import SmtpIn
@@ -40,6 +41,15 @@ def lifetimes_of(config: Config) -> Lifetimes:
     }
 
 
+def shrinkages_of(config: Config) -> dict[str, Shrinkage]:
+    """How much of each table may vanish."""
+    return {
+        f"{KINDS[one.type]}:{name}": Shrinkage(one.max_vanished)
+        for name, one in config.sources.items()
+        if one.max_vanished < 1.0
+    }
+
+
 class Wait:
     """A decision that waits; it is in the `wait` of its connection until it has been made."""
 
@@ -58,7 +68,16 @@ class Wait:
 class Asking:
     """Of one receiver. `lifetimes` says how long an answer of a table is kept."""
 
-    def __init__(self, loop: Any, answers: Answers, lifetimes: Lifetimes) -> None:
+    def __init__(
+        self,
+        loop: Any,
+        answers: Answers,
+        lifetimes: Lifetimes,
+        shrinkages: dict[str, Shrinkage] | None = None,
+        event: Callable[..., None] = lambda name, **fields: None,
+    ) -> None:
+        self._shrinkages = shrinkages or {}
+        self._event = event
         self.answers = answers
         self._loop = loop
         self._lifetimes = lifetimes
@@ -94,8 +113,8 @@ class Asking:
             self._take(Question(DNS + asked.kind, asked.name), answer, message.ttl_s)
 
     def _take(self, question: Question, answer: Answer, ttl_s: float, stale_s: float = 0.0) -> None:
-        stale = self.answers.stale(question) if answer.failed else None
-        if stale is not None:
+        stale = self.answers.stale(question)
+        if stale is not None and (answer.failed or not self._is_believed(question.source, answer)):
             self.counts["stale"] += 1
             answer = stale
         else:
@@ -105,6 +124,17 @@ class Asking:
             wait.missing.discard(question)
             if not wait.missing:
                 self._decide(wait)
+
+    def _is_believed(self, table: str, answer: Answer) -> bool:
+        """Whether an answer about a key that had been found counts."""
+        shrinkage = self._shrinkages.get(table)
+        if shrinkage is None:
+            return True
+        was_doubted = shrinkage.is_doubted
+        is_believed = shrinkage.believes(answer.value is not None)
+        if shrinkage.is_doubted and not was_doubted:
+            self._event("source_shrinks", table=table, vanished=shrinkage.vanished, asked=shrinkage.asked)
+        return is_believed
 
     def _ask(self, questions: list[Question]) -> None:
         tables: dict[str, list[str]] = {}

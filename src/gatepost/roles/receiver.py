@@ -28,7 +28,7 @@ from gatepost.policy.relay import AddressSet
 from gatepost.policy.rewriting import FORWARD_PATH
 from gatepost.roles import requests
 from gatepost.roles.admission import Admission
-from gatepost.roles.asking import Asking, lifetimes_of
+from gatepost.roles.asking import Asking, lifetimes_of, shrinkages_of
 from gatepost.roles.doors import Doors
 from gatepost.roles.expanding import add_recipients, recipients_of
 from gatepost.roles.groupcommit import FULL, UNHEALTHY, GroupCommit, Pending
@@ -76,7 +76,7 @@ class Receiver(Role):
             Waiting.TLS: config.tls.handshake_timeout_s,
         }
         answers = Answers(trouble=lambda source, why: self.event("table_trouble", table=source, reason=why))
-        self.asking = Asking(loop, answers, lifetimes_of(config))
+        self.asking = Asking(loop, answers, lifetimes_of(config), shrinkages_of(config), self.event)
         self._engine = Engine(config, answers=answers)
         self._judgement = Judgement(
             config,
