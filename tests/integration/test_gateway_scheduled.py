@@ -10,7 +10,7 @@ import pytest
 from integration.nexthop import EXTENSIONS, NextHop
 from integration.queuebed import queue_bed
 from integration.talk import HELLO, Refused, Talk, message, send
-from peers import take_port
+from peers import take_port, wait_until
 
 INSIDER = "127.0.0.2"
 
@@ -58,6 +58,15 @@ def test_a_held_message_outlives_a_restart_and_the_operators_impatience(bed):
     bed.inside.wait_to("durable@example.test")
     assert time.time() >= until_s
     bed.outcome("delivered", message_id)
+
+
+def test_the_operator_sees_what_was_asked(bed):
+    message_id = submit(bed, "shown@example.test", "HOLDFOR=1000 MT-PRIORITY=2 ENVID=e1 RET=HDRS")
+    wait_until(lambda: bed.row(message_id), "the message in the queue")
+    answer = bed.gateway.ask("queue", "show", message_id)
+    assert re.fullmatch(r"RET=HDRS ENVID=e1 MT-PRIORITY=2 HOLDUNTIL=20\S+Z", answer["asked"])
+    assert "MT-PRIORITY=2" in bed.gateway.run("queue", "show", message_id).stdout
+    assert bed.gateway.run("queue", "remove", message_id).returncode == 0
 
 
 def test_it_is_offered_to_those_who_submit_with_a_time_that_holds(bed):

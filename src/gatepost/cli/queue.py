@@ -77,6 +77,8 @@ def show(config_path: str, as_json: bool, message_id: str) -> None:
 def _show_lines(answer: dict[str, Any]) -> list[str]:
     keys = ("id", "session", "received", "client", "helo", "permit", "bytes", "body_type", "attempts", "due", "held")
     lines = [f"{key:<12}{answer[key]}" for key in keys]
+    if answer["asked"]:
+        lines.append(f"{'asked':<12}{answer['asked']}")
     lines.append(f"{'from':<12}<{answer['reverse_path']}>")
     for recipient in answer["recipients"]:
         lines.append(f"{'to':<12}<{recipient['address']}>  {recipient['state']}, by {recipient['next_hop']}")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gatepost.mail.header import split_header
+from gatepost.model import Envelope
 from gatepost.roles.settling import timestamp
 from gatepost.spool.entry import Entry, State
 from gatepost.spool.errors import SpoolError
@@ -120,9 +121,25 @@ def _show(queue: Queue, arguments: dict[str, Any]) -> Any:
         "permit": envelope.permit,
         "body_type": envelope.body_type,
         "smtputf8": envelope.smtputf8,
+        "asked": _asked(envelope),
         "recipients": recipients,
         "header": header,
     }
+
+
+def _asked(envelope: Envelope) -> str:
+    """What the sender asked of extensions, as in SMTP but for times."""
+    until, by = envelope.release_s, envelope.deliver_by
+    words = (
+        f"RET={envelope.ret}" if envelope.ret else "",
+        f"ENVID={envelope.envelope_id}" if envelope.envelope_id else "",
+        "REQUIRETLS" if envelope.requiretls else "",
+        "TLS-Required: No" if envelope.tls_optional else "",
+        f"MT-PRIORITY={envelope.priority}" if envelope.priority else "",
+        f"HOLDUNTIL={timestamp(until)}" if until else "",
+        f"BY={timestamp(envelope.deliver_by_s)};{by}" if by else "",
+    )
+    return " ".join(word for word in words if word)
 
 
 def _chosen(queue: Queue, arguments: dict[str, Any]) -> list[Entry]:
