@@ -9,6 +9,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -152,6 +153,12 @@ class PostgreSql(Database):
             str(self.programs / "postgres"), "-D", str(self.data), "-p", str(self.port), "-h", "127.0.0.1",
             "-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "max_connections=20", "-c", "shared_buffers=2MB", *tls,
         )  # fmt: skip
+
+    def halt(self, timeout_s: float = 10.0) -> None:
+        """A fast shutdown: the one that SIGTERM asks for waits for its clients."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+        super().halt(timeout_s)
 
     def _create(self) -> None:
         self.data.mkdir()
