@@ -6,7 +6,8 @@ from collections import deque
 from types import SimpleNamespace
 
 from gatepost.ipc import messages as m
-from gatepost.roles.receiver import BODY_FILES_KEPT, Receiver
+from gatepost.roles.bodyfiles import BODY_FILES_KEPT
+from gatepost.roles.receiver import Receiver
 
 
 class Link:

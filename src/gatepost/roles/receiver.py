@@ -21,7 +21,7 @@ from gatepost.ipc.wire import Channel
 from gatepost.mail.header import TraceBuilder
 from gatepost.model import Address, Envelope, Recipient
 from gatepost.net.proxy_in import ProxyIn
-from gatepost.net.smtp_in import LOW_MEMORY_SPILL_BYTES, SmtpIn
+from gatepost.net.smtp_in import SmtpIn
 from gatepost.net.transaction_in import Transaction
 from gatepost.policy.engine import Engine, Phase
 from gatepost.policy.relay import AddressSet
@@ -29,6 +29,7 @@ from gatepost.policy.rewriting import FORWARD_PATH
 from gatepost.roles import requests
 from gatepost.roles.admission import Admission
 from gatepost.roles.asking import Asking, lifetimes_of, shrinkages_of
+from gatepost.roles.bodyfiles import BodyFiles
 from gatepost.roles.doors import Doors
 from gatepost.roles.expanding import add_recipients, recipients_of
 from gatepost.roles.groupcommit import FULL, UNHEALTHY, GroupCommit, Pending
@@ -50,14 +51,13 @@ from gatepost.spool.layout import close_anyway
 from gatepost.spool.segment import build_body_record, build_record
 
 NO_TLS: dict[str, str] = {}
-BODY_FILES_KEPT = 8
 QUEUE_AWAY_LIMIT_S = 30.0  # acknowledge without a queue for no longer than this: docs/queue.md
 SWEEP_S = 1.0
 FAREWELL_S = 1.0  # behind the limit of a drain: for the last 421 to leave; the supervisor kills a second later
 
 
 
-class Receiver(Role):
+class Receiver(BodyFiles, Role):
     """See the module. `SmtpIn` calls `decide_*`, `commit` and the rest of its host's side."""
 
     def __init__(self, start: m.Start, config: Any, descriptors: list[int], log: Any, loop: Any) -> None:
@@ -129,9 +129,6 @@ class Receiver(Role):
         self.submitting = Submitting(self.config, material[of_tls:], self.loop, self.event, self._engine, self._need_auth_socket)
         self.counts |= self.securing.counts
         self.securing.counts = self.counts
-
-    def _is_repaired(self, address: str) -> bool:
-        return self._repaired is not None and self._repaired.match(address) is not None
 
     def _is_repaired(self, address: str) -> bool:
         return self._repaired is not None and self._repaired.match(address) is not None
@@ -230,46 +227,6 @@ class Receiver(Role):
         waiters, self._body_waiters = self._body_waiters, deque()
         for connection in waiters:
             connection.deny_body_file(FULL)
-
-    # --- body files -------------------------------------------------------------------------------------------------
-
-    def spill_bytes(self) -> int:
-        """From which size on a message goes to a body file now."""
-        return self.limits.body_file_bytes if self.held_bytes < self.limits.memory_bytes else LOW_MEMORY_SPILL_BYTES
-
-    def take_body_file(self, connection: SmtpIn) -> tuple[int, int] | None:
-        """A body file, or None: it comes later by `give_body_file`."""
-        if not self._body_files:
-            if self._health is not None:
-                self.loop.call_soon(connection.deny_body_file, self._health)
-                return None
-            self._body_waiters.append(connection)
-            self._ask_body_files()
-            return None
-        pair = self._body_files.popleft()
-        if len(self._body_files) < BODY_FILES_KEPT // 2:
-            self._ask_body_files()
-        return pair
-
-    def _ask_body_files(self) -> None:
-        wanted = BODY_FILES_KEPT + min(len(self._body_waiters), 64) - len(self._body_files)
-        if wanted > 0 and not self._body_asked and self._queue is not None:
-            self._body_asked = wanted
-            self._queue.post(m.NeedBodyFiles(wanted))
-
-    def _offer_body_file(self, number: int, descriptor: int) -> None:
-        while self._body_waiters:
-            connection = self._body_waiters.popleft()
-            if connection.transaction is not None and connection.transaction.body_file < 0:
-                connection.give_body_file(number, descriptor)
-                return
-        self._body_files.append((number, descriptor))
-
-    def release_body_file(self, number: int, descriptor: int) -> None:
-        """The transaction was given up: the queue removes the file."""
-        close_anyway(descriptor)
-        if self._queue is not None:
-            self._queue.post(m.BodyFileUnused(number))
 
     # --- connections ------------------------------------------------------------------------------------------------
 
