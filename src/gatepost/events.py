@@ -120,7 +120,8 @@ EVENTS: dict[str, dict[str, str]] = {
         "mechanism": "of SASL",
         "cause": "what the reply does not tell",
     },
-    "auth_away": {"reason": "why Dovecot cannot say whether a password is right"},
+    "auth_away": {"reason": "why Dovecot, or the authorization server, cannot say whether a login is right"},
+    "token_refused": {"reason": "why a token that the authorization server calls active is not good here"},
     "shadow": _SESSION | {
         "address": "client",
         "check": "check in shadow that would have refused",

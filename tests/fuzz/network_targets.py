@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from fuzz.target import Target
 
+from gatepost.config.schema import Auth
 from gatepost.delivery import dane
 from gatepost.mail.mtasts import MAX_AGE_S, MODES, StsError, is_match, parse_policy, parse_record
 from gatepost.mail.tlsrpt import parse_tlsrpt_record
 from gatepost.net import dnswire
+from gatepost.roles.introspector import NoAnswer, parse_answer
 from gatepost.smtp.proxy import BadProxyHeader, ProxyHeader, parse_proxy
+from gatepost.smtp.sasl.prepare import prepare_name
 
 _KINDS = sorted(dnswire.KINDS)
 _NAME = "example.test"
@@ -101,6 +104,20 @@ def run_sts_record(data: bytes) -> None:
         assert place.isascii() and place.isprintable() and " " not in place and rua.port <= 65535
 
 
+def run_introspection(data: bytes) -> None:
+    """What an authorization server says of a token: a user only where it says active, and every name fit for the users file."""
+    auth = Auth(audience="gatepost", issuer="https://l.test", user_claim="username")
+    try:
+        found = parse_answer(data, auth=auth, now_s=1000.0)
+    except NoAnswer as error:
+        assert str(error).isprintable()
+        return
+    assert found.why.isprintable() and not (found.user and found.why)
+    if found.user:
+        assert b"active" in data or b"\\u" in data
+        assert found.user == prepare_name(found.user) and (found.expires_s is None or found.expires_s > 970)
+
+
 def _answer(kind: str, data: bytes) -> bytes:
     number = dnswire.KINDS[kind]
     record = b"\xc0\x0c" + number.to_bytes(2, "big") + b"\0\x01\0\0\0\x3c" + len(data).to_bytes(2, "big") + data
@@ -127,6 +144,16 @@ TARGETS = (
         ),
         (b"\xc0\x0c", b"\xc0\0", b"\0\x01", b"\0\x05", b"\xff\xff", b"\x3f" + b"a" * 63, b"\0\0\x29"),
         1232,
+    ),
+    Target(
+        "introspection",
+        run_introspection,
+        (
+            b'{"active":true,"aud":"gatepost","iss":"https://l.test","exp":2000,"username":"Anna@a.test"}',
+            b'{"active":true,"aud":["x","gatepost"],"iss":"https://l.test","username":"b","token_type":"bearer","nbf":1.5}',
+            b'{"active":false}',
+        ),
+        (b'"active":true', b'"exp":', b'"nbf":', b'"aud":', b'"username":', b"1e400", b"NaN", b"null", b"[", b"{", b"\\u0000"),
     ),
     Target(
         "sts-policy",

@@ -8,17 +8,18 @@ from __future__ import annotations
 import datetime
 
 from gatepost.config.errors import ConfigError
+from gatepost.config.introspection import introspection_files
 from gatepost.config.schema import Config
 from gatepost.config.warnings import Warning
 from gatepost.delivery.tlspolicy import TlsPolicies, is_fitting
-from gatepost.net.tlscontext import CertificateError, Pair, ServerTls
+from gatepost.net.tlscontext import CertificateError, Pair, ServerTls, new_client_context
 from gatepost.privsep.material import (
     MaterialError,
     asks_web_servers,
     authority_files,
     read_authorities,
     read_material,
-    resolver_files,
+    web_files,
 )
 
 SOON_S = 14 * 86400.0
@@ -53,6 +54,8 @@ def inspect_tls(config: Config, path: str, now_s: float) -> tuple[list[ConfigErr
                     client_authorities=authorities,
                     asks_client=asks,
                 )
+        for name in introspection_files(config)[:1]:
+            new_client_context(authorities=read_material(name), label=name)
         TlsPolicies(config, {name: read_authorities(config, name) for name in authority_files(config)})
     except MaterialError as error:
         note("tls", str(error), "")
@@ -95,7 +98,7 @@ def _of_authorities(config: Config) -> list[Warning]:
     if not asks_web_servers(config) or config.tls.ca_file is not None:
         return []
     try:
-        if any(read_authorities(config, path) for files in resolver_files(config) for path in files):
+        if any(read_authorities(config, path) for files in web_files(config) for path in files):
             return []
     except MaterialError:  # told as an error already
         return []

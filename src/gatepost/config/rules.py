@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from gatepost.config.authvalues import parse_dovecot
 from gatepost.config.credentialsfile import MECHANISMS, parse_smtp_host
+from gatepost.config.introspection import parse_url
 from gatepost.config.listening import parse_listener, parse_mode, parse_socket_path, parse_user
 from gatepost.config.nexthop import canonical, parse_next_hop
 from gatepost.config.pools import parse_member
@@ -107,6 +108,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "auth.max_tracked": (100, 10_000_000),
     "auth.concurrent_checks": (1, 64),
     "auth.max_waiting_checks": (1, 10_000),
+    "auth.introspection_timeout_s": (0.1, 30),
+    "auth.introspection_keep_s": (0, 60),
     "sources.*.timeout_s": (0.1, 15),
     "sources.*.retry_s": (0.1, 60),
     "sources.*.max_connections": (1, 64),
@@ -229,6 +232,8 @@ PATHS = (
     "sources.*.password_file",
     "sources.*.ca_file",
     "auth.jwks_file",
+    "auth.introspection_credentials_file",
+    "auth.introspection_ca_file",
     "rewrite.srs.secrets_file",
 )
 
@@ -381,6 +386,7 @@ PARSERS: dict[str, Callable[[str], str]] = {
     "delivery.helo_name": parse_fqdn,
     "auth.dovecot": parse_dovecot,
     "auth.default_domain": parse_domain,
+    "auth.introspection_url": parse_url,
     "dns.servers": _dns_server,
     "dns.probe": parse_probe,
     "selftest.dkim_keys": _dkim_key,

@@ -336,6 +336,11 @@ class Auth(Section, frozen=True, kw_only=True):
     issuer: str | None = None
     audience: str | None = None
     user_claim: str = "email"
+    introspection_url: str | None = None  # instead of jwks_file: the authorization server is asked (RFC 7662)
+    introspection_credentials_file: str | None = None  # "NAME:SECRET" or "Bearer TOKEN", what we show it
+    introspection_ca_file: str | None = None  # None: tls.ca_file, else that of the system
+    introspection_timeout_s: float = 5.0
+    introspection_keep_s: float = 60.0  # how long a yes is kept
 
 
 class Dns(Section, frozen=True, kw_only=True):

@@ -305,6 +305,21 @@ class TableLookupDone(Message):
     failed: str = ""
 
 
+class Introspect(Message):
+    """A receiver to the resolver: whose is this token, by the word of the authorization server?"""
+
+    query: int
+    token: str
+
+
+class Introspected(Message):
+    """The answer: the user, "" for a token that is not good; or `failed`: why nobody could say."""
+
+    query: int
+    user: str
+    failed: str = ""
+
+
 class Post(Message):
     """The queue to the resolver: send this TLS report to a web server."""
 
@@ -391,6 +406,8 @@ Any = (
     | TlsForgotten
     | Lookup
     | LookupDone
+    | Introspect
+    | Introspected
     | TableLookup
     | TableLookupDone
     | TlsResults

@@ -12,6 +12,7 @@ import os
 
 from gatepost.config.authvalues import auth_files
 from gatepost.config.credentialsfile import credential_files, unruled_next_hops
+from gatepost.config.introspection import introspection_files
 from gatepost.config.rewritevalues import rewrite_files
 from gatepost.config.schema import Config
 from gatepost.config.sources import source_files
@@ -39,11 +40,12 @@ def receiver_files(config: Config) -> list[tuple[str, ...]]:
 
 
 def resolver_files(config: Config) -> list[tuple[str, ...]]:
-    """The files of each descriptor of a resolver: the authorities by which web servers are verified, if it asks any; sources."""
-    return [*_web_files(config), *source_files(config)]
+    """The files of each descriptor of a resolver: the authorities by which web servers are verified, if it asks any; sources; introspection."""
+    return [*web_files(config), *source_files(config), *((path,) for path in introspection_files(config))]
 
 
-def _web_files(config: Config) -> list[tuple[str, ...]]:
+def web_files(config: Config) -> list[tuple[str, ...]]:
+    """Those of the authorities of strangers' web servers."""
     return [(config.tls.ca_file or SYSTEM_CA_FILE,)] if asks_web_servers(config) else []
 
 
@@ -97,9 +99,9 @@ class Material:
                 self._locked.append(LockedFile(self._receiver[-1], len(data)))
             for files in deliverer_files(config):
                 self._deliverer.append(_seal(b"\n".join(read_authorities(config, path) for path in files)))
-            for files in _web_files(config):
+            for files in web_files(config):
                 self._resolver.append(_seal(b"\n".join(read_authorities(config, path) for path in files)))
-            for files in source_files(config):
+            for files in resolver_files(config)[len(web_files(config)) :]:
                 data = b"\n".join(read_material(path) for path in files)
                 self._resolver.append(_seal(data))
                 self._locked.append(LockedFile(self._resolver[-1], len(data)))

@@ -41,7 +41,7 @@ ROLES: dict[str, RoleRights] = {
             peers={
                 "supervisor": FROM_SUPERVISOR | {m.AuthSocket},
                 "queue": frozenset({m.SegmentOpened, m.BodyFilesOpened, m.SpoolHealth}),
-                "resolver": frozenset({m.LookupDone, m.TableLookupDone}),
+                "resolver": frozenset({m.LookupDone, m.TableLookupDone, m.Introspected}),
                 "control": frozenset({m.Ask}),
             },
         ),
@@ -55,7 +55,7 @@ ROLES: dict[str, RoleRights] = {
             peers={
                 "supervisor": FROM_SUPERVISOR,
                 "deliverer": frozenset({m.Lookup}),
-                "receiver": frozenset({m.Lookup, m.TableLookup}),
+                "receiver": frozenset({m.Lookup, m.TableLookup, m.Introspect}),
                 "queue": frozenset({m.StsRestored, m.Lookup, m.Post}),
                 "control": frozenset({m.Ask}),
             },

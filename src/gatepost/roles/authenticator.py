@@ -20,6 +20,7 @@ from gatepost.model import ScramVerifier
 from gatepost.policy.identity import Bound
 from gatepost.policy.throttle import Throttle
 from gatepost.roles.dovecot import Dovecot
+from gatepost.roles.tokenquestions import TokenQuestions
 from gatepost.roles.tokens import Tokens
 from gatepost.smtp.auth import AWAY
 from gatepost.smtp.events import AuthEnd, AuthQuestion
@@ -48,6 +49,7 @@ class Authenticator:
         event: Callable[..., None],
         granted: Callable[[SmtpIn, str], None],
         dovecot: Dovecot | None = None,
+        questions: TokenQuestions | None = None,
         domain: str = "",
     ) -> None:
         """`domain` is that of Dovecot's users whose name has none."""
@@ -57,6 +59,7 @@ class Authenticator:
         self._bound: dict[str, Bound] = {}
         self._tokens = tokens
         self._dovecot = dovecot
+        self._questions = questions
         self._domain = domain
         self._loop = loop
         self._event = event
@@ -111,6 +114,8 @@ class Authenticator:
                 self._ask_dovecot(connection, user, password)
             case PasswordOf(user, password):
                 self._check_password(connection, user, password)
+            case TokenOf(user, token) if self._questions is not None:
+                self._ask_about(self._questions, connection, user, token)
             case TokenOf(user, token):
                 found = self._tokens.user_of(token, user) if self._tokens is not None else ""
                 session.answer_auth(found if found in self._users else "")
@@ -150,6 +155,22 @@ class Authenticator:
             mechanism=mechanism,
             cause=cause,
         )
+
+    def _ask_about(self, questions: TokenQuestions, connection: SmtpIn, claimed: str, token: str) -> None:
+        """Whether the authorization server calls this token good, and for whom."""
+
+        def told(user: str | None) -> None:
+            if connection.transport.is_closing():
+                return
+            if user is None:
+                self._throttle.withdraw(connection.address, claimed)
+                connection.session.answer(AWAY)
+            else:
+                is_his = user in self._users and claimed in ("", user)
+                connection.session.answer_auth(user if is_his else "")
+            connection.advance()
+
+        questions.ask(token, told)
 
     # --- passwords --------------------------------------------------------------------------------------------------
 

@@ -146,6 +146,7 @@ class Receiver(BodyFiles, Role):
     def on_link(self, channel: Channel) -> None:
         if channel.peer[0] == "resolver":
             self.asking.linked(channel)
+            self.submitting.linked(channel)
         if channel.peer[0] != "queue":
             return
         self._queue = channel
@@ -179,6 +180,7 @@ class Receiver(BodyFiles, Role):
             self._queue_lost_s = self.loop.time()
         elif peer[0] == "resolver":
             self.asking.unlinked()
+            self.submitting.unlinked()
 
     def handle(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
         if type(message) is m.SegmentOpened:
@@ -191,6 +193,8 @@ class Receiver(BodyFiles, Role):
             self._ask_body_files()  # others may have begun to wait since the question
         elif type(message) is m.TableLookupDone or type(message) is m.LookupDone:
             self.asking.answered(message)
+        elif type(message) is m.Introspected:
+            self.submitting.answered(message)
         elif type(message) is m.SpoolHealth:
             self._health = None if message.accepting else FULL
             self.event("queue_health", accepting=message.accepting, reason=message.reason)

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from gatepost.config.introspection import introspection_files
 from gatepost.config.sources import source_files
 from gatepost.delivery.stsanswer import STS
 from gatepost.ipc import messages as m
@@ -40,6 +41,11 @@ class Resolver(Role):
         self._context: Any = None
         material = take_material(self.descriptors)
         of_sources = len(source_files(self.config))
+        self.introspector: Any = None
+        if introspection_files(self.config):
+            *material, authorities, credentials = material
+            introspector = importlib.import_module("gatepost.roles.introspector").Introspector
+            self.introspector = introspector(self.config.auth, authorities, credentials, self.loop, clock=time.time)
         authorities = b"".join(material[: len(material) - of_sources])
         self.tables: Any = None
         if self.config.sources:
@@ -70,6 +76,8 @@ class Resolver(Role):
             self._client = self._https.HttpsClient(query, self._context, port=port, any_address=port != 443)
             if fetches_policies(self.config):
                 self._begin_policies()
+        if self.introspector is not None:
+            self.introspector.begin(self.resolver.query, self.event)
         if self.tables is not None:
             self.tables.begin(self.resolver.query, self.event)
 
@@ -107,8 +115,19 @@ class Resolver(Role):
             self._post(channel, message)
         elif type(message) is m.TableLookup:
             self._look_up_keys(channel, message)
+        elif type(message) is m.Introspect:
+            self._introspect(channel, message)
         elif type(message) is m.StsRestored and self.policies is not None:
             self.policies.restore(message.records, message.is_all)
+
+    def _introspect(self, channel: Channel, message: m.Introspect) -> None:
+        def answered(user: str, failed: str) -> None:
+            channel.post(m.Introspected(message.query, user, failed))
+
+        if self.introspector is None:
+            answered("", "no authorization server is asked in this configuration")
+        else:
+            self.introspector.submit(message.token, answered)
 
     def _post(self, channel: Channel, message: m.Post) -> None:
         """Send a TLS report; there are few at a time."""
@@ -187,7 +206,7 @@ class Resolver(Role):
 
     def answer(self, what: str, arguments: dict[str, Any]) -> Any:
         if what == "stats":
-            parts = [part.counts for part in (self.policies, self.tables) if part is not None]
+            parts = [part.counts for part in (self.policies, self.tables, self.introspector) if part is not None]
             counts = {name: count for part in parts for name, count in part.items()}
             return {**self.counts, "dane": self._probe.state, **counts}
         return super().answer(what, arguments)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from gatepost.config.schema import Config
 from gatepost.config.usersfile import parse_users
+from gatepost.ipc import messages as m
+from gatepost.ipc.wire import Channel
 from gatepost.model import Address
 from gatepost.policy.engine import Engine
 from gatepost.policy.identity import check_header, check_reverse_path
@@ -19,6 +21,7 @@ from gatepost.policy.verdict import Verdict
 from gatepost.roles.authenticator import Authenticator
 from gatepost.roles.dovecot import Dovecot
 from gatepost.roles.material import take_material
+from gatepost.roles.tokenquestions import TokenQuestions
 from gatepost.roles.tokens import Tokens
 from gatepost.smtp.reply import Reply, constant
 
@@ -48,6 +51,9 @@ class Submitting:
             tokens = Tokens(
                 material[1], issuer=auth.issuer or "", audience=auth.audience or "", user_claim=auth.user_claim
             )
+        self._questions: TokenQuestions | None = None
+        if auth.introspection_url is not None:
+            self._questions = TokenQuestions(loop, timeout_s=auth.introspection_timeout_s, event=event)
         self.dovecot: Dovecot | None = None
         if auth.dovecot is not None:
             most = auth.concurrent_checks + auth.max_waiting_checks
@@ -60,9 +66,26 @@ class Submitting:
             event=event,
             granted=self._grant,
             dovecot=self.dovecot,
+            questions=self._questions,
             domain=auth.default_domain or next(iter(config.domains)).lstrip("."),
         )
         self._engine = engine
+
+    # --- the resolver role, where it asks about tokens --------------------------------------------------------------
+
+    def linked(self, channel: Channel) -> None:
+        if self._questions is not None:
+            self._questions.linked(channel)
+
+    def unlinked(self) -> None:
+        if self._questions is not None:
+            self._questions.unlinked()
+
+    def answered(self, message: m.Introspected) -> None:
+        if self._questions is not None:
+            self._questions.answered(message)
+
+    # --- decisions --------------------------------------------------------------------------------------------------
 
     def decide_mail(self, connection: SmtpIn, reverse_path: Address | None) -> Reply | None:
         """Whether this client may send under this reverse-path at all."""

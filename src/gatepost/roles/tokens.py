@@ -1,7 +1,7 @@
 """Tokens of an authorization server (RFC 7519, RFC 9068): checked against its public keys, which the supervisor hands over.
 
 Only signatures that are listed here, and only with the key that the token names; issuer, audience and expiry must be right. pyjwt and
-cryptography (the extra `oauth`) are loaded where keys are configured, before the lock-in. No introspection: a receiver cannot connect.
+cryptography (the extra `oauth`) are loaded where keys are configured, before the lock-in. Tokens that only their server can read are asked about (`introspector.py`).
 """
 
 from __future__ import annotations
@@ -62,11 +62,8 @@ class Tokens:
                 leeway=LEEWAY_S,
                 options={"require": ["exp", "iss", "aud"], "verify_signature": True},
             )
-            name = claims.get(self._user_claim)
-            user = prepare_name(name) if isinstance(name, str) else ""
-        except (self._jwt.PyJWTError, KeyError, NotPreparable, ValueError, TypeError, RecursionError):
-            return ""
-        if self._user_claim == "email" and claims.get("email_verified") is False:
+            user = user_of_claims(claims, self._user_claim)
+        except (self._jwt.PyJWTError, KeyError, ValueError, TypeError, RecursionError):
             return ""
         return user if not claimed or claimed == user else ""
 
@@ -76,6 +73,17 @@ class Tokens:
             header = msgspec.json.encode({"alg": algorithm, "kid": kid, "typ": "JWT"})
             encode = self._jwt.utils.base64url_encode
             self.user_of(b".".join((encode(header), encode(b"{}"), encode(bytes(64)))).decode(), "")
+
+
+def user_of_claims(claims: dict[str, Any], user_claim: str) -> str:
+    """The user that claims name, as it is compared here; empty if they name none."""
+    name = claims.get(user_claim)
+    if user_claim == "email" and claims.get("email_verified", True) not in (True, "true"):  # some write it as text
+        return ""
+    try:
+        return prepare_name(name) if isinstance(name, str) and name else ""
+    except NotPreparable:
+        return ""
 
 
 def _read_keys(jwks: bytes) -> list[dict[str, Any]]:
