@@ -75,7 +75,7 @@ def _rows(report: RoleReport, facts: ProcessFacts, declared: Declared | None) ->
     rows = [
         ("", "kernel", "table of roles" if d else ""),
         ("uid", " ".join(str(uid) for uid in sorted(set(facts.uids))), f"{d.uid} ({d.user})" if d else ""),
-        ("gids", f"{' '.join(str(g) for g in sorted(set(facts.gids)))}; groups {facts.groups or 'none'}", "its own; groups none" if d and d.root else ""),
+        ("gids", f"{' '.join(str(g) for g in sorted(set(facts.gids)))}; groups {facts.groups or 'none'}", f"{d.group}; groups none" if d and d.root else ""),
         ("capabilities", f"{effective}; bounding {bounding}", "none" if d else ""),
         ("no_new_privs", "yes" if facts.no_new_privs else "no", "yes" if d else ""),
         ("seccomp", f"{facts.seccomp}, {facts.seccomp_filters} filters", _calls(d) if d else ""),

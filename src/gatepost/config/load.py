@@ -25,6 +25,7 @@ from gatepost.config.exceptions import read_exceptions
 from gatepost.config.fields import Walker
 from gatepost.config.handover import too_large as check_size
 from gatepost.config.listening import check_listening
+from gatepost.config.maildirfiles import check_maildir
 from gatepost.config.nexthop import NextHopError, parse_next_hops
 from gatepost.config.pools import check_pools
 from gatepost.config.positions import key_lines
@@ -329,6 +330,7 @@ class _Loader:
         check_proxies(values, self.findings)
         check_rewrite(values, self.findings)
         check_listening(values, self.findings)
+        check_maildir(values, self.findings)
 
     def _check_aliases(self, values: dict[str, object]) -> None:
         domains, ours = values.get("alias_domains"), values.get("domains")

@@ -20,6 +20,7 @@ import msgspec
 
 from gatepost.config.exceptions import is_expired
 from gatepost.config.listening import UNIX, SocketFile, socket_files
+from gatepost.config.maildirfiles import root_mode
 from gatepost.config.nexthop import parse_next_hop
 from gatepost.config.programfiles import foreign_files, interpreter_files, mend_command, program_trees
 from gatepost.config.schema import Config
@@ -89,7 +90,7 @@ def _inspect(config: Config, config_path: str, starter: int | None) -> list[Path
         inspector.file(path, is_secret=is_secret)
     inspector.spool(config.spool)
     for root in _maildir_roots(config):
-        inspector.maildir(root)
+        inspector.maildir(root, config.maildir.group, root_mode(config, as_root=uid == 0))
     if config.events.output != "stderr":
         inspector.file(config.events.output)
         inspector.log(config.events.output)
@@ -267,7 +268,7 @@ class _Inspector:
             self._check_writable(run, status)
         self._empty_root(os.path.join(run, "empty"))
 
-    def maildir(self, path: str) -> None:
+    def maildir(self, path: str, group: str | None = None, mode: int = 0o700) -> None:
         """The root of a Maildir next hop: of who starts or of the role that writes there."""
         self.parents(path)
         status = _lstat(path)
@@ -276,6 +277,18 @@ class _Inspector:
         box_uid = self._ids["maildir"][0]
         self._check_owner(path, status, {box_uid, *self._trusted}, box_uid)
         self._check_writable(path, status)
+        if group is not None:
+            self._check_group(path, status, group, mode)
+
+    def _check_group(self, path: str, status: os.stat_result, group: str, mode: int) -> None:
+        """The group must come in, and be that of what is made below."""
+        try:
+            gid = grp.getgrnam(group).gr_gid
+        except KeyError:
+            return  # told when the configuration is loaded
+        if status.st_gid != gid or stat.S_IMODE(status.st_mode) & mode & 0o2070 != mode & 0o2070:
+            problem = f"the group {group} of maildir.group would not reach, or not be given, what is delivered there"
+            self._add(path, status, problem, f"chgrp {group} {shlex.quote(path)} && chmod {mode:04o} {shlex.quote(path)}")
 
     def _queue_directory(self, path: str, uid: int) -> None:
         status = _lstat(path)

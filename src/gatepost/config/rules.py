@@ -14,6 +14,7 @@ from gatepost.config.authvalues import parse_dovecot
 from gatepost.config.credentialsfile import MECHANISMS, parse_smtp_host
 from gatepost.config.introspection import parse_url
 from gatepost.config.listening import parse_listener, parse_mode, parse_socket_path, parse_user
+from gatepost.config.maildirfiles import parse_directory_mode, parse_file_mode, parse_group
 from gatepost.config.nexthop import canonical, parse_next_hop
 from gatepost.config.pools import parse_member
 from gatepost.config.recipients import parse_recipient
@@ -366,6 +367,9 @@ PARSERS: dict[str, Callable[[str], str]] = {
     "listeners.*.mode": parse_mode,
     "listeners.*.owner": parse_user,
     "listeners.*.group": parse_user,
+    "maildir.file_mode": parse_file_mode,
+    "maildir.directory_mode": parse_directory_mode,
+    "maildir.group": parse_group,
     "local.socket": parse_socket_path,
     "local.users": parse_user,
     "local.groups": parse_user,

@@ -256,6 +256,14 @@ class Local(Section, frozen=True, kw_only=True):
     senders: dict[str, list[str]] = {}  # user -> more reverse-paths, as of users who authenticate
 
 
+class Maildir(Section, frozen=True, kw_only=True):
+    """What is delivered into Maildirs: the files, and the directories that are made for them."""
+
+    file_mode: str = "0600"
+    directory_mode: str = "0700"
+    group: str | None = None  # None: that of the maildir role, or of who starts the gateway
+
+
 class Certificate(Section, frozen=True, kw_only=True):
     """One `[[tls.certificates]]`: a certificate with its chain, and its key, both PEM."""
 
@@ -450,6 +458,7 @@ class Config(Section, frozen=True, kw_only=True):
     pools: dict[str, Pool] = {}
     listeners: list[Listener] = []
     local: Local = Local()
+    maildir: Maildir = Maildir()
     processes: Processes = Processes()
     selftest: Selftest = Selftest()
     events: Events = Events()

@@ -22,6 +22,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from gatepost.config.schema import Config
 from gatepost.ipc.messages import Attempt, AttemptDone
@@ -39,6 +40,27 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _count = itertools.count(1)
 _host = _UNSAFE_HOST.sub("_", socket.gethostname())[:MAX_PART] or "localhost"
+
+
+class Rights(NamedTuple):
+    """Modes of what is made; `gid` is the group that files must have, -1: any."""
+
+    file: int = 0o600
+    directory: int = 0o700
+    gid: int = -1
+
+    @classmethod
+    def of_config(cls, config: Config, gid: int = -1) -> Rights:
+        """As the operator wants them."""
+        return cls(int(config.maildir.file_mode, 8), int(config.maildir.directory_mode, 8), gid)
+
+    @property
+    def umask(self) -> int:
+        """With which exactly these modes come to be."""
+        return 0o777 & ~(self.file | self.directory)
+
+
+PRIVATE = Rights()
 
 
 class BadMailbox(Exception):
@@ -64,7 +86,8 @@ class _Delivery:
 class MaildirBatch:
     """Messages written together: `add` each, then `commit` once. For one thread."""
 
-    def __init__(self, root: int | str) -> None:
+    def __init__(self, root: int | str, rights: Rights = PRIVATE) -> None:
+        self._rights = rights
         self._owns_root = isinstance(root, str)
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if isinstance(root, str) else root
         self._directories: dict[str, tuple[int, int]] = {}  # path -> tmp, new
@@ -140,20 +163,21 @@ class MaildirBatch:
         found = self._directories.get(directory)
         if found is not None:
             return found
+        mode = self._rights.directory
         with contextlib.ExitStack() as stack:
             fd = self._root
             for part in directory.split("/"):
                 if part:
-                    fd = _open_directory(fd, part)
+                    fd = _open_directory(fd, part, mode)
                     stack.callback(os.close, fd)
-            tmp = _open_directory(fd, "tmp")
+            tmp = _open_directory(fd, "tmp", mode)
             try:
-                new = _open_directory(fd, "new")
+                new = _open_directory(fd, "new", mode)
             except OSError:
                 os.close(tmp)
                 raise
             try:
-                os.close(_open_directory(fd, "cur"))
+                os.close(_open_directory(fd, "cur", mode))
             except OSError:
                 os.close(tmp)
                 os.close(new)
@@ -161,13 +185,15 @@ class MaildirBatch:
         self._directories[directory] = tmp, new
         return tmp, new
 
-    @staticmethod
-    def _write(delivery: _Delivery, envelope: Envelope, read: Read, content_bytes: int) -> None:
+    def _write(self, delivery: _Delivery, envelope: Envelope, read: Read, content_bytes: int) -> None:
         recipient = envelope.recipients[delivery.index]
         address, reverse_path = recipient.address, recipient.reverse_path or envelope.reverse_path
         head = f"Return-Path: <{_one_line(reverse_path)}>\nDelivered-To: {_one_line(address)}\n"
-        delivery.fd = os.open(delivery.name, _NEW_FILE, 0o600, dir_fd=delivery.tmp)
+        rights = self._rights
+        delivery.fd = os.open(delivery.name, _NEW_FILE, rights.file, dir_fd=delivery.tmp)
         try:
+            if rights.gid >= 0 and os.fstat(delivery.fd).st_gid != rights.gid:  # setgid, with another group
+                raise OSError(errno.EPERM, "what is made there is not of the group of maildir.group")
             _write_all(delivery.fd, head.encode("utf-8", "surrogateescape"))
             held = b""  # a CR whose LF may come with the next block
             offset = 0
@@ -191,11 +217,17 @@ class MaildirBatch:
 
 
 def deliver_maildir(
-    root: int | str, path: str, envelope: Envelope, recipients: Iterable[int], read: Read, content_bytes: int
+    root: int | str,
+    path: str,
+    envelope: Envelope,
+    recipients: Iterable[int],
+    read: Read,
+    content_bytes: int,
+    rights: Rights = PRIVATE,
 ) -> list[Outcome]:
     """Deliver one message to a Maildir for each recipient below `root` (a directory or its descriptor); may block."""
     try:
-        batch = MaildirBatch(root)
+        batch = MaildirBatch(root, rights)
     except OSError as error:
         return [_deferred(index, error) for index in recipients]
     try:
@@ -227,13 +259,13 @@ def expand_path(path: str, address: str, domain: str) -> str:
     return "/".join(parts)
 
 
-def _open_directory(parent: int, name: str) -> int:
+def _open_directory(parent: int, name: str, mode: int) -> int:
     """Open a directory below another without following a link; make it, durably, if it is missing."""
     try:
         return os.open(name, _DIRECTORY, dir_fd=parent)
     except FileNotFoundError:
         with contextlib.suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=parent)
+            os.mkdir(name, mode, dir_fd=parent)
         fd = os.open(name, _DIRECTORY, dir_fd=parent)
         try:
             os.fsync(parent)  # without it a power cut could take the directory and what is in it
@@ -287,12 +319,14 @@ class MaildirEngine:
         *,
         root: int | str = "/",
         prefix: str = "",
+        gid: int = -1,
         read: Callable[[int, int, int], bytes],
         done: Callable[[AttemptDone], None],
         event: Callable[..., None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._root = root
+        self._rights = Rights.of_config(config, gid)
         self._prefix = prefix.rstrip("/")
         self._read = read
         self._done = done
@@ -373,7 +407,7 @@ class MaildirEngine:
     def _deliver(self, entries: list[tuple[Attempt, float]]) -> list[AttemptDone]:
         results: list[tuple[Attempt, float, list[Outcome]]] = []
         try:
-            batch = MaildirBatch(self._root)
+            batch = MaildirBatch(self._root, self._rights)
         except OSError as error:
             return self._defer_all(entries, error)
         try:

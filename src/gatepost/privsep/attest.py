@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from gatepost.config.maildirfiles import group_id
 from gatepost.config.schema import Config
 from gatepost.config.users import role_ids
 from gatepost.privsep.ground import root_of
@@ -33,6 +34,7 @@ class Declared(msgspec.Struct, frozen=True):
 
     user: str
     uid: int
+    group: str
     root: str  # empty: that of the machine, because Gatepost was not started as root
     capabilities: str
     no_new_privs: bool
@@ -82,6 +84,7 @@ def declare(config: Config, role: str, instance: int, supervisor: ProcessFacts) 
     return Declared(
         user=user,
         uid=uid,
+        group=_declared_group(config, role),
         root=root_of(config, role, instance) if as_root else "",
         capabilities="none",
         no_new_privs=True,
@@ -129,6 +132,7 @@ def _report(config: Config, row: Mapping[str, Any], supervisor: ProcessFacts) ->
     )
     found += _compare_namespaces(facts, supervisor)
     report.landlock = _landlock(report, tries)
+    found += _compare_group(facts, config, role, as_root=supervisor.uids[1] == 0)
     found += _compare_means(report, config)
     if declared.root:
         found += _find_writable(report, facts, ROLES[role])
@@ -141,6 +145,25 @@ def _compare_namespaces(facts: ProcessFacts, supervisor: ProcessFacts) -> Iterab
         ours = supervisor.namespaces.get(name, namespace)
         if namespace != ours:
             yield Difference(f"namespace {name}", f"that of the supervisor, {ours}", namespace)
+
+
+def _declared_group(config: Config, role: str) -> str:
+    return f"that of maildir.group, {config.maildir.group}" if role == "maildir" and config.maildir.group else "its own"
+
+
+def _compare_group(facts: ProcessFacts, config: Config, role: str, *, as_root: bool) -> Iterable[Difference]:
+    """Whether the role that writes mail is in the group that is to read it, and in no other if it has a user of its own."""
+    if role != "maildir" or config.maildir.group is None:
+        return
+    wanted = _declared_group(config, role)
+    try:
+        gid = group_id(config)
+    except OSError:
+        yield Difference("group", wanted, "there is no such group any more")
+        return
+    found = {*facts.gids, *facts.groups}
+    if gid not in found or (as_root and found != {gid}):
+        yield Difference("group", f"{wanted}: {gid}", " ".join(str(each) for each in sorted(found)))
 
 
 def _landlock(report: RoleReport, tries: list[TryResult]) -> str:

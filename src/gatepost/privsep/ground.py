@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from gatepost.config.encoded import encode_config
 from gatepost.config.listening import listen_addresses, socket_files
+from gatepost.config.maildirfiles import NO_GROUP, group_id, root_mode
 from gatepost.config.schema import Config
 from gatepost.config.users import role_ids
 from gatepost.events import open_output
@@ -36,6 +37,7 @@ class Ground:
         self._as_root = os.geteuid() == 0
         self.listeners = Listeners(inherited)
         self.event_descriptor = 2
+        self._maildir_groups: dict[str | None, int] = {}  # as they were when a configuration was taken
         self.materials = Materials()
         self._control: socket.socket | None = None
 
@@ -66,11 +68,15 @@ class Ground:
     def make_maildir_roots(self, config: Config) -> None:
         """Make the roots of Maildirs that are not there yet; raises OSError."""
         uid, gid, _ = self._ids["maildir"]
+        group = self._maildir_groups[config.maildir.group] = group_id(config)
         for root in maildir_roots(config):
             if not os.path.isdir(root):
                 make_path(root, 0o700)
                 if self._as_root:
-                    os.chown(root, uid, gid)
+                    os.chown(root, uid, gid if group == NO_GROUP else group)
+                elif group != NO_GROUP:
+                    os.chown(root, -1, group)
+                _set_mode(root, root_mode(config, as_root=self._as_root), config.maildir.group)
 
     def reopen_events(self, config: Config) -> int:
         """Open the event log anew (start, reload); returns the old descriptor, for the caller to close if it is not 2."""
@@ -91,6 +97,9 @@ class Ground:
             extra["servers"] = " ".join(config.dns.servers or read_resolv_conf() or [FALLBACK_SERVER])
         elif placement.role == "deliverer":
             extra["own"] = " ".join(own_addresses(self.listeners.bound()))
+        elif placement.role == "maildir" and (group := self._maildir_groups[config.maildir.group]) != NO_GROUP:
+            gid = group  # what it makes is that group's; it has no other
+            extra["group"] = str(group)
         descriptors += self.materials.of(config, placement.role)
         if placement.role == "receiver" and config.facts.hash_addresses:
             extra["facts_key"] = make_facts_key(config.spool).hex()
@@ -124,6 +133,14 @@ def root_of(config: Config, role: str, instance: int) -> str:
             return maildir_roots(config)[instance]
         case _:
             return os.path.join(config.spool, "run", "empty")
+
+
+def _set_mode(root: str, mode: int, group: str | None) -> None:
+    try:
+        os.chmod(root, mode)
+    except PermissionError as error:  # RestrictSUIDSGID= of systemd refuses the setgid bit
+        advice = f"make it beforehand: chgrp {group} {root} && chmod {mode:04o} {root}"
+        raise OSError(f"cannot set the mode {mode:04o} of {root} ({error.strerror}); {advice}") from None
 
 
 def _make_directory(path: str, mode: int) -> None:

@@ -1,10 +1,14 @@
-"""The maildir role: writes Maildirs below one root, which is its root directory. No network, no spool."""
+"""The maildir role: writes Maildirs below one root, which is its root directory. No network, no spool.
+
+The group of what it writes is the group it runs as, or, where it was not started by root, that of the setgid root; it never changes one.
+"""
 
 from __future__ import annotations
 
+import os
 import time
 
-from gatepost.delivery.maildir import MaildirEngine
+from gatepost.delivery.maildir import MaildirEngine, Rights
 from gatepost.roles.delivering import Delivering
 
 
@@ -15,6 +19,13 @@ class MaildirDeliverer(Delivering):
         time.strftime("%z")  # loads the zone
 
     def begin(self) -> None:
+        os.umask(Rights.of_config(self.config).umask)
         self.engine = MaildirEngine(
-            self.config, root=".", prefix=self.start.root, read=self.read, done=self.attempt_done, event=self.event
+            self.config,
+            root=".",
+            prefix=self.start.root,
+            gid=int(self.start.extra.get("group", "-1")),
+            read=self.read,
+            done=self.attempt_done,
+            event=self.event,
         )
