@@ -1,6 +1,6 @@
 """Dialog scripts: what a client sends and what the server must answer, as text (tests/dialogs/*.smtp).
 
-    # a comment                       ! name=value   a setting of ServerSettings
+    # a comment                       ! name=value   a setting of ServerSettings: a number, true, false, or NAMES,LIKE,THESE
     C: a line, sent with CRLF         C~ octets with Python escapes, sent as they are
     S: a reply line; * matches any text                S! the server closes
     M: octets of a message that was accepted, with Python escapes; in order, none otherwise
@@ -33,7 +33,7 @@ class Script:
 
     name: str
     turns: list[Turn] = field(default_factory=list)
-    settings: dict[str, int | bool] = field(default_factory=dict)
+    settings: dict[str, int | bool | tuple[str, ...]] = field(default_factory=dict)
     messages: list[bytes] = field(default_factory=list)
     unpaced: bool = False
 
@@ -46,6 +46,13 @@ def unescape(text: str) -> bytes:
 def as_expression(text: str) -> str:
     """A reply line in which * stands for any text, as a regular expression."""
     return ".*".join(re.escape(part) for part in text.split("*"))
+
+
+def setting(text: str) -> int | bool | tuple[str, ...]:
+    """The value of a setting as it is written in a dialog."""
+    if text in ("true", "false"):
+        return text == "true"
+    return int(text) if text.lstrip("-").isdigit() else tuple(text.split(","))
 
 
 def read_script(path: Path) -> Script:
@@ -71,7 +78,7 @@ def read_script(path: Path) -> Script:
             script.unpaced = True
         elif mark == "! ":
             name, _, value = line[2:].partition("=")
-            script.settings[name] = value == "true" if value in ("true", "false") else int(value)
+            script.settings[name] = setting(value)
         elif line and not line.startswith("#"):
             raise ValueError(f"{path}: not a line of a dialog: {line}")
     script.turns.append(turn)

@@ -298,6 +298,11 @@ def test_only_own_addresses(gateway: Submission) -> None:
     client.mail(ANNA)
     client.rcpt("bob@far.test")
     assert client.data(text("boss@example.test") + b"x" * 300_000)[0] == 550
+    for field in (b"Sender: boss@example.test", b"Resent-From: boss@example.test"):
+        client.mail(ANNA)
+        client.rcpt("bob@far.test")
+        code, reply = client.data(field + b"\r\n" + text())
+        assert (code, reply[:5]) == (550, b"5.7.1")
     client.quit()
     refused = gateway.wait_for_event("reply_refused", verb="DATA", cause="identity")
     assert refused["status"] == "5.7.1"

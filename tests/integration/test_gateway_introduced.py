@@ -83,6 +83,9 @@ def test_a_login_that_the_proxy_names(gateway: Gateway) -> None:
     with Talk(gateway.port, source=PROXY) as talk:
         introduce(talk, f"ADDR=198.51.100.10 LOGIN={ANNA}")
         assert relay(talk, ANNA).startswith(b"250")
+        talk.data(b"From: boss@example.test\r\n\r\nx\r\n", b"550 5.7.1")  # held to his addresses as after AUTH
+        assert relay(talk, ANNA).startswith(b"250")
+        talk.data(f"From: {ANNA}\r\n\r\nx\r\n".encode())
     assert gateway.wait_for_event("introduced", address="198.51.100.10")["user"] == ANNA
     with Talk(gateway.port, source=PROXY) as talk:
         introduce(talk, "ADDR=198.51.100.10 LOGIN=nobody@example.test", b"550 5.7.0")

@@ -13,7 +13,11 @@ from gatepost.policy.identity import (
     FROM_REFUSED,
     FROM_UNCLEAR,
     HEADER_UNCLEAR,
+    RESENT_REFUSED,
+    RESENT_UNCLEAR,
     REVERSE_PATH_REFUSED,
+    SENDER_REFUSED,
+    SENDER_UNCLEAR,
     Bound,
     Unclear,
     check_header,
@@ -81,6 +85,15 @@ def test_own_from(field: str) -> None:
     assert check_header(ANNA, header) == ACCEPT
 
 
+def test_own_sender_and_resent_fields() -> None:
+    header = (
+        "From: anna@example.test, Anna <anna@example.test>\r\nSender: Anna (at home)\r\n\t<anna@example.test>\r\n"
+        "Resent-From: anna@example.test, anna@example.test\r\nResent-Sender: anna@example.test\r\n"
+        "Resent-From: anna@example.test\r\nReply-To: boss@example.test\r\nX-Sender: boss@example.test\r\n"
+    )
+    assert check_header(ANNA, header.encode()) == ACCEPT
+
+
 def test_a_name_in_latin_1_does_no_harm() -> None:
     assert check_header(ANNA, b"From: Zo\xeb <anna@example.test>\r\n\r\n") == ACCEPT
     assert check_header(ANNA, b"From: ann\xeb@example.test\r\n\r\n") == FROM_REFUSED
@@ -110,6 +123,22 @@ def test_a_name_in_latin_1_does_no_harm() -> None:
         ("From: anna\0@example.test", FROM_UNCLEAR),
         ("From: " + "x" * 20000 + " <anna@example.test>", FROM_UNCLEAR),
         ("From: " + ", ".join(["anna@example.test"] * 60), FROM_UNCLEAR),
+        ("From: anna@example.test\r\nSender: boss@example.test", SENDER_REFUSED),
+        ("sender : boss@example.test\r\nFrom: anna@example.test", SENDER_REFUSED),
+        ("From: anna@example.test\r\nSender:\r\n boss@example.test", SENDER_REFUSED),
+        ("From: anna@example.test\r\nSender: anna@example.test\r\nSender: anna@example.test", SENDER_UNCLEAR),
+        ("From: anna@example.test\r\nSender: anna@example.test, anna@example.test", SENDER_UNCLEAR),
+        ("From: anna@example.test\r\nSender:", SENDER_UNCLEAR),
+        ("From: anna@example.test\r\nResent-From: boss@example.test", RESENT_REFUSED),
+        ("From: anna@example.test\r\nRESENT-SENDER: boss@example.test", RESENT_REFUSED),
+        ("From: boss@example.test\r\nResent-From: anna@example.test", FROM_REFUSED),
+        (
+            "Resent-From: anna@example.test\r\nResent-From: boss@example.test\r\nFrom: anna@example.test",
+            RESENT_REFUSED,
+        ),
+        ("From: anna@example.test\r\nResent-Sender: anna", RESENT_UNCLEAR),
+        ("From: anna@example.test\r\nResent-From: team: anna@example.test;", RESENT_UNCLEAR),
+        ("From: anna@example.test" + "\r\nResent-From: anna@example.test" * 60, RESENT_UNCLEAR),
         ("no field here\r\nFrom: anna@example.test", HEADER_UNCLEAR),
         (" begins with a space\r\nFrom: anna@example.test", HEADER_UNCLEAR),
         ("From anna@example.test Mon Jan 1 00:00\r\nFrom: anna@example.test", HEADER_UNCLEAR),
@@ -133,4 +162,6 @@ def test_what_is_taken_is_what_the_email_package_reads(text: str) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=80))
 def test_any_header_is_answered(octets: bytes) -> None:
-    assert check_header(ANNA, b"From: " + octets).code in (0, 550)
+    for name in (b"From", b"Sender", b"Resent-From"):
+        assert check_header(ANNA, b"From: anna@example.test\r\n" + name + b": " + octets).code in (0, 550)
+        assert check_header(ANNA, name + b": " + octets).code in (0, 550)

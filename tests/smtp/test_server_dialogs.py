@@ -7,17 +7,23 @@ import re
 import pytest
 from dialogscript import Script, read_scripts
 
+from gatepost.smtp.events import AuthQuestion
 from gatepost.smtp.reply import Reply
+from gatepost.smtp.sasl.mechanism import CertificateOf, PasswordOf, Security, TokenOf
 from gatepost.smtp.server import Body, Mail, Rcpt, ServerSession, ServerSettings
 
 SCRIPTS = read_scripts()
 
 
 class Owner:
-    """Drives a session with a small fixed policy, and keeps the messages it accepted."""
+    """Drives a session with a small fixed policy, and keeps the messages it accepted.
+
+    It knows one user, anna, by the password "secret", the token "good", and the client certificate that every session has.
+    """
 
     def __init__(self, settings: ServerSettings) -> None:
         self.session = ServerSession(settings, "s1")
+        self.session.security = Security(certificate_user="anna")
         self.messages: list[bytes] = []
         self.parts: list[bytes] = []
 
@@ -29,9 +35,21 @@ class Owner:
                     self.messages.append(b"".join(self.parts))
             elif isinstance(event, Mail):
                 self.parts = []
-            if event.needs_answer:
+            if isinstance(event, AuthQuestion):
+                self.session.answer_auth(self.know(event.question))
+            elif event.needs_answer:
                 self.session.answer(self.decide(event))
         return self.session.take_output()
+
+    def know(self, question: object) -> object:
+        match question:
+            case PasswordOf(user, password):
+                return (user, password) == ("anna", "secret")
+            case TokenOf(user, token):
+                return "anna" if token == "good" and user in ("", "anna") else ""
+            case CertificateOf(user):
+                return user == "anna"
+        raise AssertionError(question)  # SCRAM has a nonce: no dialog can be written down
 
     def decide(self, event: object) -> Reply | None:
         if isinstance(event, Rcpt):

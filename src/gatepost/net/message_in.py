@@ -20,6 +20,7 @@ from gatepost.smtp.reply import Reply
 from gatepost.smtp.server import ServerSession
 
 if TYPE_CHECKING:
+    from gatepost.roles.ports import Port
     from gatepost.roles.receiver import Receiver
 
 BINARY = "BINARYMIME"  # such content could hold anything, so it never lies in a segment among records
@@ -34,6 +35,8 @@ class MessageIn:
         host: Receiver
         session: ServerSession
         session_id: str
+        port: Port
+        facts: Any
         address: str
         helo: str
         tls: TlsFacts | None
@@ -75,7 +78,7 @@ class MessageIn:
         )
         if transaction.asked is not None:
             transaction.trace = host.add_priority(transaction.trace, transaction.asked)
-        if self.session.user:
+        if self.session.user or (self.facts.identity and not self.port.is_local):  # the second by XCLIENT
             transaction.header = bytearray()
 
     def _on_body(self, event: Body) -> None:
@@ -117,7 +120,7 @@ class MessageIn:
         return content
 
     def _check_header(self, transaction: Transaction, header: bytearray, event: Body) -> None:
-        """The header of an authenticated user's message, once it is whole: its From must be his."""
+        """The header of an authenticated user's message, once it is whole: its From and Sender must be his."""
         looked_at = max(0, len(header) - 3)
         header += event.content
         end = 0 if header[:2] == b"\r\n" else header.find(b"\r\n\r\n", looked_at)

@@ -1,9 +1,10 @@
 """Which reverse-paths and From addresses an authenticated user may use: the ones bound to him, by default his own.
 
 Pure. A pattern is an address in which one `*` stands for any part of the local part; the domain is always written out. What is
-checked is the header as sent: exactly one From field whose every mailbox is bound. A header that two readers could read in two
-ways (a line that is no field, a mailbox that cannot be parsed) is refused rather than guessed at. The null reverse-path is
-allowed: read receipts use it, and the From field is checked all the same.
+checked is the header as sent: exactly one From field whose every mailbox is bound, and so every mailbox of Sender, Resent-From and
+Resent-Sender (RFC 5322 3.6.2, 3.6.6), if they are there: a resent message of somebody else is a From of somebody else. A header that two
+readers could read in two ways (a line that is no field, a mailbox that cannot be parsed) is refused rather than guessed at. The null
+reverse-path is allowed: read receipts use it, and the header is checked all the same.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ from gatepost.config.values import InvalidValue, parse_domain
 from gatepost.model import Address
 from gatepost.policy.verdict import ACCEPT, Verdict
 
-MAX_FROM_BYTES = 16 * 1024
-MAX_FROM_MAILBOXES = 50
+MAX_FIELD_BYTES = 16 * 1024
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:").match
 _ATOM = r"[^\s\x00-\x20()<>@,;:\\\"\[\]]+"
@@ -30,13 +30,29 @@ _COMMENT_PART = re.compile(r"[^()\\]+|\\.", re.DOTALL)
 REVERSE_PATH_REFUSED = Verdict(
     553, "7.1", "This reverse-path is not bound to the user you authenticated as", check="identity"
 )
+FIELDS = {b"from": 50, b"sender": 1, b"resent-from": 50, b"resent-sender": 1}  # mailboxes that one may have
+MAX_FIELDS = 50  # of these together
 FROM_REFUSED = Verdict(550, "7.1", "The From address is not bound to the user you authenticated as", check="identity")
 FROM_UNCLEAR = Verdict(550, "7.1", "The message needs exactly one From field, with plain addresses", check="identity")
+SENDER_REFUSED = Verdict(
+    550, "7.1", "The Sender address is not bound to the user you authenticated as", check="identity"
+)
+SENDER_UNCLEAR = Verdict(550, "7.1", "The message needs at most one Sender field, with one plain address", check="identity")
+RESENT_REFUSED = Verdict(
+    550, "7.1", "A Resent-From or Resent-Sender address is not bound to the user you authenticated as", check="identity"
+)
+RESENT_UNCLEAR = Verdict(
+    550, "7.1", "Resent-From and Resent-Sender need plain addresses, the latter one each", check="identity"
+)
 HEADER_UNCLEAR = Verdict(550, "6.0", "The header of the message has a line that is not a field", check="identity")
 
 
+_REFUSED = {b"from": FROM_REFUSED, b"sender": SENDER_REFUSED}  # the others are of resent blocks
+_UNCLEAR = {b"from": FROM_UNCLEAR, b"sender": SENDER_UNCLEAR}
+
+
 class Unclear(ValueError):
-    """A From field that cannot be read in one way only."""
+    """A field of addresses that cannot be read in one way only."""
 
 
 class Bound:
@@ -84,31 +100,46 @@ def check_reverse_path(bound: Bound, path: Address | None) -> Verdict:
 
 def check_header(bound: Bound, header: bytes) -> Verdict:
     """For the end of data: `header` is all in front of the first empty line."""
-    fields: list[bytearray] = []
+    fields: list[tuple[bytes, bytearray]] = []
     for line in header.split(b"\r\n"):
         if line[:1] in (b" ", b"\t") and fields:
-            fields[-1] += line
+            if fields[-1][0] in FIELDS:
+                fields[-1][1].extend(line)
             continue
         if not line:
             break
         match = _FIELD(line)
         if match is None:
             return HEADER_UNCLEAR
-        fields.append(bytearray(line) if match[1].lower() == b"from" else bytearray())
-    found = [bytes(field) for field in fields if field[:4].lower() == b"from"]
-    if len(found) != 1 or len(found[0]) > MAX_FROM_BYTES:
+        fields.append((match[1].lower(), bytearray(line[match.end() :])))
+    found = [(name, text) for name, text in fields if name in FIELDS]
+    names = [name for name, _ in found]
+    if names.count(b"from") != 1:
         return FROM_UNCLEAR
+    if names.count(b"sender") > 1:
+        return SENDER_UNCLEAR
+    if len(found) > MAX_FIELDS:
+        return RESENT_UNCLEAR
+    for name, text in found:
+        verdict = _check_field(bound, name, text)
+        if verdict is not ACCEPT:
+            return verdict
+    return ACCEPT
+
+
+def _check_field(bound: Bound, name: bytes, text: bytearray) -> Verdict:
+    unclear = _UNCLEAR.get(name, RESENT_UNCLEAR)
+    if len(text) > MAX_FIELD_BYTES:
+        return unclear
     try:
-        mailboxes = parse_mailboxes(
-            found[0].partition(b":")[2].decode("utf-8", "replace")
-        )  # a name in Latin-1 hurts nobody
+        mailboxes = parse_mailboxes(text.decode("utf-8", "replace"), FIELDS[name])  # a name in Latin-1 hurts nobody
     except Unclear:
-        return FROM_UNCLEAR
-    return ACCEPT if all(map(bound.has, mailboxes)) else FROM_REFUSED
+        return unclear
+    return ACCEPT if all(map(bound.has, mailboxes)) else _REFUSED.get(name, RESENT_REFUSED)
 
 
-def parse_mailboxes(text: str) -> list[str]:
-    """The addresses of a mailbox-list (RFC 5322 3.4), at least one; raises Unclear for anything else, groups included."""
+def parse_mailboxes(text: str, most: int = FIELDS[b"from"]) -> list[str]:
+    """The addresses of a mailbox-list (RFC 5322 3.4), from one to `most`; raises Unclear for anything else, groups included."""
     mailboxes = []
     for tokens in _split(_tokens(text)):
         if [kind for kind, _ in tokens].count("<"):
@@ -121,7 +152,7 @@ def parse_mailboxes(text: str) -> list[str]:
                 raise Unclear("an @ in the display name")
             tokens = tokens[begin + 1 : -1]
         mailboxes.append(_address(tokens))
-    if not 0 < len(mailboxes) <= MAX_FROM_MAILBOXES:
+    if not 0 < len(mailboxes) <= most:
         raise Unclear("no mailbox, or too many")
     return mailboxes
 

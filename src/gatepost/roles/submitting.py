@@ -1,7 +1,7 @@
 """Submission in a receiver: what an authenticated user may do, and who must authenticate.
 
 Joins the authenticator with the session: a login gives the relay right of the identity and lets bare LF be repaired, as client libraries
-still send it; from then on MAIL and the From field are held against the addresses of the user. On a submission listener nobody sends
+still send it; from then on MAIL, From and Sender are held against the addresses of the user. On a submission listener nobody sends
 without a right of his own (RFC 6409 4.3).
 """
 
@@ -95,7 +95,7 @@ class Submitting:
         return AUTHENTICATE_FIRST if facts.client_permit is None else None
 
     def decide_header(self, connection: SmtpIn, header: bytes) -> Reply | None:
-        """Whether the From field is the user's."""
+        """Whether From, Sender and the resent fields are the user's."""
         return _reply(check_header(self.authenticator.bound(connection.facts.identity), header))
 
     def knows(self, user: str) -> bool:
