@@ -70,13 +70,22 @@ def test_the_named_client_decides_who_may_relay(gateway: Gateway, attributes: st
         assert relay(talk).startswith(reply)
 
 
-def test_a_client_may_follow_another(gateway: Gateway) -> None:
+@pytest.mark.parametrize("named", ["ADDR=198.51.100.9", "ADDR=[UNAVAILABLE]", "ADDR=IPV6:2001:db8::9 HELO=x"])
+def test_a_named_client_cannot_name_another(gateway: Gateway, named: str) -> None:
+    with Talk(gateway.port, source=PROXY) as talk:  # a proxy that passes on what the client says
+        introduce(talk, named)
+        assert not {b"XCLIENT", b"XFORWARD"} & set(talk.hello().replace(b"-", b" ").split())
+        introduce(talk, f"ADDR={TRUSTED}", b"550 5.7.0")
+        introduce(talk, f"ADDR={PROXY} LOGIN={ANNA}", b"550 5.7.0")
+        talk.say(f"XFORWARD ADDR={TRUSTED}\r\n".encode(), b"550 5.7.0")
+        assert relay(talk).startswith(b"550 5.7.1")
+
+
+def test_a_proxy_may_say_it_in_two_commands(gateway: Gateway) -> None:
     with Talk(gateway.port, source=PROXY) as talk:
+        introduce(talk, "NAME=client.example HELO=client.example")
         introduce(talk, f"ADDR={TRUSTED}")
         assert relay(talk).startswith(b"250")
-        talk.say(b"RSET\r\n", b"250")
-        introduce(talk, "ADDR=198.51.100.9")
-        assert relay(talk).startswith(b"550 5.7.1")
 
 
 def test_a_login_that_the_proxy_names(gateway: Gateway) -> None:

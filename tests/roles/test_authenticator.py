@@ -286,3 +286,22 @@ def test_a_key_is_used_for_its_own_algorithm_only() -> None:
 def test_key_files_that_are_no_use(keys: bytes) -> None:
     with pytest.raises(TokenKeysError, match=r"auth\.jwks_file"):
         tokens(keys)
+
+
+@pytest.mark.parametrize(
+    ("said", "name"), [("anna", "anna"), ("", ""), ("uid:root", ""), ("*@example.test", ""), ("a\u0007", "")]
+)
+def test_a_name_that_dovecot_says_is_no_user_of_this_host_and_no_pattern(said: str, name: str) -> None:
+    class Said:
+        def check(self, user: str, password: str, told: Callable[[str], None], **about: object) -> None:
+            told(said)
+
+    loop = Loop()
+    loop.call_soon = lambda call, *arguments: call(*arguments)  # type: ignore[attr-defined]
+    made = Authenticator(
+        Auth(), Users(b"k" * 32), None, loop, event=lambda *_, **__: None, granted=lambda *_: None, dovecot=Said()  # type: ignore[arg-type]
+    )  # fmt: skip
+    client = connection()
+    client.local_address, client.session.settings = "192.0.2.2", SimpleNamespace(is_secured=True)
+    made.answer(client, AuthQuestion("PLAIN", PasswordOf("someone", "secret")))
+    assert client.session.answers == [name]

@@ -87,7 +87,7 @@ def test_routes_virtual_addresses_and_recipients(tmp_path: Path) -> None:
 
 def test_a_rewrite_that_yields_no_path_defers(tmp_path: Path) -> None:
     router = Router(handed_over(write(tmp_path)))
-    for local in ('"a b"', '"a@b"', '"<x>"'):
+    for local in ('"a b"', '"a@b"', '"<x>"', '"a,b"', '"a, carl"'):  # no list comes of what a client has written
         assert resolve(router, f"{local}@v.example") is REWRITE_FAILED
 
 
@@ -133,6 +133,12 @@ def test_the_roles_that_ask_for_no_recipient_get_no_tables(tmp_path: Path) -> No
             TABLES + "[relay]\nnetworks = []\n",
             {"access": "0 RELAY\n" + "".join(f"{n} RELAY\n" for n in range(1, 99))},
             "far more",
+        ),
+        (TABLES, {"virtusertable": "@a.example %2@%1\n"}, "virtusertable:1: "),
+        (
+            TABLES.replace("sendmail-virtusertable:virtusertable", "regexp:people"),
+            {"people": "/^(.+)=(.+)@a.example$/ $1@$2\n"},
+            "choose the domain that the mail goes to, which is an open relay",
         ),
     ],
 )

@@ -18,6 +18,7 @@ from gatepost.config.schema import Auth
 from gatepost.config.usersfile import User, Users
 from gatepost.model import ScramVerifier
 from gatepost.policy.identity import Bound
+from gatepost.policy.localusers import LOCAL_PREFIX
 from gatepost.policy.throttle import Throttle
 from gatepost.roles.dovecot import Dovecot
 from gatepost.roles.tokenquestions import TokenQuestions
@@ -261,8 +262,9 @@ class Authenticator:
 
 
 def _prepared(user: str) -> str:
-    """A name as Dovecot says it, as it is compared here; empty if it cannot be."""
+    """A name as Dovecot says it, as it is compared here; empty if it cannot be, or stands for others here."""
     try:
-        return prepare_name(user) if user else ""
+        name = prepare_name(user) if user else ""
     except NotPreparable:
         return ""
+    return "" if name.startswith(LOCAL_PREFIX) or "*" in name else name  # a user of this host; every local part

@@ -1,7 +1,7 @@
 """XCLIENT and XFORWARD in a receiver: who may say who the client is, and what follows from it.
 
 After XCLIENT the session is the named client's: its address decides every right, limit and check, and nothing of the proxy's own (address,
-certificate, login) counts. A login that the proxy names counts only with `smtp.xclient_login`, and only of a user of ours.
+certificate, login) counts, also of TLS that begins afterwards. That client cannot name another: a connection has one. A login that the proxy names counts only with `smtp.xclient_login`, and only of a user of ours.
 """
 
 from __future__ import annotations
@@ -36,8 +36,13 @@ class Introducing:
         self.is_used = bool(limits.xclient_from or limits.xforward_from)
 
     def extend(self, settings: ServerSettings, connection: SmtpIn) -> ServerSettings:
-        """Settings of a session, with the verbs that the host it comes from may use."""
-        address = connection.introducer or connection.address
+        """Settings of a session, with the verbs that the host it comes from may use.
+
+        Once a client is named the session is that one's, and says nothing more of this kind: a proxy may pass on what it says.
+        """
+        address = connection.address
+        if connection.introducer not in ("", address):
+            return settings
         xclient, xforward = address in self._clients, address in self._forwards
         if not (xclient or xforward):
             return settings
@@ -66,6 +71,8 @@ class Introducing:
         refusal = host.readmit(connection, address, said.get("DESTADDR") or connection.local_address)
         connection.introducer = introducer
         session = connection.session
+        if session.security is not None:
+            session.security = msgspec.structs.replace(session.security, certificate_user="")
         session.settings = host.securing.settings_of(connection, secured=session.settings.is_secured)
         connection.helo = connection.facts.helo = said.get("HELO") or ""
         if login:

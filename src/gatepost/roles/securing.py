@@ -82,8 +82,9 @@ class Securing:
         for contexts in (port.tls, port.quiet_tls):
             if contexts is not None:
                 bindings |= contexts.bindings(layer.object)
-        session.security = Security(bindings=bindings, certificate_user=_user_of(facts))
-        if facts.peer_names or facts.peer:
+        is_own = not connection.introducer  # else the certificate is a proxy's, and the session another client's
+        session.security = Security(bindings=bindings, certificate_user=_user_of(facts) if is_own else "")
+        if is_own and (facts.peer_names or facts.peer):
             known = connection.facts
             known.certificate = facts.peer
             if known.client_permit is None:

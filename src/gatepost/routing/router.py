@@ -209,7 +209,7 @@ class Router:
         try:
             new = self._lookups.virtual(key, domain, address.local) if self._lookups.has_virtual else None
             if new is not None and new != f"{address.local}@{domain}":
-                if "," in new:
+                if "," in new and "," not in address.local:  # what the client wrote makes no list of one address
                     return self._expander.expand(key, domain, new, "")
                 return self._instead(new, steps)
             if self._lookups.has_aliases:

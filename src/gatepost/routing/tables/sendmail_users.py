@@ -86,9 +86,10 @@ class VirtusertableTable(_Addresses):
             raise InvalidValue(f'"{value}" is a local user', advice)
         if not local:
             raise InvalidValue(f'"{value}" has no local part', 'write "%1@' + f'{domain}" to keep it')
-        if "%" not in domain:
-            domain = parse_domain(domain)
-        return f"{local}@{domain}"
+        if "%" in domain:  # the right to send there is that of our own recipient
+            problem = f'"{value}" lets whoever writes the address choose the domain that the mail goes to, which is an open relay'
+            raise InvalidValue(problem, "write the domain out, in a line for each")
+        return f"{local}@{parse_domain(domain)}"
 
     def rewrite(self, local: str, domain: str, written: str = "") -> str | None:
         """The new address, "error:CODE D.S.N TEXT", or None: the table says nothing of this address.

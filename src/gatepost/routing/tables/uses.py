@@ -36,7 +36,7 @@ def fit_virtual(data: TableData) -> TableData:
         return data
     if data.kind.startswith("sendmail-") or data.kind == "cidr":
         raise _misused(data, "virtual addresses", "sendmail-virtusertable, hash, texthash, file, regexp and others")
-    return _fitted(data, _virtual_value, _virtual_key)
+    return _fitted(data, fit_virtual_value, _virtual_key)
 
 
 def fit_access(data: TableData) -> TableData:
@@ -110,8 +110,18 @@ def fit_route_value(value: str) -> tuple[str, TableNote | None]:
 
 
 def fit_virtual_value(value: str) -> tuple[str, TableNote | None]:
-    """An address that stands for another in canonical form; raises InvalidValue."""
-    return _virtual_value(value)
+    """An address that stands for another in canonical form; raises InvalidValue.
+
+    Its domain is written out: the right to send there is that of our own recipient, whose address a stranger makes up, and with a
+    domain taken from it he would choose where we relay to.
+    """
+    fitted, note = _virtual_value(value)
+    if any("$" in one.rpartition("@")[2] for one in fitted.split(", ")):
+        raise InvalidValue(
+            f'"{value}" lets whoever writes the address choose the domain that the mail goes to, which is an open relay',
+            "write the domain out, in a line for each",
+        )
+    return fitted, note
 
 
 FITS: dict[str, Callable[[str], tuple[str, TableNote | None]]] = {"routes": fit_route_value, "virtual": fit_virtual_value}
