@@ -291,6 +291,8 @@ EVENTS: dict[str, dict[str, str]] = {
         "table": "that denies what it had named, and is not believed until a reload, or until stale_s has passed",
         "vanished": "keys that are gone", "asked": "keys that had been found and were asked for again",
     },
+    "call_ahead_down": {"reason": "why a next hop that is asked for recipients gives no answer"},
+    "call_ahead_takes_all": {"next_hop": "that takes recipients that cannot exist", "domain": "of ours", "advice": "what to do"},
     "source_failed": {"source": "of the configuration", "server": "that answered so", "reason": "why it gives no answer"},
     "table_trouble": {"table": "that is asked over the network", "reason": "why its value cannot be used"},
     "resolver_trouble": {"server": "DNS server", "name": "asked for", "kind": "type of record", "reason": "what went wrong"},

@@ -22,6 +22,7 @@ from gatepost.model import NeedsAnswer, Question
 from gatepost.routing.answers import Answer, Answers
 from gatepost.routing.table import Table, TableUnavailable
 from gatepost.routing.tables import FILE_TYPES, REMOTE_TYPES, TABLE_TYPES, FileTable, InlineTable, build_table
+from gatepost.routing.tables.callahead import CallAheadTable
 from gatepost.routing.tables.remote import RemoteTable
 from gatepost.routing.tables.uses import FITS
 
@@ -100,6 +101,10 @@ class Server(Answers):
         return [Answer(self.values.get(key)) for key in keys]
 
 
+def make_call_ahead(values: dict[str, str], directory: Path) -> Table:
+    return CallAheadTable("call-ahead:smtp://people.example:25", Server(values))
+
+
 def make_remote(kind: str, values: dict[str, str], directory: Path) -> Table:
     type_ = {"ldap": "ldap", "sql": "mysql", "http": "http"}[kind]
     return RemoteTable(f"{kind}:people", Source(type=type_), "recipients", Server(values))
@@ -133,6 +138,7 @@ MAKERS: dict[str, tuple[Maker, dict[str, str], dict[str, str]]] = {
     "lmdb": (make_lmdb, VALUES, VALUES),
     "sqlite": (make_sqlite, VALUES, VALUES),
     **{kind: (functools.partial(make_remote, kind), VALUES, VALUES) for kind in REMOTE_TYPES},
+    "call-ahead": (make_call_ahead, VALUES, VALUES),
     "cidr": (functools.partial(make_text, "cidr"), NETWORKS, NETWORKS),
     "regexp": (functools.partial(make_patterns, "regexp"), FULL, FULL),
     "pcre": (functools.partial(make_patterns, "pcre"), FULL, FULL),
@@ -156,7 +162,7 @@ MAKERS["sendmail-genericstable"] = (
 
 def test_every_type_is_held_to_the_contract() -> None:
     assert set(MAKERS) == set(TABLE_TYPES)
-    assert set(FILE_TYPES) | set(REMOTE_TYPES) == set(TABLE_TYPES)
+    assert set(FILE_TYPES) | set(REMOTE_TYPES) | {"call-ahead"} == set(TABLE_TYPES)
 
 
 @pytest.fixture(params=sorted(MAKERS))

@@ -21,7 +21,7 @@ MAX_KEPT = 200_000
 class AskedAnswers(Answers):
     """Of one command; `config` says where the gateway listens."""
 
-    __slots__ = ("_config", "_hashed", "_is_away", "_kept")
+    __slots__ = ("_config", "_hashed", "_is_away", "_kept", "_notes")
 
     def __init__(self, config: Config, *, hashed: bool = False) -> None:
         """`hashed`: addresses may be recorded as hashes, which no table knows."""
@@ -30,6 +30,7 @@ class AskedAnswers(Answers):
         self._config = config
         self._kept: dict[Question, Answer] = {}
         self._is_away = ""
+        self._notes: dict[Question, str] = {}  # where an answer came from, if not from the source itself
 
     def need_answers(self, source: str, keys: Sequence[str]) -> list[Answer]:
         """Raises TableUnavailable, never NeedsAnswer."""
@@ -41,6 +42,8 @@ class AskedAnswers(Answers):
         if missing:
             self._ask(source, missing)
         found = [self._kept[question] for question in wanted]
+        for question, answer in zip(wanted, found, strict=True):
+            self.said.append(_said(question, answer, self._notes.get(question, "")))
         for answer in found:
             if answer.failed:
                 self.why = f"{source}: {answer.failed}"
@@ -58,7 +61,17 @@ class AskedAnswers(Answers):
             else:
                 failed = str(answer.get("failed") or answer.get("error") or "")
                 values = answer.get("values") or values
+                notes = answer.get("notes") or {}
+                self._notes.update({question: str(notes[question.key]) for question in questions if question.key in notes})
         if len(self._kept) > MAX_KEPT:
             self._kept.clear()
         for question, value in zip(questions, values, strict=True):
             self._kept[question] = Answer(value, failed)
+
+
+def _said(question: Question, answer: Answer, note: str) -> str:
+    """For people."""
+    if answer.failed:
+        return f"{question.source}: {answer.failed}"
+    found = "not there" if answer.value is None else f"there ({answer.value})" if answer.value else "there"
+    return f"{question.source} about {question.key}: {found}" + (f"; {note}" if note else "")

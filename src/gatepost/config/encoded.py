@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gatepost.config.schema import Config
+from gatepost.config.schema import Config, Domain
 from gatepost.config.tables import LoadedConfig, without_notes
 
 _encoder = msgspec.msgpack.Encoder()
@@ -20,7 +20,11 @@ QUEUE_TABLES = ("routes ", "virtual ", "aliases ")  # by which the queue routes 
 def encode_config(config: Config, role: str = "receiver") -> bytes:
     """The bytes for a role; without the lists of recipients for one that does not ask whether a recipient exists."""
     if role != "receiver":
-        domains = {name: msgspec.structs.replace(domain, recipients=None) for name, domain in config.domains.items()}
+        is_asked = role in ("resolver", "deliverer")  # they need to know whom they may ask
+        domains = {
+            name: msgspec.structs.replace(domain, recipients=_tables_of(domain) if is_asked else None)
+            for name, domain in config.domains.items()
+        }
         config = msgspec.structs.replace(config, domains=domains)
     if isinstance(config, LoadedConfig):
         tables = without_notes(config.tables) if role in ("receiver", "queue") else {}
@@ -28,6 +32,10 @@ def encode_config(config: Config, role: str = "receiver") -> bytes:
             tables = {key: data for key, data in tables.items() if key.startswith(QUEUE_TABLES)}
         config = msgspec.structs.replace(config, tables=tables)
     return _encoder.encode(config)
+
+
+def _tables_of(domain: Domain) -> list[str] | None:
+    return [entry for entry in domain.recipients or () if ":" in entry] or None
 
 
 def decode_config(data: bytes) -> Config:

@@ -18,6 +18,7 @@ import msgspec
 
 from gatepost.config import rules
 from gatepost.config.authvalues import check_auth
+from gatepost.config.callahead import check_call_ahead
 from gatepost.config.credentialsfile import check_credentials
 from gatepost.config.encoded import decode_config, encode_config
 from gatepost.config.errors import ConfigError, ConfigErrors, Findings, KeyPath
@@ -331,6 +332,7 @@ class _Loader:
         check_rewrite(values, self.findings)
         check_listening(values, self.findings)
         check_maildir(values, self.findings)
+        check_call_ahead(values, self.findings)
 
     def _check_aliases(self, values: dict[str, object]) -> None:
         domains, ours = values.get("alias_domains"), values.get("domains")

@@ -407,6 +407,20 @@ class Source(Section, frozen=True, kw_only=True):
     max_vanished: float = 0.2  # part of the keys asked for again that may have gone; more is not believed
 
 
+class CallAhead(Section, frozen=True, kw_only=True):
+    """`[call_ahead]`: how next hops are asked whether a recipient exists, for the table "call-ahead:next-hop"."""
+
+    timeout_s: float = 20.0  # of one question; the client waits
+    max_connections: int = 4  # to one next hop
+    max_waiting: int = 200  # questions under way to one next hop
+    retry_s: float = 30.0  # a next hop that did not answer is asked again after this
+    found_s: float = 6 * 3600.0  # how long an answer is kept
+    missing_s: float = 900.0  # how long it is kept that there is none
+    stale_s: float = 7 * 86400.0  # how long what was found answers while the next hop does not
+    max_vanished: float = 0.2  # part of the recipients asked for again that may have gone; more is not believed
+    check_s: float = 3600.0  # how often it is tried whether a next hop takes every recipient; 0: never
+
+
 class PathException(Section, frozen=True, kw_only=True):
     """A path that `gatepost check` may find as it is: see config/exceptions.py."""
 
@@ -439,6 +453,7 @@ class Config(Section, frozen=True, kw_only=True):
     sender_routes: list[str] = []  # tables of next hops by reverse-path, for mail to domains that are not ours
     detail_separator: str | None = None  # "+": user+detail@ours exists where user does
     sources: dict[str, Source] = {}  # servers that tables are asked of
+    call_ahead: CallAhead = CallAhead()
     domaintable: list[str] = []  # tables of domains that stand for others
     genericstable: list[str] = []  # tables of addresses for mail on its way out
     rewrite: Rewrite = Rewrite()

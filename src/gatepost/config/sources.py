@@ -131,6 +131,8 @@ def check_sources(
         _check(source, path, findings)
     for (use, table), table_path in tables:
         kind, _, argument = table.partition(":")
+        if kind == "call-ahead" and use != "recipients":
+            findings.add(table_path, "a next hop can be asked for recipients only", "remove it here")
         if kind not in KINDS.values():
             continue
         if use not in DEFAULT_KEYS:

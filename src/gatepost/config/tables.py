@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from gatepost.config.callahead import parse_call_ahead
 from gatepost.config.errors import ConfigError
 from gatepost.config.schema import Config
 from gatepost.config.values import InvalidValue
@@ -89,6 +90,8 @@ def parse_table_name(text: str) -> str:
     kinds = table_types()
     if match.group(1) not in kinds:
         raise InvalidValue(f'there is no kind of table "{match.group(1)}"', f"write one of {', '.join(sorted(kinds))}")
+    if match.group(1) == "call-ahead":
+        return parse_call_ahead(text.strip())
     return f"{match.group(1)}:{match.group(2)}"
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from gatepost.model import NextHopTrouble, Outcome, Result
 from gatepost.smtp.client import Problem, Transaction
+from gatepost.smtp.outgoing import PROBE
 from gatepost.smtp.replyreader import RemoteReply
 
 MAX_TEXT = 1000
@@ -202,7 +203,9 @@ def _judge_each(transaction: Transaction, indices: list[int], host: str, may_ret
         reply = None
         if position in rank:
             stage = "body"
-            if rank[position] < len(ends):
+            if transaction.body_type == PROBE:
+                stage, reply = "rcpt", transaction.rcpts[position]
+            elif rank[position] < len(ends):
                 reply = ends[rank[position]]
             elif ends and transaction.problem is None:
                 reply = ends[0]  # SMTP: one reply for all

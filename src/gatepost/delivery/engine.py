@@ -105,6 +105,20 @@ class DeliveryEngine:
             for policy, indices in self._by_policy(attempt.next_hop, attempt, attempt.recipients):
                 self._submit_to(policy, job, indices)
 
+    def probe(self, attempt: Attempt) -> None:
+        """Ask a next hop whether recipients exist (`callahead.py`), by connections that carry no mail."""
+        self._begin_sweep()
+        job = Job(attempt, self._read, self._clock())
+        self._jobs += 1
+        policy = self._tls.of(attempt.next_hop, attempt.envelope.recipients[0].domain)
+        pool = self._pool(f"probe {attempt.next_hop}", attempt.next_hop, policy)
+        pool.limit = attempt.limit
+        pool.submit(Work(job, attempt.recipients))
+
+    def _begin_sweep(self) -> None:
+        if self._timer is None and not self._closed:
+            self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
+
     def _submit_balanced(self, job: Job, attempt: Attempt) -> None:
         """Each transaction goes to the member of the pool whose turn it is."""
         name = attempt.next_hop.removeprefix(POOL)

@@ -320,6 +320,23 @@ class Introspected(Message):
     failed: str = ""
 
 
+class CallAhead(Message):
+    """The resolver to a deliverer: does the next hop have this recipient of ours? `table` is as the configuration names it."""
+
+    query: int
+    table: str
+    address: str
+
+
+class CallAheadDone(Message):
+    """`status`: "known", "unknown", or "deferred": there is no answer now; `text` is what the host said, or why it did not."""
+
+    query: int
+    status: str
+    text: str
+    takes_all: bool = False  # the host takes recipients that cannot exist as well
+
+
 class Post(Message):
     """The queue to the resolver: send this TLS report to a web server."""
 
@@ -410,6 +427,8 @@ Any = (
     | Introspected
     | TableLookup
     | TableLookupDone
+    | CallAhead
+    | CallAheadDone
     | TlsResults
     | Post
     | PostDone

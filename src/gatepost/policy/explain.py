@@ -132,9 +132,12 @@ class Explainer:
             if verdict.check in ("rewrite", "srs") or verdict.permit.startswith("srs "):
                 return
             address = _as_rewritten(address, verdict)
+        self._answers.said.clear()
         found = self._router.resolve(address, facts.local_address)
+        asked = self._answers.said[:MAX_SHOWN]
         if isinstance(found, Refusal):
-            yield Line("the address leads somewhere", False, [f"{address.text}: {found.text}", *([found.cause] if found.cause else [])], True)
+            cause = [found.cause] if found.cause else []
+            yield Line("the address leads somewhere", False, [f"{address.text}: {found.text}", *cause, *asked], True)
             return
         kind = "is ours" if found.ours else "is not ours"
         told = [f"domain {found.domain} {kind}; next hop {found.next_hop}"]
@@ -142,7 +145,7 @@ class Explainer:
             told += found.expansion.chain[:MAX_SHOWN]
             told += [f"<{one.address}> by {one.next_hop}" for one in found.expansion.routes[:MAX_SHOWN]]
             told += [f"left out: {text}" for text in found.expansion.skipped[:MAX_SHOWN]]
-        yield Line("the address leads somewhere", True, told)
+        yield Line("the address leads somewhere", True, told + asked)
         yield from self._rule_lines(facts, found.domain, found.ours, verdict)
         permit = facts.client_permit
         by_client = not verdict.rule and not found.ours and permit is not None

@@ -54,7 +54,7 @@ ROLES: dict[str, RoleRights] = {
             descriptors=_LINKS | {"udp", "tcp"},
             peers={
                 "supervisor": FROM_SUPERVISOR,
-                "deliverer": frozenset({m.Lookup}),
+                "deliverer": frozenset({m.Lookup, m.CallAheadDone}),
                 "receiver": frozenset({m.Lookup, m.TableLookup, m.Introspect}),
                 "queue": frozenset({m.StsRestored, m.Lookup, m.Post}),
                 "control": frozenset({m.Ask}),
@@ -90,7 +90,7 @@ ROLES: dict[str, RoleRights] = {
             peers={
                 "supervisor": FROM_SUPERVISOR,
                 "queue": frozenset({m.SourceShared, m.SourceGone, m.Attempt, m.TlsRemembered, m.TlsForgotten}),
-                "resolver": frozenset({m.LookupDone}),
+                "resolver": frozenset({m.LookupDone, m.CallAhead}),
                 "control": frozenset({m.Ask}),
             },
         ),

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from gatepost.config.callahead import call_ahead_tables
 from gatepost.config.schema import Config
 from gatepost.config.sources import KINDS
 from gatepost.ipc import messages as m
@@ -36,18 +37,17 @@ Lifetimes = dict[str, tuple[float, float, float]]
 
 def lifetimes_of(config: Config) -> Lifetimes:
     """How long answers of each table are kept: found, not found, found and standing in for one that cannot be had."""
+    ahead = config.call_ahead
     return {
         f"{KINDS[one.type]}:{name}": (one.found_s, one.missing_s, one.stale_s) for name, one in config.sources.items()
-    }
+    } | dict.fromkeys(call_ahead_tables(config), (ahead.found_s, ahead.missing_s, ahead.stale_s))
 
 
 def shrinkages_of(config: Config) -> dict[str, Shrinkage]:
     """How much of each table may vanish."""
-    return {
-        f"{KINDS[one.type]}:{name}": Shrinkage(one.max_vanished)
-        for name, one in config.sources.items()
-        if one.max_vanished < 1.0
-    }
+    most = {f"{KINDS[one.type]}:{name}": one.max_vanished for name, one in config.sources.items()}
+    most |= dict.fromkeys(call_ahead_tables(config), config.call_ahead.max_vanished)
+    return {table: Shrinkage(part) for table, part in most.items() if part < 1.0}
 
 
 class Wait:

@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any
 
 from gatepost.config.credentialsfile import credential_files
+from gatepost.delivery.callahead import CallAheads
 from gatepost.delivery.engine import DeliveryEngine
 from gatepost.delivery.logins import logins_of
 from gatepost.delivery.stsanswer import STS, read_sts_answer
@@ -48,7 +49,7 @@ class Deliverer(Delivering):
             own_addresses=frozenset(self.start.extra.get("own", "").split()),
             lookup=self.lookup,
             read=self.read,
-            done=self.attempt_done,
+            done=self._attempt_done,
             event=self.event,
             tls=self._tls,
             results=TlsResults(self._tell_results, self.loop.call_later),
@@ -57,7 +58,22 @@ class Deliverer(Delivering):
             remembered=lambda domain: self._remembered.get(domain, ""),
             verified=self._verified,
         )
+        self._call_aheads = CallAheads(
+            self.config, submit=self.engine.probe, call_later=self.loop.call_later, event=self.event
+        )
         self.loop.call_soon(self.engine.begin)
+
+    def _attempt_done(self, message: m.AttemptDone) -> None:
+        if message.job < 0:
+            self._call_aheads.done(message)
+        else:
+            self.attempt_done(message)
+
+    def _call_ahead(self, channel: Channel, message: m.CallAhead) -> None:
+        def answered(status: str, text: str, takes_all: bool) -> None:
+            channel.post(m.CallAheadDone(message.query, status, text, takes_all))
+
+        self._call_aheads.ask(message.table, message.address, answered)
 
     def on_link(self, channel: Channel) -> None:
         if channel.peer[0] == "resolver":
@@ -82,7 +98,9 @@ class Deliverer(Delivering):
         return read_sts_answer(await self.lookup(STS, domain, STS_WAIT_S))
 
     def handle(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
-        if type(message) is m.TlsRemembered:
+        if type(message) is m.CallAhead:
+            self._call_ahead(channel, message)
+        elif type(message) is m.TlsRemembered:
             self._remembered.update(message.domains)
         elif type(message) is m.TlsForgotten:
             for domain in message.domains:
@@ -106,6 +124,8 @@ class Deliverer(Delivering):
     def answer(self, what: str, arguments: dict[str, Any]) -> Any:
         if what == "tls_show":
             return self.engine.show(str(arguments.get("domain", "")), str(arguments.get("next_hop", "")))
+        if what == "stats":
+            return self.engine.stats() | self._call_aheads.counts
         return super().answer(what, arguments)
 
     async def lookup(self, kind: str, name: str, wait_s: float = LOOKUP_WAIT_S) -> m.LookupDone:

@@ -21,8 +21,9 @@ from gatepost.net.dns import StubResolver
 from gatepost.net.tlscontext import new_client_context
 from gatepost.privsep.material import asks_web_servers, fetches_policies
 from gatepost.roles.daneprobe import DaneProbe
+from gatepost.roles.existence import CallAheadAsker, Existence
 from gatepost.roles.material import take_material
-from gatepost.roles.skeleton import Role
+from gatepost.roles.skeleton import Peer, Role
 
 MAX_POSTS = 20  # reports on their way at once
 POST_ANSWER_BYTES = 64 * 1024
@@ -80,6 +81,8 @@ class Resolver(Role):
             self.introspector.begin(self.resolver.query, self.event)
         if self.tables is not None:
             self.tables.begin(self.resolver.query, self.event)
+        self._asker = CallAheadAsker(self.config, self.loop, lambda: self.peers("deliverer"))
+        self.existence = Existence(self.config, self.tables, self._asker)
 
     def _begin_policies(self) -> None:
         sts = self.config.tls.sts
@@ -100,6 +103,9 @@ class Resolver(Role):
                 channel.post(m.StsKept(domain, record))
             self._unkept.clear()
 
+    def on_link_lost(self, peer: Peer) -> None:
+        self._asker.lost(peer)
+
     def _keep(self, domain: str, record: bytes) -> None:
         """Have the queue keep a policy; while it is away the newest are remembered for it."""
         queues = self.peers("queue")
@@ -117,6 +123,8 @@ class Resolver(Role):
             self._look_up_keys(channel, message)
         elif type(message) is m.Introspect:
             self._introspect(channel, message)
+        elif type(message) is m.CallAheadDone:
+            self._asker.answered(message)
         elif type(message) is m.StsRestored and self.policies is not None:
             self.policies.restore(message.records, message.is_all)
 
@@ -160,10 +168,7 @@ class Resolver(Role):
         def answered(values: list[str | None], failed: str) -> None:
             channel.post(m.TableLookupDone(message.query, values, failed))
 
-        if self.tables is None:
-            answered([], f"there is no source for {message.table}")
-        else:
-            self.tables.submit(message.table, message.keys, answered)
+        self.existence.submit(message.table, message.keys, answered)
 
     def _from_peer(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
         if type(message) is m.Ask and message.what == "lookup":
@@ -178,10 +183,10 @@ class Resolver(Role):
             channel.post(m.Answer(ask.request, msgspec.json.encode({"values": values, "failed": failed})))
 
         table, keys = str(ask.arguments.get("table", "")), ask.arguments.get("keys")
-        if self.tables is None or not isinstance(keys, list) or len(keys) > MAX_ASKED_KEYS:
+        if not isinstance(keys, list) or len(keys) > MAX_ASKED_KEYS:
             answered([], f"there is no source for {table} in the running configuration")
         else:
-            self.tables.submit(table, keys, answered)
+            self.existence.submit(table, keys, answered)
 
     def _look_up(self, channel: Channel, message: m.Lookup) -> None:
         self.counts["questions"] += 1
@@ -206,7 +211,8 @@ class Resolver(Role):
 
     def answer(self, what: str, arguments: dict[str, Any]) -> Any:
         if what == "stats":
-            parts = [part.counts for part in (self.policies, self.tables, self.introspector) if part is not None]
+            all_parts = (self.policies, self.tables, self.introspector, self._asker)
+            parts = [part.counts for part in all_parts if part is not None]
             counts = {name: count for part in parts for name, count in part.items()}
             return {**self.counts, "dane": self._probe.state, **counts}
         return super().answer(what, arguments)

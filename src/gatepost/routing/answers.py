@@ -35,7 +35,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 class Answers:
     """What one receiver knows. A decision that waited sees, beside the cache, the answers that came for it."""
 
-    __slots__ = ("_given", "_is_last", "_known", "_most", "_now_s", "trouble", "why")
+    __slots__ = ("_given", "_is_last", "_known", "_most", "_now_s", "said", "trouble", "why")
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class Answers:
     ) -> None:
         """`trouble` is told of a source that answers what nobody can use."""
         self.trouble = trouble
+        self.said: list[str] = []  # for whoever explains: what was answered
         self.why = ""  # for whoever explains: the last reason for which a fact could not be had
         self._known: dict[Question, tuple[float, float, Answer]] = {}  # fresh until, of use until
         self._most = most

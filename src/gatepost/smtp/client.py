@@ -19,7 +19,7 @@ from typing import cast
 from gatepost.smtp.commandgroup import build_group
 from gatepost.smtp.limits import Limits, parse_limits
 from gatepost.smtp.login import LoginStep
-from gatepost.smtp.outgoing import BLOCK_BYTES, ClientSettings, Problem, State, Tls, Transaction
+from gatepost.smtp.outgoing import BLOCK_BYTES, PROBE, ClientSettings, Problem, State, Tls, Transaction
 from gatepost.smtp.replyreader import RemoteReply, ReplyError, ReplyReader
 from gatepost.smtp.sasl.client import Login, LoginFailed
 
@@ -311,6 +311,9 @@ class ClientSession:
             self.state = State.DATA
             if transaction.body_type == "BINARYMIME":
                 self._begin_chunk(transaction)
+                return
+            if transaction.body_type == PROBE:
+                self._reset()
                 return
         if self._pipelining:
             return

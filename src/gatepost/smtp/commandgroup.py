@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gatepost.smtp.asked import Host, Lack
-from gatepost.smtp.outgoing import Problem, Transaction
+from gatepost.smtp.outgoing import PROBE, Problem, Transaction
 
 DATA = "DATA\r\n"
 
@@ -17,13 +17,14 @@ DATA = "DATA\r\n"
 def build_group(
     transaction: Transaction, extensions: Mapping[str, str], size_limit: int, is_last: bool, is_verified: bool
 ) -> bytes | Problem:
-    """The group, without DATA for a binary message; or why the host cannot take the message."""
+    """The group, without DATA for a binary message and for a probe; or why the host cannot take the message."""
     parameters = ""
-    if "SIZE" in extensions:
+    is_binary = transaction.body_type == "BINARYMIME"
+    is_probe = transaction.body_type == PROBE
+    if "SIZE" in extensions and not is_probe:
         if 0 < size_limit < transaction.size_bytes:
             return _unfit("5.3.4", f"message is larger than the {size_limit} bytes it takes")
         parameters = f" SIZE={transaction.size_bytes}"
-    is_binary = transaction.body_type == "BINARYMIME"
     if is_binary:  # RFC 3030 3: never by DATA, which would let its octets end the message, and begin commands
         if not extensions.keys() >= {"BINARYMIME", "CHUNKING"}:
             return _unfit("5.6.1", "binary message, and the host does not offer BINARYMIME")
@@ -46,12 +47,12 @@ def build_group(
             return _unfit(found.status, found.text, found.kind)
         parameters += found[0]
         rcpts = "".join(f"RCPT TO:<{path}>{more}\r\n" for path, more in zip(paths, found[1], strict=True))
-    text = f"MAIL FROM:<{transaction.reverse_path}>{parameters}\r\n{rcpts}{'' if is_binary else DATA}"
+    text = f"MAIL FROM:<{transaction.reverse_path}>{parameters}\r\n{rcpts}{'' if is_binary or is_probe else DATA}"
     try:
         commands = text.encode("utf-8" if transaction.smtputf8 else "ascii")
     except UnicodeEncodeError:
         return _unfit("5.6.7", "an address is not ASCII, and the message not internationalised")
-    lines = len(paths) + (1 if is_binary else 2)
+    lines = len(paths) + (1 if is_binary or is_probe else 2)
     if commands.count(b"\n") != lines or commands.count(b"\r") != lines:
         return _unfit("5.1.3", "an address holds a line end")
     return commands

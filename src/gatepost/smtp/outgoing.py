@@ -9,6 +9,7 @@ from gatepost.smtp.asked import Asked
 from gatepost.smtp.replyreader import RemoteReply
 
 BLOCK_BYTES = 256 * 1024
+PROBE = "PROBE"  # body type of a transaction that asks whether recipients exist: it ends behind RCPT, with RSET
 
 
 class State(enum.IntEnum):

@@ -10,6 +10,7 @@ from typing import Any
 
 from gatepost.config.tables import TableData
 from gatepost.routing.tables.aliases import AliasesTable
+from gatepost.routing.tables.callahead import CallAheadTable
 from gatepost.routing.tables.file import FileTable
 from gatepost.routing.tables.inline import InlineTable
 from gatepost.routing.tables.postfix_cidr import CidrTable
@@ -54,7 +55,7 @@ FILE_TYPES: dict[str, Any] = {
 REMOTE_TYPES: dict[str, Any] = dict.fromkeys(("ldap", "sql", "http"), RemoteTable)
 """The kinds that are asked over the network, of the sources of the configuration."""
 
-TABLE_TYPES: dict[str, Any] = {**FILE_TYPES, **REMOTE_TYPES}
+TABLE_TYPES: dict[str, Any] = {**FILE_TYPES, **REMOTE_TYPES, "call-ahead": CallAheadTable}
 """Every kind."""
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from gatepost.config.callahead import PREFIX
 from gatepost.config.schema import Config
 from gatepost.config.sources import source_of
 from gatepost.config.tables import table_key
 from gatepost.routing.answers import Answers, NotAsked
 from gatepost.routing.tables import build_table
+from gatepost.routing.tables.callahead import CallAheadTable
 from gatepost.routing.tables.file import FileTable
 from gatepost.routing.tables.remote import RemoteTable
 from gatepost.routing.tables.uses import FITS, route_of, virtual_of
@@ -56,6 +58,8 @@ class Lookups:
     def _build(self, use: str, name: str, data: Any) -> Any:
         if data is not None:
             return build_table(data)
+        if name.startswith(PREFIX):
+            return CallAheadTable(name, self._answers)
         source = source_of(name, self._sources)
         if source is None:
             return FileTable.unavailable(name, "not there")

@@ -61,7 +61,7 @@ class RemoteTable:
         return keys
 
     def _first(self, keys: list[str]) -> str | None:
-        askable = [key for key in keys if _is_askable(key)]
+        askable = [key for key in keys if is_askable(key)]
         for value in self._answers.need(self.name, askable) if askable else ():
             if value == ANY:
                 return "" if self._fit is None else None
@@ -90,7 +90,7 @@ def _parents(domain: str) -> list[str]:
     return found
 
 
-def _is_askable(key: str) -> bool:
+def is_askable(key: str) -> bool:
     """Whether any server could have it: text without controls, of a sensible length."""
     if not key or len(key) > MAX_KEY_CHARACTERS or any(ord(character) < 32 for character in key) or "\x7f" in key:
         return False
