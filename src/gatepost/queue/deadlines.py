@@ -1,7 +1,7 @@
 """The deadlines of a message, with what its sender asked of them (RFC 2852, RFC 4865). Pure.
 
-The life of a message begins with its release. A message that has to arrive by a time (mode "R") expires then; one whose sender wants to
-hear of it (mode "N") is late then.
+The life of a message begins with its release, and anew when the operator lets a held one go: `received_s` is then that time. A message
+that has to arrive by a time (mode "R") expires then; one whose sender wants to hear of it (mode "N") is late then.
 """
 
 from __future__ import annotations

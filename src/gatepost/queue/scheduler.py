@@ -345,6 +345,11 @@ class Scheduler:
         hop = self._hops.get(next_hop)
         return hop.reason if hop else ""
 
+    def is_active(self, key: str, next_hop: str) -> bool:
+        """Whether the item is under attempt."""
+        hop = self._hops.get(next_hop)
+        return hop is not None and type(hop.items.get(key)) is int
+
     def is_down(self, next_hop: str) -> bool:
         """Whether the next hop is down, or only being probed."""
         hop = self._hops.get(next_hop)

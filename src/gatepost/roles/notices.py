@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gatepost.config.nexthop import POOL
+from gatepost.config.schema import Domain
 from gatepost.mail.header import TraceBuilder, split_header
 from gatepost.model import Address, Envelope, Outcome, Recipient, Result, by_sender
 from gatepost.queue import deadlines
@@ -44,7 +45,9 @@ class Notices:
     def reconfigure(self) -> None:
         config = self._queue.config
         self._router = Router(config)
-        self._plain = Router(msgspec.structs.replace(config, routes=[], virtual=[], aliases=[], sender_routes=[]))
+        domains = {name: _without_tables(domain) for name, domain in config.domains.items()}
+        plain = msgspec.structs.replace(config, domains=domains, routes=[], virtual=[], aliases=[], sender_routes=[])
+        self._plain = Router(plain)
         self._trace = TraceBuilder(self._queue.config.hostname)
 
     def route(self, address: Address) -> Route | Refusal:
@@ -54,14 +57,24 @@ class Notices:
             found = self._plain.resolve(address)
         return found
 
+    def enter_when_durable(self, notice: Entry) -> None:
+        """Have mail of our own delivered from the next commit on, unless the operator removes it before."""
+        queue = self._queue
+
+        def enter() -> None:
+            if queue.spool.entries.get(notice.id) is notice:
+                queue.enter(notice)
+
+        queue.commit_soon(enter)
+
     # --- deadlines --------------------------------------------------------------------------------------------------
 
     def next_deadline_s(self, entry: Entry, envelope: Envelope) -> float:
         """When the sender is to be told next, or the message expires."""
         config = self._queue.config.queue
-        expires_s = deadlines.expires_at(entry.received_s, envelope, config)
+        expires_s = deadlines.expires_at(entry.begun_s, envelope, config)
         if not entry.delay_notified:
-            notice_s = deadlines.delay_notice_at(entry.received_s, envelope, config)
+            notice_s = deadlines.delay_notice_at(entry.begun_s, envelope, config)
             if notice_s is not None:
                 return min(notice_s, expires_s)
         return expires_s
@@ -70,10 +83,12 @@ class Notices:
         """A deadline has come: a delay notice is due, or the message expires."""
         queue = self._queue
         envelope = entry.envelope
-        if now_s >= deadlines.expires_at(entry.received_s, envelope, queue.config.queue):
+        if entry.held:
+            return  # it does not age; its release sets the next
+        if now_s >= deadlines.expires_at(entry.begun_s, envelope, queue.config.queue):
             self._expire(entry, envelope, now_s)
             return
-        is_due = not entry.delay_notified and entry.pending and not entry.held
+        is_due = not entry.delay_notified and entry.pending
         if is_due and not self._notify_delay(entry, envelope, now_s):
             queue.deadlines.set(entry.id, now_s + AGAIN_S)
             return
@@ -83,9 +98,9 @@ class Notices:
         queue = self._queue
         under_way = queue.hands.is_under_way(entry)
         expired = [index for index in entry.waiting() if index not in under_way]
-        if under_way or entry.held:
+        if under_way:
             queue.deadlines.set(entry.id, now_s + AGAIN_S)
-        if not expired or entry.held:
+        if not expired:
             return
         queue.spool.settle(entry, expired, State.EXPIRED)
         for next_hop in {envelope.recipients[index].next_hop for index in expired}:
@@ -125,7 +140,7 @@ class Notices:
             if notice is not None:
                 delay_s = round(now_s - entry.received_s)
                 queue.event("delay_notice", id=entry.id, recipients=len(group), dsn=notice.id, delay_s=delay_s)
-                queue.commit_soon(lambda notice=notice: queue.enter(notice))
+                self.enter_when_durable(notice)
         queue.spool.mark_delay_notified(entry)
         return True
 
@@ -156,13 +171,15 @@ class Notices:
                 queue.event("error", where="dsn", id=entry.id, reason=str(error))
                 return
             if notice is not None:
-                queue.commit_soon(lambda notice=notice: queue.enter(notice))
+                self.enter_when_durable(notice)
 
     # --- failures ---------------------------------------------------------------------------------------------------
 
     def fail_damaged(self, entry: Entry, reason: str) -> None:
         """The content is not what was stored: nobody may get it, and the sender is told."""
         queue = self._queue
+        if queue.spool.entries.get(entry.id) is not entry:
+            return  # it was settled while its content was looked at
         pending = list(entry.waiting())
         outcomes = [
             Outcome(index, Result.FAILED, "spool", 0, "5.3.0", f"message damaged: {reason}") for index in pending
@@ -202,7 +219,7 @@ class Notices:
                     queue.loop.call_later(AGAIN_S, self._bounce_again, entry)
                     return
                 if notice is not None:
-                    queue.commit_soon(lambda notice=notice: queue.enter(notice))
+                    self.enter_when_durable(notice)
         queue.commit_soon(lambda: queue.finish(entry))
         queue.dispatch_soon()
 
@@ -238,7 +255,7 @@ class Notices:
             original_content=content,
             now_s=now_s,
             message_id=self._new_id(),
-            retry_until_s=deadlines.expires_at(entry.received_s, envelope, queue.config.queue),
+            retry_until_s=deadlines.expires_at(entry.begun_s, envelope, queue.config.queue),
         )
         recipient = dsn_envelope.recipients[0]
         route = self.route(Address(recipient.address, recipient.address.rpartition("@")[0], recipient.domain))
@@ -248,11 +265,7 @@ class Notices:
             if about:
                 queue.spool.mark_reported(entry, list(about))
             return None
-        recipient.next_hop, recipient.address = route.next_hop, route.address or recipient.address
-        if route.expansion is not None:
-            dsn_envelope.recipients = [
-                Recipient(one.address, one.domain, one.next_hop, recipient.notify) for one in route.expansion.routes
-            ]
+        lead(dsn_envelope, route)
         notice = queue.spool.store(dsn_envelope, chunks, entry if about else None, about)
         queue.event(
             "dsn_created",
@@ -275,6 +288,23 @@ class Notices:
             return b"", None
         header, _ = split_header(content)
         return header, content if len(content) == source.content_bytes else None
+
+
+def lead(envelope: Envelope, route: Route) -> None:
+    """Put the route of the one recipient into an envelope of ours: it may stand for others, and be held."""
+    recipient = envelope.recipients[0]
+    recipient.next_hop, recipient.address = route.next_hop, route.address or recipient.address
+    envelope.hold = route.hold
+    if route.expansion is not None:
+        envelope.recipients = [
+            Recipient(one.address, one.domain, one.next_hop, recipient.notify) for one in route.expansion.routes
+        ]
+
+
+def _without_tables(domain: Domain) -> Domain:
+    """A domain of ours, everybody in which exists as far as tables would have to tell."""
+    asks = any(":" in entry for entry in domain.recipients or ())
+    return msgspec.structs.replace(domain, recipients=None) if asks else domain
 
 
 def _by_owner(rows: list[tuple[Recipient, Outcome]]) -> list[list[tuple[Recipient, Outcome]]]:

@@ -176,7 +176,10 @@ def _remove(queue: Queue, arguments: dict[str, Any]) -> Any:
 def _hold(queue: Queue, arguments: dict[str, Any]) -> Any:
     entries = [entry for entry in _chosen(queue, arguments) if not entry.held]
     for entry in entries:
-        queue.unschedule(entry)
+        for next_hop in {recipient.next_hop for recipient in entry.envelope.recipients}:
+            if not queue.scheduler.is_active(entry.id, next_hop):  # else a release in between would begin a second attempt
+                queue.scheduler.remove(entry.id, next_hop)
+        queue.deadlines.remove(entry.id)  # what is held does not age
         queue.spool.hold(entry)
     queue.commit_soon()
     return {"count": len(entries)}

@@ -333,12 +333,12 @@ class Queue(Role):
         envelope = entry.envelope
         retry_at_s = None
         outcomes = [o for o in message.outcomes if o.recipient in job.recipients]
-        is_overdue = now_s >= expires_at(entry.received_s, envelope, self.config.queue)
+        is_overdue = now_s >= expires_at(entry.begun_s, envelope, self.config.queue)
         if not is_overdue and (any(o.result == 2 for o in outcomes) or len(outcomes) < len(job.recipients)):
             if message.trouble and all(o.stage in NOT_THE_MESSAGES_FAULT for o in outcomes):
                 retry_at_s = now_s  # the back-off of its next hop holds it
             else:
-                begun_s = begins_at(entry.received_s, envelope)
+                begun_s = begins_at(entry.begun_s, envelope)
                 retry_at_s = backoff.retry_at(begun_s, entry.attempts + 1, now_s, self.config.queue, self.rng)
         reason = outcomes[0].text if outcomes and message.trouble else ""
         if envelope.deliver_by or any(o.result == 1 and envelope.recipients[o.recipient].notify & 2 for o in outcomes):

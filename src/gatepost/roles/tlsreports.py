@@ -21,6 +21,7 @@ from gatepost.ipc.wire import Channel
 from gatepost.mail.tlsrpt import Report, Rua, build_mail, build_report, parse_tlsrpt_record
 from gatepost.model import Address, Envelope, Recipient, TlsSeen
 from gatepost.roles.ids import IdMaker
+from gatepost.roles.notices import lead
 from gatepost.roles.settling import timestamp
 from gatepost.routing.router import Refusal
 from gatepost.spool.errors import SpoolError
@@ -231,11 +232,12 @@ class TlsReports:
             tls_optional=True,  # RFC 8460 3: it goes whatever is wrong with TLS
             needs_stuffing=b"\n." in content,
         )
+        lead(envelope, route)
         try:
             entry = queue.spool.store(envelope, [content])
         except SpoolError as error:
             return str(error)
-        queue.commit_soon(lambda: queue.enter(entry))
+        queue.notices.enter_when_durable(entry)
         queue.dispatch_soon()
         return ""
 

@@ -50,6 +50,7 @@ def build_description(entry: Entry, crc: int) -> bytes:
                 "attempts": entry.attempts,
                 "next_due_s": entry.next_due_s,
                 "held": entry.held,
+                "released_s": entry.released_s,
                 "delay_notified": entry.delay_notified,
                 "noticed": list(entry.noticed),
                 "last": [_named(outcome, _OUTCOME_FIELDS) for outcome in entry.last],
@@ -75,6 +76,7 @@ def parse_description(data: bytes) -> Entry:
         entry.attempts = int(found["attempts"])
         entry.next_due_s = float(found["next_due_s"])
         entry.held, entry.delay_notified = bool(found["held"]), bool(found["delay_notified"])
+        entry.released_s = float(found.get("released_s", 0.0))
         entry.noticed = bytes(found["noticed"])
         entry.last = tuple(Outcome(**outcome) for outcome in found["last"])
         entry.content_bytes, entry.crc = int(found["content_bytes"]), int(found["content_crc32"])

@@ -432,7 +432,7 @@ class JournalSpool:
         self._flag(entry, held=True)
 
     def release(self, entry: Entry, next_due_s: float) -> None:
-        self._flag(entry, held=False, next_due_s=next_due_s)
+        self._flag(entry, held=False, next_due_s=next_due_s, released_s=next_due_s)
 
     def _flag(self, entry: Entry, **changes: bool | float) -> None:
         with self.lock:
@@ -440,7 +440,7 @@ class JournalSpool:
             self.log.touch(entry)
             for name, value in changes.items():
                 setattr(entry, name, value)
-            self.log.write((Kind.FLAGS, entry.id, entry.held, entry.delay_notified, entry.next_due_s))
+            self.log.write((Kind.FLAGS, entry.id, entry.held, entry.delay_notified, entry.next_due_s, entry.released_s))
 
     def remove(self, entry: Entry) -> None:
         with self.lock:

@@ -68,6 +68,7 @@ class Entry:
         "pending",
         "place",
         "received_s",
+        "released_s",
         "segment",
         "states",
         "verified",
@@ -83,6 +84,7 @@ class Entry:
         self.attempts = 0
         self.next_due_s = 0.0  # wall clock; 0: at once
         self.delay_notified = False
+        self.released_s = 0.0  # when the operator last let a held message go; its life begins anew then
         self.held = type(envelope) is Envelope and envelope.hold != ""
         self.noticed = b""  # a byte for each recipient: 1 once a DSN about its end is spooled; empty: none yet
         self.place = IN_SEGMENT
@@ -107,6 +109,16 @@ class Entry:
         """The envelope as msgpack."""
         value = self._envelope
         return value if type(value) is bytes else _encode(value)
+
+    @property
+    def begun_s(self) -> float:
+        """From when its life counts: what is released would else be given up at once, and never tried."""
+        return max(self.received_s, self.released_s)
+
+    def hold_again(self) -> None:
+        """The line that says whether it is held was lost: what was to be held and has not been tried is."""
+        if not self.attempts and self.envelope.hold:
+            self.held = True
 
     def pack(self) -> None:
         """Keep only the packed envelope: a third of the memory."""

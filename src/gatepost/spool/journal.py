@@ -46,7 +46,7 @@ class Kind(enum.IntEnum):
     FINISHED = 5  # id, states
     DEFERRED = 6  # directory, [[id, crc, content bytes, states, envelope]]
     NOTICE = 7  # id of the message reported on, noticed
-    FLAGS = 8  # id, held, delay_notified, next_due_s
+    FLAGS = 8  # id, held, delay_notified, next_due_s, released_s
     OPENED = 9  # segment, owner
     SEALED = 10  # segment, length
     BODIES = 11  # owner, numbers

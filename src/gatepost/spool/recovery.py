@@ -278,6 +278,7 @@ def _take_in(spool: JournalSpool, found: Found, state: SegmentState, finished: A
     # The journal named the message, but the line with its place was lost: here it is.
     known._envelope = found.envelope
     known.received_s = found.envelope.received_s
+    known.hold_again()
     known.place = IN_BODY_FILE if found.body_file else IN_SEGMENT
     known.segment, known.offset, known.body_file, known.crc = state.number, found.offset, found.body_file, found.crc
     known.content_offset, known.content_bytes = found.content_offset, found.content_bytes

@@ -47,7 +47,7 @@ def entry_line(entry: Entry) -> tuple:
     return (
         _ENTRY, entry.id, entry.place, entry.segment, entry.offset, entry.content_offset, entry.content_bytes,
         entry.body_file, entry.deferred_dir, entry.crc, bytes(entry.states), entry.attempts, entry.next_due_s,
-        entry.received_s, flags, entry.noticed, entry.last, envelope,
+        entry.received_s, flags, entry.noticed, entry.last, envelope, entry.released_s,
     )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ class Replay:
 
     def _entry(
         self, id, place, segment, offset, content_offset, content_bytes, body_file, deferred_dir, crc, states, attempts,
-        next_due_s, received_s, flags, noticed, last, envelope, *_,
+        next_due_s, received_s, flags, noticed, last, envelope, released_s=0.0, *_,
     ) -> None:  # fmt: skip
         entry = Entry(envelope, id, received_s, len(states))
         entry.place, entry.segment, entry.offset = place, segment, offset
@@ -128,7 +128,7 @@ class Replay:
         entry.pending = states.count(State.PENDING)
         entry.attempts, entry.next_due_s = attempts, next_due_s
         entry.held, entry.delay_notified = bool(flags & 1), bool(flags & 2)
-        entry.noticed = noticed
+        entry.noticed, entry.released_s = noticed, released_s
         entry.verified = False
         if last:
             entry.last = self._share(last)
@@ -217,6 +217,8 @@ class Replay:
             if entry is None:
                 continue
             entry._envelope = envelope
+            if entry.place == NOWHERE:
+                entry.hold_again()
             entry.place, entry.deferred_dir, entry.crc = IN_DEFERRED, directory, crc
             entry.content_offset, entry.content_bytes = 0, content_bytes
             entry.segment = entry.offset = entry.body_file = 0
@@ -226,10 +228,11 @@ class Replay:
         if entry is not None:
             entry.noticed = noticed
 
-    def _flags(self, id, held, delay_notified, next_due_s, *_) -> None:
+    def _flags(self, id, held, delay_notified, next_due_s, released_s=0.0, *_) -> None:
         entry = self.live.get(id)
         if entry is not None:
             entry.held, entry.delay_notified, entry.next_due_s = bool(held), bool(delay_notified), next_due_s
+            entry.released_s = released_s
 
     def _opened(self, segment, owner, *_) -> None:
         self.segments[segment] = SegmentState(segment, owner)
