@@ -48,6 +48,8 @@ class Draft:
         self.relay_next_hop: list[str] = []
         self.tables: dict[str, list[str]] = {}  # key of the configuration -> names of tables
         self.rewrite_rules: list[dict[str, object]] = []
+        self.sources: dict[str, dict[str, object]] = {}
+        self.tls_policies: list[dict[str, object]] = []
         self.values: dict[str, tuple[object, str]] = {}  # "section.key" -> (value, origin)
         self.certificates: list[tuple[str, str, str]] = []  # certificate, key, origin
         self.files: dict[str, str] = {}  # name below the output directory -> text
@@ -128,6 +130,11 @@ class Draft:
         for certificate, key_file, origin in self.certificates:
             lines += ["", f"[[tls.certificates]]{_comment(origin)}"]
             lines += [f"certificate_file = {_toml(certificate)}", f"key_file = {_toml(key_file)}"]
+        for policy in self.tls_policies:
+            lines += ["", "[[tls.policies]]", *(f"{key} = {_toml(value)}" for key, value in policy.items())]
+        for name, source in self.sources.items():
+            lines += ["", f"[sources.{name}]"]
+            lines += [f"# {value}" if key == "#" else f"{key} = {_toml(value)}" for key, value in source.items()]
         for listener in self.listeners:
             lines += ["", "[[listeners]]", *(f"{key} = {_toml(value)}" for key, value in listener.items())]
         return "\n".join(lines) + "\n"

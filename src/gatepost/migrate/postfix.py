@@ -18,6 +18,7 @@ from gatepost.migrate.postfix_cf import Parameter, Parameters, parse_main, parse
 from gatepost.migrate.postfix_domains import FILE_KINDS
 from gatepost.migrate.postfix_rewriting import RewritingPart
 from gatepost.migrate.postfix_services import ServiceImport
+from gatepost.migrate.postfix_switches import SwitchPart
 from gatepost.migrate.postfix_tls import TlsPart
 from gatepost.migrate.report import Result
 from gatepost.migrate.sendmail_mc import parse_time
@@ -39,7 +40,7 @@ OTHER_FILES = {
 }
 
 
-class PostfixImport(RewritingPart, TlsPart):
+class PostfixImport(RewritingPart, TlsPart, SwitchPart):
     """One directory."""
 
     def run(self) -> None:
@@ -66,6 +67,7 @@ class PostfixImport(RewritingPart, TlsPart):
         self._rewriting()
         self._restrictions()
         self._tls()
+        self._switches()
         self._numbers()
         self._services()
         self._rest()

@@ -181,7 +181,11 @@ def convert_action(value: str) -> str | tuple[str, str]:
     coded = _coded(text)
     if coded:
         return coded
-    if word in ("HOLD", "FILTER", "REDIRECT", "BCC", "PREPEND", "WARN", "INFO", "STRIP", "REPLACE"):
+    if word == "HOLD":
+        return f"QUARANTINE:{rest or 'held by an access table'}"
+    if word in ("INFO", "WARN", "STRIP"):
+        return f"{word} writes to a log and decides nothing", "remove it: every refusal is an event"
+    if word in ("FILTER", "REDIRECT", "BCC", "PREPEND", "REPLACE"):
         return f"{word} is not imported", "see docs/migration.md for what takes its place"
     return f'"{text}" is no action that is known here', "write OK, REJECT, DISCARD or 550 text"
 

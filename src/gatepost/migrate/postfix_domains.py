@@ -14,6 +14,8 @@ from gatepost.migrate.aliases import import_aliases
 from gatepost.migrate.draft import Draft
 from gatepost.migrate.places import Unreadable
 from gatepost.migrate.postfix_cf import parse_main, split_list
+from gatepost.migrate.postfix_senders import SenderRouteImport
+from gatepost.migrate.postfix_sources import TYPES, SourceImport
 from gatepost.migrate.postfix_state import PostfixState
 from gatepost.migrate.report import Report, Result
 from gatepost.migrate.tables import TableImport
@@ -49,7 +51,13 @@ class DomainPart(PostfixState):
 
     def _classes_of_addresses(self) -> None:
         relay_hop = self._hop_of("relay_transport", "relay")
-        self._domains("relay_domains", relay_hop, "relay_recipient_maps", with_below=True)
+        matches = self.parameters.value("parent_domain_matches_subdomains")
+        is_written = self.parameters.is_written("parent_domain_matches_subdomains")
+        with_below = not is_written or "relay_domains" in split_list(matches)
+        if is_written:
+            note = "names below relay_domains are ours too" if with_below else "only names that are listed are ours"
+            self.tell("parent_domain_matches_subdomains", Result.EXACT, note)
+        self._domains("relay_domains", relay_hop, "relay_recipient_maps", with_below=with_below)
         local_hop = self._local_hop()
         local = self._domains("mydestination", local_hop, "", with_below=False)
         self._local_recipients(local)
@@ -192,7 +200,7 @@ class DomainPart(PostfixState):
         return hop.split(",") if hop and not hop.startswith("error:") else []
 
     def _local_recipients(self, domains: list[str]) -> None:
-        """Aliases become virtual addresses; who else exists the next hop knows."""
+        """Aliases of the local domains; who else exists the next hop knows."""
         for name in ("alias_maps", "alias_database"):
             if not self.parameters.is_written(name):
                 continue
@@ -202,21 +210,18 @@ class DomainPart(PostfixState):
             for word in split_list(self.parameters.value(name)):
                 kind, _, path_text = word.removeprefix("proxy:").partition(":")
                 path = self.places.path(path_text)
-                if kind not in ("hash", "btree", "texthash", "dbm") or not domains:
-                    self._remote(name, word) if domains else None
+                if not domains:
                     continue
-                is_there = self.places.exists(path) or self.places.exists(path + ".db")
-                if not is_there:
-                    self.tell(
-                        name,
-                        Result.REFUSED,
-                        f"{path}: there is no such file",
-                        "import again with the file in its place",
-                    )
+                if kind not in ("hash", "btree", "texthash", "dbm"):
+                    self._refuse_kind(name, kind, word)
+                    continue
+                if not (self.places.exists(path) or self.places.exists(path + ".db")):
+                    why = f"{path}: there is no such file"
+                    self.tell(name, Result.REFUSED, why, "import again with the file in its place")
                     continue
                 self.seen.update((path, path + ".db"))
                 import_aliases(path, domains, self.draft, self.report)
-                self.tell(name, Result.EXACT, f"{path} is read as virtual addresses")
+                self.tell(name, Result.EXACT, f"aliases: {path}")
             if not domains or not self.parameters.value(name).strip():
                 self.tell(name, Result.UNUSED, "there is no local domain")
         value = self.parameters.value("local_recipient_maps")
@@ -241,7 +246,7 @@ class DomainPart(PostfixState):
             kind, _, argument = plain.partition(":")
             kind = PLAIN_KINDS.get(kind, kind)
             if kind not in FILE_KINDS or not argument:
-                self._remote(name, plain)
+                found.extend(self._remote(key, name, plain))
                 continue
             found.extend(self._table(key, name, kind, argument, note, origin))
         return found
@@ -257,7 +262,11 @@ class DomainPart(PostfixState):
         path = self.places.path(argument)
         self.seen.update((path, path + ".db", path + ".cdb", path + ".lmdb"))
         before = {table for tables in self.draft.tables.values() for table in tables}
-        table = TableImport(self.draft, self.report, key, kind, path, joins_lines=True)
+        if key == "sender_routes":
+            is_host = name == "sender_dependent_relayhost_maps"
+            table: TableImport = SenderRouteImport(self.draft, self.report, kind, path, is_host)
+        else:
+            table = TableImport(self.draft, self.report, key, kind, path, joins_lines=True)
         table.origin = origin
         if key == "virtual":
             table.is_marker = _is_domain_marker
@@ -274,37 +283,43 @@ class DomainPart(PostfixState):
             self.draft.tables.pop("recipients", None)
         return named
 
-    def _remote(self, name: str, word: str) -> None:
+    def _remote(self, key: str, name: str, word: str) -> list[str]:
+        """A table that is asked over the network: a source; its name in the configuration, or none."""
         kind, _, argument = word.partition(":")
-        advice = REMOTE.get(kind, "write the table as a file")
-        why = f'"{kind}:" is not read by the import'
-        if kind in ("ldap", "mysql", "pgsql", "sqlite") and argument:
-            path = self.places.path(argument)
-            self.seen.add(path)
-            try:
-                settings, _ = parse_main(self.places.read(path))
-            except Unreadable as error:
-                why += f"; {path}: {error.args[0]}"
-                settings = []
-            for setting in settings:
-                is_secret = "pass" in setting.name or setting.name == "bind_pw"
-                shown = f"{setting.name} = {'***' if is_secret else setting.value}"
-                self.report.refused(
-                    path,
-                    setting.line,
-                    shown,
-                    f"part of a table that {name} asks over the network",
-                    advice,
-                    setting.last_line,
-                )
-        parameter = self.parameters.written[name]
+        if kind not in TYPES or not argument:
+            self._refuse_kind(name, kind, word)
+            return []
+        path = self.places.path(argument)
+        self.seen.add(path)
+        try:
+            settings, _ = parse_main(self.places.read(path))
+        except Unreadable as error:
+            why = f"{path}: {error.args[0]}"
+            self.tell(name, Result.REFUSED, why, "import again with the file in its place", f"{name}: {word}")
+            return []
+        table = SourceImport(kind, path, settings, self.places).run(key, self.draft, self.report)
+        if table is None:
+            self.tell(name, Result.REFUSED, f"{path} cannot be asked here", "see its own lines", f"{name}: {word}")
+            return []
+        if key != "recipients":
+            self.draft.table(key, table)
+        self.tell(name, Result.EXACT, f"{key}: {table}, asked over the network", text=f"{name}: {word}")
+        return [table]
+
+    def _refuse_kind(self, name: str, kind: str, word: str) -> None:
+        """A table of a kind that does not exist here, or not for this use."""
         self.told.add(name)
-        self.report.refused(self.main, parameter.line, f"{name}: {word}", why, advice, parameter.last_line)
+        advice = REMOTE.get(kind, "write the table as a file")
+        self.tell(name, Result.REFUSED, f'"{kind}:" is not read by the import', advice, f"{name}: {word}")
 
     # --- routes, virtual addresses ----------------------------------------------------------------------------------
 
     def _routes(self) -> None:
         self._tables("routes", "transport_maps", "used as a table of routes")
+        for name in ("sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps"):
+            if self._tables("sender_routes", name, "used as a table of routes by sender"):
+                how = "sender_routes: for mail to domains that are not ours; a table of routes by recipient comes first"
+                self.tell(name, Result.APPROXIMATED if name.endswith("transport_maps") else Result.EXACT, how)
         if self.parameters.is_written("relayhost"):
             value = self.parameters.value("relayhost").strip()
             if not value:
@@ -325,8 +340,8 @@ class DomainPart(PostfixState):
             for word, problem, advice in problems:
                 self.tell("virtual_alias_domains", Result.REFUSED, problem, advice, f"virtual_alias_domains: {word}")
             self.tell("virtual_alias_domains", Result.EXACT, f"domains: {', '.join(names) or 'none'}")
-        self._tables("virtual", "virtual_alias_maps", "used as a table of virtual addresses")
-        self._tables("virtual", "virtual_maps", "used as a table of virtual addresses")
+        for name in ("virtual_alias_maps", "virtual_maps"):
+            self._tables("virtual", name, "used as a table of virtual addresses", self.origin())
         for domain in names:
             self._alias_domain(domain, f"virtual_alias_domains main.cf:{self.line_of('virtual_alias_domains')}")
         if self.parameters.is_written("recipient_delimiter"):

@@ -65,7 +65,7 @@ UNUSED: dict[str, str] = {
         "helpful_warnings enable_long_queue_ids inet_windowsize in_flow_delay lmdb_map_size berkeley_db_create_buffer_size "
         "berkeley_db_read_buffer_size opts_rw undisclosed_recipients_header openssl_path default_database_type "
         "postlog_service_name postlogd_watchdog_timeout mydomain error_service_name strict_mailbox_ownership "
-        "authorized_verp_clients permit_mx_backup_networks known_tcp_ports",
+        "authorized_verp_clients known_tcp_ports",
         _PROCESS,
     ),
     **_rows(
@@ -92,7 +92,7 @@ UNUSED: dict[str, str] = {
         "notify_classes 2bounce_notice_recipient bounce_notice_recipient error_notice_recipient delay_notice_recipient "
         "bounce_size_limit bounce_template_file double_bounce_sender empty_address_recipient default_process_limit "
         "initial_destination_concurrency show_user_unknown_table_name smtputf8_enable strict_smtputf8 reject_code "
-        "best_mx_transport smtp_bind_address smtp_bind_address6 detect_8bit_encoding_header strict_8bitmime strict_8bitmime_body "
+        "best_mx_transport detect_8bit_encoding_header strict_8bitmime strict_8bitmime_body "
         "strict_7bit_headers strict_mime_encoding_domain disable_mime_input_processing disable_mime_output_conversion "
         "confirm_delay_cleared fast_flush_domains fast_flush_purge_time fast_flush_refresh_time parent_domain_matches_subdomains "
         "address_verify_map verp_delimiter_filter default_verp_delimiters disable_verp_bounces smtpd_log_access_permit_actions "
@@ -126,10 +126,28 @@ FAMILIES: tuple[tuple[re.Pattern[str], str, str, str], ...] = tuple(
             "write delivery.max_connections_per_next_hop",
         ),
         (
-            r"relay_clientcerts|local_login_sender_maps",
+            r"relay_clientcerts",
             "refused",
-            "it is not imported",
-            "write [[relay.rules]] with certificates or identities",
+            "the certificates themselves are needed, not only their fingerprints",
+            "write [[relay.certificates]] with ca_file and fingerprints",
+        ),
+        (
+            r"permit_mx_backup_networks",
+            "refused",
+            "it relays for whoever points an MX record here",
+            "list the domains in [domains], with backup_mx = true",
+        ),
+        (
+            r"local_login_sender_maps",
+            "refused",
+            "users of this host send from their own addresses",
+            "write local.senders",
+        ),
+        (
+            r"smtpd_sender_login_maps",
+            "refused",
+            "users are not imported",
+            "give each user of auth.users_file his addresses",
         ),
         (
             r"smtp_tls_fingerprint_cert_match|smtp_starttls_timeout|smtpd_tls_CAfile",
@@ -200,7 +218,7 @@ FAMILIES: tuple[tuple[re.Pattern[str], str, str, str], ...] = tuple(
             r"smtpd_sasl_.*|broken_sasl_auth_clients|cyrus_sasl_.*",
             "approximated",
             "clients authenticate as [auth] says; users are not imported",
-            "write them into a file named by auth.users_file",
+            "write them into a file named by auth.users_file, or name Dovecot's socket in auth.dovecot",
         ),
         (
             r"anvil_.*|smtpd_client_.*(rate|count)_limit|smtpd_client_event_limit_exceptions|smtpd_client_auth_rate_limit",
@@ -265,16 +283,24 @@ RESTRICTIONS: dict[str, tuple[str, str, str]] = {
     "reject_unlisted_sender": ("approximated", "the reverse-path is not looked up among our recipients", ""),
     "permit_sasl_authenticated": (
         "approximated",
-        "clients that have authenticated may relay if a rule in [[relay.rules]] with identities says so",
-        'write [[relay.rules]] with identities = ["*"]',
+        "who has authenticated may send to every domain, from his own addresses only",
+        "give a user more addresses in auth.users_file",
     ),
-    "permit_tls_clientcerts": ("refused", "certificates are not imported", "write [[relay.rules]] with certificates"),
+    "permit_tls_clientcerts": (
+        "refused",
+        "the certificates themselves are needed, not only their fingerprints",
+        "write [[relay.certificates]] with ca_file and fingerprints",
+    ),
     "permit_tls_all_clientcerts": (
         "refused",
         "any certificate would give the right",
         "write [[relay.rules]] with certificates",
     ),
-    "permit_mx_backup": ("refused", "it relays for whoever points an MX record here", "list the domains in [domains]"),
+    "permit_mx_backup": (
+        "refused",
+        "it relays for whoever points an MX record here",
+        "list the domains in [domains], with backup_mx = true",
+    ),
     "permit_naked_ip_address": ("refused", "it relays because of a HELO name", "name networks in relay.networks"),
     "check_relay_domains": (
         "refused",
@@ -292,13 +318,21 @@ RESTRICTIONS: dict[str, tuple[str, str, str]] = {
         "the reverse-path is not judged",
         "judge it in a scanner such as rspamd",
     ),
-    "reject_sender_login_mismatch": ("refused", "it is not imported", "write reverse_paths in [[relay.rules]]"),
-    "reject_authenticated_sender_login_mismatch": (
-        "refused",
-        "it is not imported",
-        "write reverse_paths in [[relay.rules]]",
+    "reject_sender_login_mismatch": (
+        "approximated",
+        "who has authenticated sends from his own addresses only; other addresses of ours are not judged by login",
+        "give a user more addresses in auth.users_file",
     ),
-    "reject_known_sender_login_mismatch": ("refused", "it is not imported", "write reverse_paths in [[relay.rules]]"),
+    "reject_authenticated_sender_login_mismatch": (
+        "exact",
+        "who has authenticated sends from his own addresses only",
+        "",
+    ),
+    "reject_known_sender_login_mismatch": (
+        "exact",
+        "who has authenticated sends from his own addresses only",
+        "",
+    ),
     "reject_unauthenticated_sender_login_mismatch": (
         "refused",
         "it is not imported",

@@ -105,8 +105,7 @@ class RewritingPart(DomainPart):
             self.draft.rewrite_rules.append({"name": f"{name}, header", **scope, "parts": of_header, **what})
 
     def _rewrite_tables(self, name: str, note: str) -> list[str]:
-        origin = self.parameters.value("myorigin") or self.draft.hostname
-        tables = self._tables("rewrite", name, note, origin)
+        tables = self._tables("rewrite", name, note, self.origin())
         self.draft.tables.pop("rewrite", None)
         return tables
 

@@ -58,13 +58,14 @@ NEAR_OPTIONS = {
     "smtpd_sasl_auth_enable": "clients authenticate as [auth] says; users are not imported",
     "smtpd_sasl_type": "clients authenticate as [auth] says; users are not imported",
     "smtpd_sasl_path": "clients authenticate as [auth] says; users are not imported",
-    "smtpd_client_restrictions": "who has authenticated may relay if a rule in [[relay.rules]] with identities says so",
-    "smtpd_relay_restrictions": "who has authenticated may relay if a rule in [[relay.rules]] with identities says so",
-    "smtpd_recipient_restrictions": "who has authenticated may relay if a rule in [[relay.rules]] with identities says so",
+    "smtpd_client_restrictions": "who has authenticated may send to every domain, from his own addresses",
+    "smtpd_relay_restrictions": "who has authenticated may send to every domain, from his own addresses",
+    "smtpd_recipient_restrictions": "who has authenticated may send to every domain, from his own addresses",
     "smtpd_helo_restrictions": "a HELO name decides nothing here",
-    "smtpd_sender_restrictions": "write reverse_paths in [[relay.rules]]",
+    "smtpd_sender_restrictions": "who has authenticated sends from his own addresses; other checks of senders are for all listeners",
     "milter_macro_daemon_name": "filters are not imported",
 }
+_OWN_RIGHTS = ("smtpd_client_restrictions", "smtpd_relay_restrictions", "smtpd_recipient_restrictions")
 
 
 def _is_address(text: str) -> bool:
@@ -86,6 +87,7 @@ class ServiceImport:
 
     def run(self) -> None:
         """Tell of each, and set what listens."""
+        self._authentication()
         for service in self.services:
             if service.kind == "inet" and service.command in ("smtpd", "postscreen"):
                 self._listener(service)
@@ -105,6 +107,15 @@ class ServiceImport:
             self.importer.draft.listen = self._addresses(25) or ["0.0.0.0:25", "[::]:25"]
             how = f"no smtpd listens on port 25; {', '.join(self.importer.draft.listen)} was taken"
             self.report.approximated(self.file, 0, "listen", how, "write listen")
+
+    def _authentication(self) -> None:
+        """Dovecot's socket, where a service names it and main.cf does not."""
+        for service in self.services:
+            options = service.options
+            if service.command != "smtpd" or "auth.dovecot" in self.importer.draft.values:
+                continue
+            if options.get("smtpd_sasl_type") == "dovecot" and "smtpd_sasl_path" in options:
+                self.importer.dovecot(options["smtpd_sasl_path"])
 
     def _part(self, service: Service) -> None:
         """A part of Postfix itself; a transport of its own name with options is a route of its own."""
@@ -144,8 +155,11 @@ class ServiceImport:
         elif port in (587, 465):
             kind = "submissions" if port == 465 else "submission"
             self.importer.draft.listeners += [{"address": address, "kind": kind} for address in good]
-            how = "a listener for submission; its users are not imported"
-            self._add(service, service.text, Result.APPROXIMATED, how, "write auth.users_file")
+            if "auth.dovecot" in self.importer.draft.values:
+                self._add(service, service.text, Result.EXACT, "a listener for submission, with Dovecot's users")
+            else:
+                how = "a listener for submission; its users are not imported"
+                self._add(service, service.text, Result.APPROXIMATED, how, "write auth.users_file, or auth.dovecot")
         else:
             self.importer.draft.listen += [address for address in good if address not in self.importer.draft.listen]
             self._add(service, service.text, Result.EXACT, f"listen on {', '.join(good)}")
@@ -154,6 +168,20 @@ class ServiceImport:
 
     def _option(self, service: Service, name: str, value: str) -> None:
         text = f"{service.name} -o {name}={value}"
+        words = split_list(value)
+        if name in _OWN_RIGHTS and words in (
+            ["permit_sasl_authenticated", "reject"],
+            ["permit_sasl_authenticated,reject"],
+        ):
+            self._add(service, text, Result.EXACT, "on a submission listener only who has authenticated is served")
+            return
+        if name == "smtpd_upstream_proxy_protocol" and value:
+            why = "Postfix believes whoever connects; here the load balancers are named by their addresses"
+            self._add(service, text, Result.REFUSED, why, "write proxy_from in [[listeners]], or smtp.proxy_from")
+            return
+        if name == "smtpd_sasl_path" and "auth.dovecot" in self.importer.draft.values:
+            self._add(service, text, Result.EXACT, "auth.dovecot")
+            return
         if name in SAME and (not SAME[name][0] or value in SAME[name][0]):
             self._add(service, text, Result.EXACT, SAME[name][1])
         elif name in NEAR_OPTIONS:

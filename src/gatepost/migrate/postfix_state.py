@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from gatepost.migrate.draft import Draft
-from gatepost.migrate.places import Places
+from gatepost.migrate.places import Places, Unreadable
 from gatepost.migrate.postfix_access import RestrictionImport
 from gatepost.migrate.postfix_cf import Parameters
 from gatepost.migrate.report import Report, Result
@@ -35,6 +35,16 @@ class PostfixState:
         if parameter is not None:
             shown = text or f"{name} = {parameter.value}"
             self.report.add(self.main, parameter.line, shown, result, note, advice, parameter.last_line)
+
+    def origin(self) -> str:
+        """The domain of addresses that have none: myorigin, which may name a file."""
+        text = self.parameters.value("myorigin").strip()
+        if text.startswith("/"):
+            try:
+                text = self.places.read(self.places.path(text)).split("\n")[0].strip()
+            except Unreadable:
+                text = ""
+        return text or self.draft.hostname
 
     def line_of(self, name: str) -> int:
         """The line of a parameter in main.cf, 0 if it is a default."""

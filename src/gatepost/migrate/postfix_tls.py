@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from gatepost.migrate.draft import Draft
 from gatepost.migrate.logins import ADVICE, WHY, import_logins
 from gatepost.migrate.postfix_cf import split_list
+from gatepost.migrate.postfix_policies import import_policy
 from gatepost.migrate.postfix_state import PostfixState
 from gatepost.migrate.report import Report, Result
 from gatepost.migrate.tables import TableImport
 from gatepost.routing.tables.postfix_text import split_key
+
+_STS = re.compile(r"sts|tlspol|:8461\b|:8642\b", re.IGNORECASE)  # postfix-mta-sts-resolver, postfix-tlspol
 
 
 class TlsPart(PostfixState):
@@ -62,9 +67,7 @@ class TlsPart(PostfixState):
             else:
                 self.tell("smtp_tls_CAfile", Result.APPROXIMATED, "the authorities of the system are taken")
         if self.parameters.is_written("smtp_tls_policy_maps"):
-            why = "policies by domain are not imported"
-            self.tell("smtp_tls_policy_maps", Result.REFUSED, why, "write [[tls.policies]] with domains and level")
-            self._note_files("smtp_tls_policy_maps", why, "write [[tls.policies]] with domains and level")
+            self._policies()
         if self.parameters.is_written("smtpd_tls_auth_only"):
             self.tell("smtpd_tls_auth_only", Result.EXACT, "passwords never go in clear")
         for name in ("smtp_sasl_password_maps",):
@@ -109,6 +112,30 @@ class TlsPart(PostfixState):
                     "the certificate or its key is not there",
                     "write [[tls.certificates]] once they are",
                 )
+
+    def _policies(self) -> None:
+        """smtp_tls_policy_maps: tables line by line, a daemon for MTA-STS by what the gateway does itself."""
+        name = "smtp_tls_policy_maps"
+        advice = "write [[tls.policies]] with domains and level"
+        for word in split_list(self.parameters.value(name)):
+            kind, _, argument = word.removeprefix("proxy:").partition(":")
+            if kind == "socketmap" and _STS.search(argument):
+                level = "best" if self.parameters.value("smtp_tls_security_level") in ("dane", "dane-only") else "sts"
+                self.draft.values["tls.outbound"] = (level, name)
+                how = f'policies by MTA-STS are fetched by the gateway itself: tls.outbound = "{level}"'
+                self.tell(name, Result.EXACT, how, text=f"{name}: {word}")
+                continue
+            path = self.places.path(argument)
+            self.seen.update((path, path + ".db", path + ".cdb", path + ".lmdb"))
+            table = TableImport(Draft(""), self.report, "", "texthash", path, joins_lines=True)
+            if kind not in ("hash", "btree", "texthash", "cdb", "lmdb") or not table.load():
+                self.tell(name, Result.REFUSED, f'"{word}" is not read', advice, f"{name}: {word}")
+                continue
+            for first, last, text in table.constructs():
+                import_policy(table.shown, first, last, text, self.places, self.draft, self.report)
+            self.tell(name, Result.EXACT, "[[tls.policies]], line by line", text=f"{name}: {word}")
+        if not self.parameters.value(name).strip():
+            self.tell(name, Result.EXACT, "none")
 
     def _note_files(self, name: str, why: str, advice: str, is_secret: bool = False) -> None:
         """Tell of each line of the tables of a parameter that is not taken."""

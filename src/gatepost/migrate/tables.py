@@ -27,6 +27,11 @@ COMPILED = {".db": parse_berkeley, ".cdb": parse_cdb, ".lmdb": parse_lmdb}
 _NO_SECRET = "# AuthInfo: passwords are not copied"
 
 
+def is_bare(target: str) -> bool:
+    """Whether a value is a local part without a domain."""
+    return bool(target) and not any(character in target for character in '@ |/:"')
+
+
 class TableImport:
     """One table: where it came from, its lines, and what can be used of it."""
 
@@ -44,6 +49,8 @@ class TableImport:
         self.is_marker: Callable[[str], str | None] | None = None  # keys that are no addresses, but domains of ours
         self.markers: list[str] = []
         self.origin = ""  # the domain of values that have none
+        self.separator = "\t"  # between key and value, where a compiled file is written out
+        self.good_lines = 0
 
     def run(self, note: str, result: Result = Result.EXACT) -> TableData | None:
         """Take the table over; None if it cannot be read at all. `note` says how its good lines are used."""
@@ -53,6 +60,7 @@ class TableImport:
         if self.origin and self.kind not in ("regexp", "pcre"):
             self._complete()
         self._take_markers(refused)
+        refused |= self.prepare()
         data: TableData | None = None
         for _ in range(MAX_ROUNDS):
             data, errors = self._try()
@@ -71,7 +79,11 @@ class TableImport:
         for number, last, text in self.constructs():
             if number in refused:
                 continue
-            if number in notes:
+            self.good_lines += 1
+            differs = self.note_of(text)
+            if differs:
+                self.report.approximated(self.shown, number, text, differs, "", last)
+            elif number in notes:
                 self.report.approximated(self.shown, number, text, notes[number].problem, "", last)
             else:
                 self.report.add(self.shown, number, text, result, note, "", last)
@@ -79,6 +91,21 @@ class TableImport:
             self.report.unused(self.shown, 0, os.path.basename(self.shown), "it has no entry")
         self._name()
         return data
+
+    def prepare(self) -> set[int]:
+        """The lines that are refused before the table is tried, told and commented out."""
+        return set()
+
+    def note_of(self, text: str) -> str:
+        """How a line that can be used differs from what it was; "" if it does not."""
+        return ""
+
+    def comment_out(self, first: int, last: int) -> set[int]:
+        """Comment lines out, in a copy; their numbers."""
+        self.is_copy = True
+        for index in range(first - 1, last):
+            self.lines[index] = f"# refused: {self.lines[index].strip()}"
+        return set(range(first, last + 1))
 
     def constructs(self) -> list[tuple[int, int, str]]:
         """First line, last line and text of each entry."""
@@ -97,9 +124,11 @@ class TableImport:
         """Values without a domain get that of the old server, in a copy."""
         for number, last, text in self.constructs():
             key, value = split_key(text)
-            if number == last and value and not any(character in value for character in "@ ,|/:"):
+            targets = [target.strip() for target in value.split(",")]
+            if number == last and any(is_bare(target) for target in targets):
                 self.is_copy = True
-                self.lines[number - 1] = f"{key}\t{value}@{self.origin}"
+                full = ", ".join(f"{target}@{self.origin}" if is_bare(target) else target for target in targets)
+                self.lines[number - 1] = f"{key}\t{full}"
 
     def _take_markers(self, refused: set[int]) -> None:
         for number, last, text in self.constructs() if self.is_marker else ():
@@ -127,7 +156,7 @@ class TableImport:
                         self.report.refused(compiled, 0, os.path.basename(compiled), error.problem, error.advice)
                     return False
                 self.shown, self.is_copy = compiled, True
-                self.lines = [f"{key}\t{value}" for key, value in entries.items()]
+                self.lines = [f"{key}{self.separator}{value}" for key, value in entries.items()]
                 return True
         try:
             with open(self.path, "rb") as file:
@@ -158,9 +187,7 @@ class TableImport:
             last += 1
         text = " ".join(line.strip() for line in self.lines[number - 1 : last])
         self.report.refused(self.shown, number, text, error.problem, error.advice, last)
-        for index in range(number - 1, last):
-            self.lines[index] = f"# refused: {self.lines[index].strip()}"
-        return list(range(number, last + 1))
+        return sorted(self.comment_out(number, last))
 
     def _name(self) -> None:
         """Name the table in the configuration: the file of the old server, or the copy beside the configuration."""
