@@ -8,8 +8,8 @@ import socket
 import pytest
 
 from gatepost.ipc import wire
-from gatepost.ipc.messages import Answer, Link
-from gatepost.ipc.wire import PacketReader, WireError, packets_of, send_blocking
+from gatepost.ipc.messages import Answer, Link, LookupDone
+from gatepost.ipc.wire import Channel, PacketReader, WireError, packets_of, send_blocking
 
 
 @pytest.fixture
@@ -59,3 +59,68 @@ def test_descriptors_come_with_their_message(pair):
     messages, descriptors = PacketReader(theirs).read()
     assert messages == [Link("queue", 0, 0)] and len(descriptors) == 1
     os.close(descriptors[0])
+
+
+class Loop:
+    """Calls nothing by itself."""
+
+    def __init__(self):
+        self.soon = []
+        self.writers = 0
+
+    def add_reader(self, descriptor, call):
+        self.readable = call
+
+    def remove_reader(self, descriptor):
+        pass
+
+    def add_writer(self, descriptor, call):
+        self.writers += 1
+
+    def remove_writer(self, descriptor):
+        self.writers -= 1
+
+    def call_soon(self, call, *arguments):
+        self.soon.append((call, arguments))
+
+
+def channel_on(sock, lost=None, taken=None):
+    return Channel(
+        sock,
+        Loop(),
+        peer=("resolver", 0, 0),
+        accepts=frozenset({LookupDone, Link}),
+        on_message=lambda channel, message, descriptors: taken.append(message),
+        on_lost=lambda channel: lost.append(channel.peer),
+    )
+
+
+def test_descriptors_that_belong_to_no_message_end_the_reader_and_are_closed(pair):
+    ours, theirs = pair
+    taken = []
+    channel = channel_on(theirs, taken=taken)
+    before = len(os.listdir("/proc/self/fd"))
+    with open(os.devnull, "rb") as file:
+        for batch in ([LookupDone(1, "ok", [], 0)], [Link("queue", 0, 0), Link("queue", 0, 0)]):
+            (packet,) = packets_of(batch)
+            socket.send_fds(ours, [packet], [file.fileno()] * 5)
+            with pytest.raises(WireError):
+                channel._loop.readable()
+    assert taken == [] and len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_peer_that_does_not_read_is_given_up(pair, monkeypatch):
+    ours, _ = pair
+    monkeypatch.setattr(wire, "MAX_BLOCKED_BYTES", 10 * wire.PART_BYTES)
+    lost = []
+    channel = channel_on(ours, lost=lost)
+    for number in range(100):
+        channel.post(LookupDone(number, "ok", ["x" * wire.PART_BYTES], 0))
+        channel.flush()
+        for call, arguments in channel._loop.soon:
+            call(*arguments)
+        channel._loop.soon.clear()
+        if lost:
+            break
+    assert lost == [("resolver", 0, 0)] and number < 20 and not channel.is_open
+    assert channel._loop.writers == 0

@@ -11,7 +11,7 @@ from certificates import Authority
 from webserver import TEXT, WebServer
 
 from gatepost.ipc.messages import LookupDone
-from gatepost.net.https import Answer, HttpsClient, HttpsError, _is_own, warm_up
+from gatepost.net.https import Answer, HttpsClient, HttpsError, is_public, warm_up
 from gatepost.net.tlscontext import new_client_context
 
 NAME = "web.test"
@@ -121,15 +121,33 @@ def test_addresses_of_this_host_are_for_tests_only(web, authority):
 
 
 @pytest.mark.parametrize(
-    "address", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.1.1", "fe80::1", "0.0.0.0", "224.0.0.1"]
-)
-def test_own_addresses(address):
-    assert _is_own(address)
+    "address",
+    [
+        "127.0.0.1", "::1", "::", "::ffff:127.0.0.1", "169.254.1.1", "fe80::1", "0.0.0.0", "224.0.0.1", "ff02::1", "255.255.255.255",
+        "10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "fd00::1", "::10.0.0.1", "::ffff:10.0.0.1", "64:ff9b::10.0.0.1", "2002:7f00:1::1",
+        "2001:0:5ef5:79fd:0:0:f5ff:fffe",
+    ],
+)  # fmt: skip
+def test_addresses_of_this_host_and_inside(address):
+    assert not is_public(address)
 
 
-@pytest.mark.parametrize("address", ["192.0.2.1", "10.0.0.1", "2001:db8::1"])
+@pytest.mark.parametrize("address", ["9.9.9.9", "2620:fe::fe", "64:ff9b::909:909"])
 def test_addresses_of_others(address):
-    assert not _is_own(address)
+    assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    ("host", "path"),
+    [
+        ("mta-sts.x@inside.test/private#.example", "/x"), ("mta-sts.a.test:8443", "/x"), ("mta-sts.a.test?b", "/x"), ("127.0.0.1 ", "/x"),
+        ("a.test", "x"), ("a.test", "/x\r\nX-Y: z"), ("a.test", "/x y"), ("localhost", "/x"), ("", "/x"), ("a" * 64 + ".test", "/x"),
+    ],
+)  # fmt: skip
+def test_names_that_would_be_another_place(web, authority, host, path):
+    before = len(web.asked)
+    assert str(refused(web, authority, path, host=host)) == "it is not the name of a web server"
+    assert len(web.asked) == before
 
 
 def test_a_compressed_answer_is_refused(web, authority):

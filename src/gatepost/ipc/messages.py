@@ -437,3 +437,6 @@ Any = (
     | Ask
     | Answer
 )
+
+WITH_DESCRIPTORS = frozenset({Start, Link, Reconfigure, AuthSocket, SegmentOpened, BodyFilesOpened, SourceShared})
+"""Those that have descriptors beside them; on any other, descriptors are a breach of the protocol."""

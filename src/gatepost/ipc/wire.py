@@ -25,6 +25,7 @@ from gatepost.ipc.messages import Message
 PART_BYTES = 96 * 1024  # below half of Linux' default socket buffer (212,992), so that two packets fit
 BATCH_MESSAGES = 200
 MAX_ARRAY_BYTES = 16 * 1024 * 1024  # an envelope of 1,000 recipients of 320 octets is 0.4 MiB
+MAX_BLOCKED_BYTES = 128 * 1024 * 1024  # for a peer that does not read: it is given up, and linked anew
 MAX_DESCRIPTORS = 250  # SCM_MAX_FD is 253
 _LAST = b"\x00"
 _MORE = b"\x01"
@@ -139,6 +140,7 @@ class Channel:
     __slots__ = (
         "_accepts",
         "_blocked",
+        "_blocked_bytes",
         "_loop",
         "_on_lost",
         "_on_message",
@@ -169,6 +171,7 @@ class Channel:
         self._out: list[tuple[Message, Sequence[int]]] = []
         self._scheduled = False
         self._blocked: list[tuple[bytes, list[int]]] = []
+        self._blocked_bytes = 0
         self._reader = PacketReader(sock)
         loop.add_reader(sock.fileno(), self._readable)
 
@@ -216,8 +219,18 @@ class Channel:
             if self._blocked or not self._send(packet, descriptors):
                 if not self._blocked and self._sock is not None:
                     self._loop.add_writer(self._sock.fileno(), self._writable)
-                self._blocked.append((packet, descriptors))
+                self._block(packet, descriptors)
             descriptors = []
+
+    def _block(self, packet: bytes, descriptors: list[int]) -> None:
+        """Keep for a peer that does not read now; one that never does is given up."""
+        if self._sock is None:
+            _close_all(descriptors)
+            return
+        self._blocked.append((packet, descriptors))
+        before, self._blocked_bytes = self._blocked_bytes, self._blocked_bytes + len(packet)
+        if before <= MAX_BLOCKED_BYTES < self._blocked_bytes:
+            self._loop.call_soon(self.lost)
 
     def _send(self, packet: bytes, descriptors: list[int]) -> bool:
         """True if it is off our hands."""
@@ -246,6 +259,7 @@ class Channel:
             if not self._send(packet, descriptors):
                 return
             self._blocked.pop(0)
+            self._blocked_bytes -= len(packet)
         if self._sock is not None:
             self._loop.remove_writer(self._sock.fileno())
 
@@ -260,6 +274,9 @@ class Channel:
             self.lost()
             return
         accepts = self._accepts
+        if descriptors and (len(batch) != 1 or type(batch[0]) not in messages.WITH_DESCRIPTORS):
+            _close_all(descriptors)
+            raise WireError(f"descriptors from {self.peer[0]} that belong to no message")
         for message in batch:
             if type(message) not in accepts:
                 raise WireError(f"{type(message).__name__} from {self.peer[0]} is not expected")

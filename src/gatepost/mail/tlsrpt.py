@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from gatepost.mail import date
 from gatepost.model import TlsSeen
 
+MEDIA_TYPE = "application/tlsrpt+gzip"
 MAX_RECORDS = 20  # TXT records looked at
 MAX_RUAS = 5
 MAX_URI = 1000

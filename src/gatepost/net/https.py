@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -27,6 +28,10 @@ CONNECT_TIMEOUT_S = 10.0
 MAX_ADDRESSES = 6  # tried of one host
 MAX_HEADER_BYTES = 8190
 MAX_CONNECTIONS = 40
+
+_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)+", re.IGNORECASE)
+_PATH = re.compile(r"/[\x21-\x7e]{0,2000}")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 Query = Callable[[str, str], Awaitable[LookupDone]]
 
@@ -82,6 +87,9 @@ class HttpsClient:
 
     @staticmethod
     def _url(host: str, port: int, path: str) -> Any:
+        """Of nothing but a host name, a port and a path: what others say must not become another part of it."""
+        if not _HOST.fullmatch(host) or len(host) > 253 or not 0 < port < 65536 or not _PATH.fullmatch(path):
+            raise HttpsError("http", "it is not the name of a web server")
         where = host if port == 443 else f"{host}:{port}"
         return f"https://{where}{path}"
 
@@ -119,7 +127,7 @@ class HttpsClient:
     async def _addresses(self, host: str) -> list[str]:
         answers = await asyncio.gather(self._query("A", host), self._query("AAAA", host))
         found = [address for done in answers if done.status == "ok" for address in done.records]
-        usable = [address for address in found if self._any_address or not _is_own(address)]
+        usable = [address for address in found if self._any_address or is_public(address)]
         if not usable:
             failed = next((done.reason for done in answers if done.status == "tempfail"), "")
             problem = "has no address that can be used" if found or not failed else f"cannot be looked up: {failed}"
@@ -164,12 +172,16 @@ async def _read(stream: aiohttp.StreamReader, limit_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-def _is_own(address: str) -> bool:
-    """An address of this host or its link: nobody in the internet has us fetch from there."""
+def is_public(address: str) -> bool:
+    """Whether the address is one of the internet: nobody there has us fetch from this host, its link, or inside networks."""
     ip = ipaddress.ip_address(address)
-    mapped = getattr(ip, "ipv4_mapped", None)
-    ip = mapped or ip
-    return ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if ip in _NAT64 or int(ip) >> 32 == 0:  # RFC 6052; RFC 4291 2.5.5.1
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+    return ip.is_global and not ip.is_multicast
 
 
 def _plain(error: Exception) -> str:

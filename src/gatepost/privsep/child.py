@@ -15,10 +15,12 @@ import sys
 from collections.abc import Sequence
 
 from gatepost.ipc.messages import Message
-from gatepost.ipc.wire import LinkClosed, PacketReader, send_blocking
+from gatepost.ipc.wire import LinkClosed, PacketReader, WireError, send_blocking
 
 CONTROL_DESCRIPTOR = 3
-SEND_TIMEOUT_S = 30.0  # a role reads its first message only when its interpreter has started; a role that does not read its few control messages must not stop the supervisor
+SEND_TIMEOUT_S = 30.0  # a role reads its first message only when its interpreter has started
+READY_TIMEOUT_S = 1.0  # one that is up and does not read its few control messages must not stop the supervisor: it is killed
+MAX_MESSAGES_S = 500  # of a role to the supervisor, which ends one that says more; commands of an administrator are a few
 _ENVIRONMENT_KEPT = ("PATH", "LANG", "LC_ALL", "TZ")
 
 
@@ -45,6 +47,8 @@ class Child:
         self.missed = 0  # ticks of pulse.py since it was pinged and has not answered
         self.kill_at_s: float | None = None
         self.reader: PacketReader | None = None
+        self.auth_sockets = (0.0, 0.0)  # given to it of late, and when that was counted (`authsocket.py`)
+        self._heard = (0, 0)  # second, messages in it
         self._sock: socket.socket | None = None
 
     @property
@@ -93,10 +97,27 @@ class Child:
         if self._sock is None:
             return False
         try:
+            self._sock.settimeout(SEND_TIMEOUT_S if self.state is State.STARTING else READY_TIMEOUT_S)
             send_blocking(self._sock, message, descriptors)
+        except TimeoutError:
+            self.signal(signal.SIGKILL)
+            return False
         except (LinkClosed, OSError):
             return False
         return True
+
+    def read(self, now_s: float) -> list[Message]:
+        """What it says. Raises LinkClosed, OSError, and WireError also for more than a role in order ever says."""
+        if self.reader is None:
+            raise LinkClosed
+        batch, descriptors = self.reader.read()
+        for descriptor in descriptors:
+            os.close(descriptor)  # no role has descriptors to give to the supervisor
+        second, before = self._heard
+        self._heard = int(now_s), len(batch) + (before if second == int(now_s) else 0)
+        if self._heard[1] > MAX_MESSAGES_S:
+            raise WireError(f"more than {MAX_MESSAGES_S} messages in a second")
+        return batch
 
     def signal(self, number: int) -> None:
         if self.pid and self.state is not State.GONE:

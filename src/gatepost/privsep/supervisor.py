@@ -182,7 +182,7 @@ class Supervisor:
         if child.reader is None or child.fileno() < 0:
             return
         try:
-            batch, descriptors = child.reader.read()
+            batch = child.read(time.monotonic())
         except LinkClosed:
             self._selector.unregister(child.fileno())
             child.close()
@@ -192,8 +192,6 @@ class Supervisor:
             self._log.event("role_died", **child.fields, why=f"broke the control protocol: {error}")
             child.signal(signal.SIGKILL)
             return
-        for descriptor in descriptors:
-            os.close(descriptor)  # no role has descriptors to give to the supervisor
         for message in batch:
             self._handle(child, message)
 

@@ -17,6 +17,7 @@ from gatepost.config.sources import source_files
 from gatepost.delivery.stsanswer import STS
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
+from gatepost.mail.tlsrpt import MEDIA_TYPE
 from gatepost.net.dns import StubResolver
 from gatepost.net.tlscontext import new_client_context
 from gatepost.privsep.material import asks_web_servers, fetches_policies
@@ -26,6 +27,7 @@ from gatepost.roles.material import take_material
 from gatepost.roles.skeleton import Peer, Role
 
 MAX_POSTS = 20  # reports on their way at once
+MAX_POST_BYTES = 1024 * 1024  # packed
 POST_ANSWER_BYTES = 64 * 1024
 POST_TIMEOUT_S = 60.0
 MAX_ASKED_KEYS = 64  # of one question of a command
@@ -138,7 +140,14 @@ class Resolver(Role):
             self.introspector.submit(message.token, answered)
 
     def _post(self, channel: Channel, message: m.Post) -> None:
-        """Send a TLS report; there are few at a time."""
+        """Send a TLS report, where reports are sent, and nothing else; there are few at a time."""
+        if (
+            self.config.tls.reports.contact is None
+            or message.content_type != MEDIA_TYPE
+            or len(message.body) > MAX_POST_BYTES
+        ):
+            channel.post(m.PostDone(message.query, "that is no report of this gateway"))
+            return
         if self._context is None or len(self._posting) >= MAX_POSTS:
             channel.post(m.PostDone(message.query, "no report can be sent by HTTPS now"))
             return

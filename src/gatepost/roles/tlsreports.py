@@ -18,7 +18,7 @@ import msgspec
 
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
-from gatepost.mail.tlsrpt import Report, Rua, build_mail, build_report, parse_tlsrpt_record
+from gatepost.mail.tlsrpt import MEDIA_TYPE, Report, Rua, build_mail, build_report, parse_tlsrpt_record
 from gatepost.model import Address, Envelope, Recipient, TlsSeen
 from gatepost.roles.ids import IdMaker
 from gatepost.roles.notices import lead
@@ -206,7 +206,7 @@ class TlsReports:
         return failed
 
     async def _post(self, packed: bytes, rua: Rua) -> str:
-        done = await self._ask(m.Post(0, rua.host, rua.port, rua.path, "application/tlsrpt+gzip", packed), None)
+        done = await self._ask(m.Post(0, rua.host, rua.port, rua.path, MEDIA_TYPE, packed), None)
         return "the resolver does not answer" if done is None else done.failed
 
     def _mail(self, report: Report, packed: bytes, rua: Rua) -> str:
