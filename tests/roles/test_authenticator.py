@@ -139,6 +139,20 @@ def test_without_users_a_password_is_checked_all_the_same(monkeypatch: pytest.Mo
     assert len(checked) == 1
 
 
+@pytest.mark.parametrize("users", [(ANNA,), (BOB,)])
+def test_an_unknown_user_costs_what_a_wrong_password_costs(users: tuple[User, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[object] = []
+    monkeypatch.setattr(authenticator, "is_password", lambda kept, password: checked.append(kept.iterations) or False)
+    monkeypatch.setattr(argon2id, "is_password", lambda kept, password: checked.append("argon2id") or False)
+    made, loop, _ = make(*users)
+    for name in (users[0].name, "nobody"):
+        asking = connection()
+        made.answer(asking, AuthQuestion("PLAIN", PasswordOf(name, "wrong")))
+        loop.run_one()
+        assert asking.session.answers == [False]
+    assert len(checked) == 2 and checked[0] == checked[1]
+
+
 def test_checks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
     at_once: list[int] = []

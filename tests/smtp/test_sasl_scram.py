@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatepost.model import ScramVerifier
+from gatepost.smtp.sasl import scram as module
 from gatepost.smtp.sasl.mechanism import Challenge, Done, Malformed, Security, VerifierOf
 from gatepost.smtp.sasl.scram import derive_verifier, is_password, parse_saslname, scram
 
@@ -227,3 +228,18 @@ def test_a_proof_over_another_nonce_is_refused() -> None:
         with pytest.raises(StopIteration) as end:
             exchange.send(final)
         assert end.value.value == Done(False, "anna", "the nonce does not match")
+
+
+def test_secrets_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[bytes] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append(other)
+        return real(one, other)
+
+    real = hmac.compare_digest
+    monkeypatch.setattr(module.hmac, "compare_digest", compare)
+    kept = derive_verifier("secret", b"0123456789abcdef", 4096)
+    assert is_password(kept, "secret") and not is_password(kept, "Secret")
+    assert not module._is_proof(kept, b"\0" * 32, b"message")
+    assert compared == [kept.stored_key] * 3
