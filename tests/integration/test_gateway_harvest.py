@@ -6,7 +6,7 @@ from pathlib import Path
 
 from integration.gateway import Gateway
 
-LIMITS = "[smtp]\nmax_unknown_recipients = 4\nunknown_recipient_delay_s = 0.2\nmax_errors = 100\n"
+LIMITS = "[smtp]\nmax_unknown_recipients = 4\nunknown_recipient_delay_s = 0.2\nmax_errors = 100\nunknown_recipient_ban_s = 3600\n"
 
 
 def test_guessing(tmp_path: Path) -> None:
@@ -21,6 +21,10 @@ def test_guessing(tmp_path: Path) -> None:
         last = bed.dialog(*begin, guesses[4], guesses[5])[3:]
         assert last[0].startswith(b"421 4.7.0") and last[1] == b""
         assert bed.wait_for_event("recipients_guessed", address="127.0.0.1")["unknown"] == 5
+        assert bed.dialog()[0].startswith(b"421 4.7.0 Too many unknown")
+        assert bed.wait_for_event("connection_refused", address="127.0.0.1")["code"] == 421
+        stats = bed.stats()["receiver/0"]
+        assert stats["recipients_unknown"] == 5 and stats["guessers_kept_away"] == stats["guessers_banned_now"] == 1
         ours = bed.dialog(*begin, *guesses[:5], b"RCPT TO:<anna@example.test>\r\n", source="127.0.0.2")[3:]
         assert [reply[:9] for reply in ours] == [b"550 5.1.1"] * 5 + [b"250 2.1.5"]
         bed.assert_no_bugs()

@@ -19,6 +19,7 @@ class Bed:
     def __init__(self, **limits: Any) -> None:
         self.now_s = 0.0
         self.events: list[str] = []
+        self.delays: list[str] = []
         loop = SimpleNamespace(time=lambda: self.now_s)
         self.harvest = Harvest(
             Smtp(**{"max_unknown_recipients": 8, **limits}),
@@ -35,9 +36,14 @@ class Bed:
         try:
             self.harvest.delay(connection)
         except NeedsAnswer as needed:
-            assert needed.questions[0].source == "delay:5.0"
+            self.delays.append(needed.questions[0].source)
             return True
         return False
+
+    def is_kept_away(self, address: str = "203.0.113.1", kind: str = "edge", permit: object = None) -> bool:
+        facts, port = SimpleNamespace(client_permit=permit), SimpleNamespace(kind=kind)
+        connection: Any = SimpleNamespace(address=address, facts=facts, port=port)
+        return self.harvest.refusal(connection) is not None
 
 
 def test_slow_from_a_quarter_and_away_above_the_limit() -> None:
@@ -83,3 +89,30 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         bed.note(f"203.0.113.{number}")
         bed.note(f"203.0.113.{number}")
     assert len(bed.harvest.slow) == 10 == len(bed.harvest._told)
+
+
+def test_the_delay_grows_up_to_the_limit() -> None:
+    bed = Bed()
+    for _ in range(12):
+        bed.note()
+        bed.is_slow()
+    assert bed.delays == [f"delay:{seconds:.2f}" for seconds in (1.25, 1.875, 2.5, 3.125, 3.75, 4.375, 5, 5, 5, 5, 5)]
+
+
+def test_who_was_sent_away_is_not_let_in_for_a_while() -> None:
+    bed = Bed(unknown_recipient_ban_s=60.0)
+    for _ in range(8):
+        bed.note()
+    assert not bed.is_kept_away()
+    bed.note()
+    assert bed.is_kept_away() and not bed.is_kept_away("203.0.113.2")
+    assert not bed.is_kept_away(kind="submission") and not bed.is_kept_away(permit=object())
+    stats = bed.harvest.stats()
+    assert stats["recipients_unknown"] == 9 and stats["recipients_cut_off"] == 1 and stats["guessers_kept_away"] == 1
+    assert stats["guessers_slowed_now"] == stats["guessers_banned_now"] == stats["guessers_told"] == 1
+    bed.now_s = 61.0
+    assert not bed.is_kept_away() and not bed.harvest.banned
+    never = Bed(unknown_recipient_ban_s=0.0)
+    for _ in range(20):
+        never.note()
+    assert not never.is_kept_away()

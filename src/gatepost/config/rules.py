@@ -50,6 +50,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "smtp.max_transactions": (1, 1_000_000),
     "smtp.max_unknown_recipients": (0, 1_000_000),
     "smtp.unknown_recipient_delay_s": (0, 20),
+    "smtp.unknown_recipient_ban_s": (0, DAY),
     "smtp.greeting_delay_s": (0, 60),
     "smtp.command_timeout_s": (1, 3600),
     "smtp.data_timeout_s": (1, 3600),

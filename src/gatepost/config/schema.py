@@ -134,7 +134,8 @@ class Smtp(Section, frozen=True, kw_only=True):
     max_idle_commands: int = 50  # NOOP, RSET, VRFY, HELP ... in a row without a transaction
     max_transactions: int = 10_000
     max_unknown_recipients: int = 100  # of one client in an hour; 0: no limit
-    unknown_recipient_delay_s: float = 5.0  # from a quarter of them on, before each reply to RCPT
+    unknown_recipient_delay_s: float = 5.0  # at the limit, before each reply to RCPT; a quarter of it at a quarter
+    unknown_recipient_ban_s: float = 900.0  # so long each new connection is 421 then; 0: not at all
     greeting_delay_s: float = 0.0
     command_timeout_s: float = 300.0
     data_timeout_s: float = 180.0  # between two blocks of message text

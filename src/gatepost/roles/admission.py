@@ -15,6 +15,7 @@ from gatepost.policy.engine import Engine, Facts, Phase
 from gatepost.roles.asking import Asking
 from gatepost.roles.clientrates import ClientRates
 from gatepost.roles.clients import ClientCounts
+from gatepost.roles.harvest import Harvest
 from gatepost.smtp.reply import SHUTTING_DOWN, Reply
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ _TOO_FAST = Reply(421, "7.0", "Too many connections from your address within a m
 class Admission:
     """Of one receiver."""
 
-    def __init__(self, limits: Smtp, engine: Engine, asking: Asking, loop: Any, event: Callable[..., None]) -> None:
+    def __init__(
+        self, limits: Smtp, engine: Engine, asking: Asking, harvest: Harvest, loop: Any, event: Callable[..., None]
+    ) -> None:
+        self._harvest = harvest
         self._limits = limits
         self._engine = engine
         self._asking = asking
@@ -41,15 +45,18 @@ class Admission:
 
     def enter(self, connection: SmtpIn, port: int) -> None:
         """A new connection: count it, then greet it, begin TLS or turn it away; at once, or when its facts are there."""
-        refusal = self.count(connection.address)
+        refusal = self.count(connection)
         if refusal is None and self._judges:
             self._asking.run(connection, functools.partial(self._judge, connection, port))
         else:
             self._go_on(connection, port, refusal)
 
-    def count(self, address: str) -> Reply | None:
+    def count(self, connection: SmtpIn) -> Reply | None:
         """One more connection of a client; the reply of a limit that refuses it."""
+        address = connection.address
         refusal = self._limit(address, self._clients.enter(address))
+        if refusal is None and self._harvest.banned:
+            refusal = self._harvest.refusal(connection)
         if self._clients.total > self._limits.max_connections:
             return _TOO_MANY
         return SHUTTING_DOWN if self.is_ending else refusal

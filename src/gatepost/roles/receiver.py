@@ -91,7 +91,7 @@ class Receiver(BodyFiles, Role):
         self.rewriting: SessionRewriting | None = None
         self._judges_mail = self._engine.has_checks(Phase.MAIL)
         self._harvest = Harvest(config.smtp, loop, self.event)
-        self._admission = Admission(config.smtp, self._engine, self.asking, loop, self.event)
+        self._admission = Admission(config.smtp, self._engine, self.asking, self._harvest, loop, self.event)
         self._connections: set[SmtpIn | ProxyIn] = set()
         self._doors = Doors(self, lambda: self.tell_supervisor(m.Serving()))
         self._health: Reply | None = None
@@ -252,7 +252,7 @@ class Receiver(BodyFiles, Role):
         self._admission.leave(connection.address)
         connection.address, connection.local_address = address, local_address
         connection.facts = self._engine.facts_of(address, local_address, connection.session_id)
-        return self._admission.count(address)
+        return self._admission.count(connection)
 
     def judge(self, connection: SmtpIn) -> Reply | None:
         """Whether the checks of the phase CONNECT refuse this client; raises NeedsAnswer."""
@@ -477,6 +477,6 @@ class Receiver(BodyFiles, Role):
         if what == "stats":
             return self.counts | {
                 "open": len(self._connections), "held_bytes": self.held_bytes, "groups": self._commit.groups,
-                "committed": self._commit.committed, **self.asking.counts,
+                "committed": self._commit.committed, **self.asking.counts, **self._harvest.stats(),
             }  # fmt: skip
         return super().answer(what, arguments)
