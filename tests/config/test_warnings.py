@@ -28,6 +28,8 @@ def test_each_warning_has_its_cause() -> None:
     assert keys(domains={"a.test": Domain(next_hop=["smtp://10.0.0.5:25"], recipients=[])}) == {'domains."a.test"'}
     assert keys(domains={"a.test": Domain(next_hop=["mx"], recipients=["x"])}) == {'domains."a.test".next_hop'}
     assert keys(domains={"a.test": Domain(next_hop=["mx"], recipients=["x"], backup_mx=True)}) == set()
+    caught = Domain(next_hop=["smtp://10.0.0.5:25"], recipients=["x"], catch_all="x@a.test")
+    assert keys(domains={"a.test": caught}) == {'domains."a.test".catch_all'}
     assert keys(relay=Relay(networks=["8.0.0.0/9"])) == {"relay.networks"}
     assert keys(relay=Relay(networks=["127.0.0.0/8"]), listen=["0.0.0.0:25"]) == {"relay.networks"}
     assert keys(relay=Relay(networks=["127.0.0.0/8"]), listen=["127.0.0.1:2525"]) == set()

@@ -169,3 +169,13 @@ def test_order_mixes_equal_preferences_only():
         assert abs(names.index("192.0.2.1") - names.index("192.0.2.2")) == 1
         firsts.add(names[0])
     assert firsts == {"192.0.2.1", "192.0.2.3"}
+
+
+def test_a_backup_must_be_among_the_hosts():
+    addresses = {"a.test": (ok("192.0.2.1"), NOTHING), "me.test": (ok("198.51.100.1"), NOTHING)}
+    found = targets([(10, "a.test")], addresses, is_backup=True)
+    assert isinstance(found, RouteFailure) and (found.result, found.status) == (Result.DEFERRED, "4.4.6")
+    for own in ("me.test", "gate.test"):
+        assert [target.name for target in targets([(10, "a.test"), (20, own)], addresses, is_backup=True)] == ["a.test"]
+    unsure = targets([(10, "a.test"), (20, "b.test")], addresses | {"b.test": (Answer("tempfail", ()), NOTHING)}, is_backup=True)
+    assert isinstance(unsure, RouteFailure) and unsure.status == "4.4.3"

@@ -31,6 +31,8 @@ ZONES = {
     "backup.test": f"@ 300 MX 10 mx1\n@ 300 MX 20 self\n@ 300 MX 30 mx2\nmx1 300 A {DEAD}\nself 300 A 127.0.0.1\nmx2 300 A {TWO}\n",
     "bücher.test".encode("idna").decode(): f"@ 300 MX 10 mx\nmx 300 A {ONE}\n",
     "ours-too.test": f"@ 300 MX 10 mx1\n@ 300 MX 20 self\n@ 300 MX 30 mx2\nmx1 300 A {ONE}\nself 300 A 127.0.0.1\nmx2 300 A {TWO}\n",
+    "ours-first.test": f"@ 300 MX 10 self\n@ 300 MX 20 mx2\nself 300 A 127.0.0.1\nmx2 300 A {TWO}\n",
+    "ours-not.test": f"@ 300 MX 10 mx1\n@ 300 MX 20 mx2\nmx1 300 A {ONE}\nmx2 300 A {TWO}\n",
     "late.test": f"@ 300 MX 10 mx\nmx 300 A {ONE}\n",
     "dark.test": f"@ 300 MX 10 mx\nmx 300 A {ONE}\n",
 }
@@ -43,6 +45,8 @@ def bed(tmp_path_factory):
         extra = (
             f'[dns]\nservers = ["{names.address}"]\ntimeout_s = 0.3\nattempts = 2\nmax_negative_ttl_s = 0\n'
             f'[delivery]\nport = {port}\n[domains."ours-too.test"]\nbackup_mx = true\nrecipients = ["anna"]\n'
+            '[domains."ours-first.test"]\nbackup_mx = true\nrecipients = ["anna"]\n'
+            '[domains."ours-not.test"]\nbackup_mx = true\nrecipients = ["anna"]\n'
         )
         with queue_bed(tmp_path_factory.mktemp("gate"), extra, port=port) as bed:
             bed.names, bed.one, bed.two = names, one, two
@@ -129,6 +133,16 @@ def test_a_backup_mx_takes_mail_of_strangers_and_passes_it_on_to_the_better_host
     send(bed.gateway.port, "anna@ours-too.test", reverse_path=sender)
     bed.one.wait_to("anna@ours-too.test")
     assert bed.two.find("anna@ours-too.test") is None
+
+
+@pytest.mark.parametrize(("domain", "text"), [("ours-first.test", "loops back"), ("ours-not.test", "not among its MX hosts")])
+def test_a_backup_mx_whose_zone_is_wrong_keeps_the_mail(bed, domain, text):
+    sender, _ = bed.names_of_two()
+    message_id = send(bed.gateway.port, f"anna@{domain}", reverse_path=sender)
+    row = bed.outcome("deferred", message_id)
+    assert (row["status"], row["stage"]) == ("4.4.6", "mx") and text in row["text"], row
+    assert bed.one.find(f"anna@{domain}") is None and bed.two.find(f"anna@{domain}") is None
+    bed.gateway.ask("queue", "remove", message_id)
 
 
 def test_only_hosts_better_than_ourselves_are_tried(bed):

@@ -11,7 +11,8 @@ from typing import Any
 
 from gatepost.config.errors import Findings
 from gatepost.config.nexthop import POOL, NextHopError, canonical, parse_next_hop, split_hold
-from gatepost.config.schema import Config, Domain
+from gatepost.config.ours import find_domain
+from gatepost.config.schema import Config
 from gatepost.config.values import InvalidValue
 
 PREFIX = "call-ahead:"
@@ -42,7 +43,7 @@ def call_ahead_tables(config: Config) -> list[str]:
 
 def place_to_ask(config: Config, table: str, domain: str) -> str:
     """The next hop that is asked about a recipient in `domain`; empty: the configuration says nothing of the kind."""
-    name, ours = _domain_of(config, domain)
+    name, ours = find_domain(config, domain)
     if ours is None or table not in (ours.recipients or ()):
         return ""
     if table != OWN:
@@ -53,17 +54,6 @@ def place_to_ask(config: Config, table: str, domain: str) -> str:
         members = sorted(pool.members, key=lambda member: member.priority) if pool is not None else []
         return ",".join(member.next_hop for member in members)
     return f"mx:{domain}" if next_hop in ("mx", f"mx:{name}") else next_hop
-
-
-def _domain_of(config: Config, domain: str) -> tuple[str, Domain | None]:
-    name = domain
-    found = config.domains.get(name)
-    at = domain.find(".")
-    while found is None and at >= 0:
-        name = domain[at:]
-        found = config.domains.get(name)
-        at = domain.find(".", at + 1)
-    return name, found
 
 
 def check_call_ahead(values: Mapping[str, Any], findings: Findings) -> None:

@@ -19,6 +19,7 @@ import msgspec
 from gatepost.config import rules
 from gatepost.config.authvalues import check_auth
 from gatepost.config.callahead import check_call_ahead
+from gatepost.config.catchall import check_catch_alls
 from gatepost.config.credentialsfile import check_credentials
 from gatepost.config.encoded import decode_config, encode_config
 from gatepost.config.errors import ConfigError, ConfigErrors, Findings, KeyPath
@@ -333,6 +334,8 @@ class _Loader:
         check_listening(values, self.findings)
         check_maildir(values, self.findings)
         check_call_ahead(values, self.findings)
+        if isinstance(domains := values.get("domains"), dict):
+            check_catch_alls(domains, self.findings)
 
     def _check_aliases(self, values: dict[str, object]) -> None:
         domains, ours = values.get("alias_domains"), values.get("domains")

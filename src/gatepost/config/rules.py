@@ -354,6 +354,7 @@ PARSERS: dict[str, Callable[[str], str]] = {
     "recipients": parse_recipient,
     "domains.*.next_hop": _next_hop,
     "domains.*.recipients": parse_recipient,
+    "domains.*.catch_all": parse_recipient,
     "relay.networks": _network,
     "relay.next_hop": _next_hop,
     "relay.rules.*.networks": _network,

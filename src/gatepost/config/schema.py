@@ -19,6 +19,7 @@ class Domain(Section, frozen=True, kw_only=True):
     next_hop: list[str]  # tried in order of priority; canonical form, see routing/nexthop.py
     recipients: list[str] | None = None  # local parts or addresses; None with recipients_file None: every one is taken
     recipients_file: str | None = None
+    catch_all: str | None = None  # the address of ours that recipients which do not exist go to
     backup_mx: bool = False  # its mail goes to the MX hosts that are preferred to us, and waits for them
 
 

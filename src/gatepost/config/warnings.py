@@ -70,6 +70,12 @@ def _of_domains(config: Config) -> list[Warning]:
         elif not domain.recipients:
             problem = f"the list of recipients of {name} is empty: only postmaster exists"
             warnings.append(Warning(key, problem, "fill the list"))
+        if domain.catch_all:
+            problem = (
+                f"every local part of {name} is taken, and goes to {domain.catch_all}: spam to made-up recipients, typing mistakes "
+                "that their senders never hear of, and, if that mailbox is full or gone, bounces to forged senders (backscatter)"
+            )
+            warnings.append(Warning(f"{key}.catch_all", problem, "remove the line, and list the aliases that are needed"))
         if not domain.backup_mx and domain.next_hop in (["mx"], [f"mx:{name}"]):
             problem = (
                 f"mail for {name} goes to its MX hosts: right for a backup MX, a loop if this gateway is the only MX"

@@ -112,9 +112,11 @@ def mx_targets(
     own_addresses: frozenset[str],
     prefer_ipv6: bool = False,
     loopback: bool = False,
+    is_backup: bool = False,
 ) -> list[Target] | RouteFailure:
     """The addresses of these hosts in order; `addresses` maps a name to its A and AAAA answers.
 
+    With `is_backup` we must be one of the hosts ourselves: else which of them are preferred to us is not known, and one may be us.
     `loopback` allows MX hosts on 127.0.0.0/8 and ::1, which no domain of others has any business to name.
     """
     targets: list[Target] = []
@@ -134,8 +136,11 @@ def mx_targets(
                 targets.append(Target(host.name, address, port, False, host.preference))
             else:
                 unusable = True
+    if is_backup and worst == 1 << 16 and not unsure:
+        text = f"this gateway is backup for {domain}, but not among its MX hosts; hostname or smtp.banner_name must be the name there"
+        return RouteFailure(Result.DEFERRED, "4.4.6", text, NextHopTrouble.DOWN)
     usable = [target for target in targets if target.preference < worst]
-    if usable:
+    if usable and not (is_backup and worst == 1 << 16):
         return usable
     if unsure:
         return _tempfail(f"address lookup of the MX hosts of {domain} failed")

@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from gatepost.config.ours import find_domain
 from gatepost.config.schema import Config
 from gatepost.delivery.mx import (
     Answer,
@@ -56,6 +57,7 @@ class TargetResolver:
     """Resolves next-hop names; stateless but for its settings."""
 
     def __init__(self, config: Config, own_addresses: frozenset[str], lookup: Lookup, securing: Securing) -> None:
+        self._config = config
         self._delivery = config.delivery
         names = {config.hostname.lower()}
         if config.smtp.banner_name:
@@ -69,10 +71,19 @@ class TargetResolver:
         """Where mail for a next hop goes under a TLS policy."""
         hops = parse_next_hop(name)
         if hops[0].kind == "mx":
-            return await self._resolve_domain(hops[0].host, policy)
+            is_backup = self._is_backup(hops[0].host)
+            found = await self._resolve_domain(hops[0].host, policy, is_backup)
+            if is_backup and isinstance(found, RouteFailure) and found.result is Result.FAILED:
+                # A domain of ours: its DNS is mended sooner than its mail comes a second time.
+                return _deferred(f"4{found.status[1:]}", found.text)
+            return found
         return await self._resolve_fixed(name, hops, policy)
 
-    async def _resolve_domain(self, domain: str, policy: Policy) -> Found | RouteFailure:
+    def _is_backup(self, domain: str) -> bool:
+        ours = find_domain(self._config, domain)[1]
+        return ours is not None and ours.backup_mx
+
+    async def _resolve_domain(self, domain: str, policy: Policy, is_backup: bool) -> Found | RouteFailure:
         literal = parse_literal(domain)
         if literal:
             hosts: list[MxHost] | RouteFailure = [MxHost(0, domain)]
@@ -97,6 +108,7 @@ class TargetResolver:
             own_names=self._own_names,
             own_addresses=self._own_addresses,
             prefer_ipv6=self._delivery.prefer_ipv6,
+            is_backup=is_backup,
             loopback=self._delivery.port != 25,  # the port of MX hosts is another only where everything is on loopback
         )
         if isinstance(targets, RouteFailure):

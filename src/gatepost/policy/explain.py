@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import msgspec
 
 from gatepost.config.nexthop import POOL
+from gatepost.config.ours import find_domain
 from gatepost.config.relayvalues import OURS, end_of_day_s
 from gatepost.config.schema import Config, RelayRule
 from gatepost.model import Address
@@ -141,6 +142,9 @@ class Explainer:
             return
         kind = "is ours" if found.ours else "is not ours"
         told = [f"domain {found.domain} {kind}; next hop {found.next_hop}"]
+        entry = find_domain(self._config, address.domain)[1]
+        if entry is not None and entry.catch_all and found.address == entry.catch_all:
+            told.append(f"it does not exist, or stands for {entry.catch_all}: catch_all of its domain takes what does not exist")
         if found.expansion is not None:
             told += found.expansion.chain[:MAX_SHOWN]
             told += [f"<{one.address}> by {one.next_hop}" for one in found.expansion.routes[:MAX_SHOWN]]

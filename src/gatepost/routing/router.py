@@ -52,7 +52,7 @@ TABLE_DOWN = Refusal(451, "3.0", "The recipient cannot be checked at the moment;
 
 
 class _OurDomain:
-    __slots__ = ("is_plain", "name", "recipients", "route", "tables")
+    __slots__ = ("catch_all", "is_plain", "name", "recipients", "route", "tables")
 
     def __init__(
         self,
@@ -61,8 +61,10 @@ class _OurDomain:
         recipients: Table | None,
         tables: tuple[Any, ...] = (),
         asks: bool = False,
+        catch_all: str = "",
     ) -> None:
         self.name = name
+        self.catch_all = catch_all  # the address that unknown recipients go to
         self.route = route  # what is answered for whoever exists there
         self.recipients = recipients  # None: every local part, unless there are tables
         self.tables = tables
@@ -104,7 +106,9 @@ class Router:
             tables = self._lookups.named("recipients", (entry for entry in domain.recipients or () if ":" in entry))
             route = _led(_joined(domain.next_hop, name), "", name, True)
             place = self._below if name[0] == "." else self._domains  # ".a.test" itself is no address's domain
-            place[name] = _OurDomain(name, route, table, tables, self._lookups.asks)
+            place[name] = _OurDomain(
+                name, route, table, tables, self._lookups.asks, domain.catch_all or ""
+            )
         relay = _joined(config.relay.next_hop, "")
         self._relay_next_hop = "" if relay == "mx:" else relay.removesuffix("mx:") if relay == "hold:mx:" else relay
         self._own_literals = {_host_of(listen) for listen in config.listen} - {"0.0.0.0", "::"}
@@ -131,7 +135,9 @@ class Router:
             if ours.recipients.lookup(key) is not None:
                 return ours.route
             bare = self._without_detail(key)
-            return ours.route if bare and (bare == _POSTMASTER or ours.recipients.lookup(bare) is not None) else UNKNOWN
+            if bare and (bare == _POSTMASTER or ours.recipients.lookup(bare) is not None):
+                return ours.route
+            return self._caught(ours) if ours.catch_all else UNKNOWN
         except TableUnavailable:
             return TABLE_DOWN
 
@@ -218,7 +224,15 @@ class Router:
                     return self._expander.expand(key, domain, *alias)
         except TableUnavailable:
             return TABLE_DOWN
-        return self._ended(ours, address, domain, written)
+        found = self._ended(ours, address, domain, written)
+        return self._caught(ours) if found is UNKNOWN and ours.catch_all and not written else found
+
+    def _caught(self, ours: _OurDomain) -> Route | Refusal:
+        """The route of a recipient that does not exist, where one address gets the mail of them all; it must exist itself."""
+        text = ours.catch_all
+        local, _, domain = text.rpartition("@")
+        target = self._ours(domain)
+        return UNKNOWN if target is None else self._asked(target, Address(text, local, domain), domain, text)
 
     def _ended(self, ours: _OurDomain, address: Address, domain: str, written: str = "") -> Route | Refusal:
         """An address of ours that stands for no other: does it exist, and where does it go?"""
