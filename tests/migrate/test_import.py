@@ -137,7 +137,8 @@ def test_every_line_of_the_postfix_example_is_told_of(postfix: tuple[int, dict[s
         ("mail/authinfo", {1: "refused"}),
         (
             "mail/sendmail.mc",
-            {9: "exact", 22: "refused", 27: "exact", 29: "refused", 47: "refused", 63: "refused", 72: "refused"},
+            {9: "exact", 22: "refused", 27: "exact", 29: "refused", 34: "refused", 47: "refused", 63: "refused"}
+            | {68: "exact", 69: "refused", 70: "exact", 71: "refused", 72: "refused", 77: "refused", 78: "refused"},
         ),
     ],
 )
@@ -187,6 +188,8 @@ def test_what_the_sendmail_example_becomes(sendmail: tuple[int, dict[str, Any], 
     assert config.hostname == "gate.example.net"
     assert config.listen == ["127.0.0.1:2526"]
     assert config.domains["example.net"].next_hop == ["smtp://10.0.0.25:25"]
+    assert (config.tls.outbound, "inside.example.net" in config.alias_domains) == ("dane", False)
+    assert "staff" in (sendmail[2] / "aliases").read_text()
     assert config.domains["partner.example"].next_hop == ["smtp://smart.example.org:25"]
     assert config.domains["virtual.example"].recipients is None  # the mailertable has a route for the rest
     assert "10.2.0.0/16" in config.relay.networks

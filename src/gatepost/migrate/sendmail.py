@@ -405,7 +405,7 @@ class SendmailImport:
         RewritingImport(self.macros, self.draft, self.report, self._class, self.local).run()
         for list_name in ("LDAPROUTE_DOMAIN", "LDAPROUTE_EQUIVALENT"):
             for word, path, number in self._class(list_name, ""):
-                self.report.refused(path, number, f"{list_name}({word})", "LDAP is not imported", "write an LDAP table")
+                self.report.refused(path, number, f"{list_name}({word})", "LDAP is not imported", 'write [sources.NAME] with type = "ldap"')
 
     def _authinfo(self) -> None:
         why, advice = WHY, ADVICE

@@ -84,7 +84,7 @@ class McReader:
         if is_diverted or text.text.lstrip().startswith("#"):
             return
         if section:
-            why, advice = "rules and settings of sendmail.cf are not executed", _advice_of_rule(section)
+            why, advice = "rules and settings of sendmail.cf are not executed", _advice_of_rule(section, text.text)
             self.report.refused(path, text.line, text.text, f"{why} ({section})", advice)
         elif text.text.strip(" \t`',;."):
             self.report.unused(path, text.line, text.text, "text outside of every macro")
@@ -178,8 +178,10 @@ class McReader:
 
     def _privacy(self, path: str, call: Call, value: str) -> None:
         flags = {flag.strip().lower() for flag in value.replace(" ", ",").split(",") if flag.strip()}
-        ours = {"novrfy", "noexpn", "goaway", "noverb", "nobodyreturn", "authwarnings", "restrictqrun", "restrictmailq"}
-        ours |= {"restrictexpand", "needmailhelo", "needexpnhelo", "needvrfyhelo", "public"}
+        ours = {"novrfy", "noexpn", "goaway", "noverb", "authwarnings", "restrictqrun", "restrictmailq"}
+        ours |= {"restrictexpand", "needmailhelo", "needexpnhelo", "needvrfyhelo", "public", "noetrn", "noreceipts"}
+        if "noreceipts" in flags:
+            self.draft.values["smtp.dsn"] = (False, "noreceipts in confPRIVACY_FLAGS")
         other = sorted(flags - ours)
         if other:
             self._near(
@@ -273,8 +275,23 @@ class McReader:
         )
 
     def _auth_mechanisms(self, path: str, call: Call) -> None:
-        how = "clients that have authenticated may relay if a rule in [[relay.rules]] with identities says so; users are not imported"
-        self._near(path, call, how, "write the users into a file with gatepost, and name it as auth.users_file")
+        how = "who has authenticated may send to every domain, from his own addresses only; users are not imported"
+        self._near(path, call, how, "write them with gatepost user, and name the file as auth.users_file; or name Dovecot's socket")
+
+    def _client(self, path: str, call: Call) -> None:
+        options = {part.partition("=")[0].strip().lower()[:1] for part in call.argument(0).split(",")}
+        if "a" in options:
+            why = "outgoing connections take the address that the routes of the system give them"
+            self._refused(path, call, why, "ip route replace default via GATEWAY src ADDRESS")
+        else:
+            self._unused(path, call, "outgoing connections have no other settings")
+
+    def _dane(self, path: str, call: Call, value: str) -> None:
+        if value.strip().lower() in ("true", "t", "y", "yes", "always", "secure"):
+            self.draft.values["tls.outbound"] = ("dane", "confDANE")
+            self._exact(path, call, 'tls.outbound = "dane"')
+        else:
+            self._exact(path, call, "not set")
 
     def _include(self, path: str, call: Call) -> None:
         name = call.argument(0)
@@ -338,6 +355,7 @@ class McReader:
         "confMIN_FREE_BLOCKS": _min_free,
         "confMAX_DAEMON_CHILDREN": _children,
         "confBAD_RCPT_THROTTLE": _throttle,
+        "confDANE": _dane,
         "confSERVER_CERT": _certificate,
         "confSERVER_KEY": _certificate,
         **dict.fromkeys(
@@ -355,6 +373,7 @@ class McReader:
         "INPUT_MAIL_FILTER": _filter,
         "MAIL_FILTER": _filter,
         "TRUST_AUTH_MECH": _auth_mechanisms,
+        "CLIENT_OPTIONS": _client,
         "include": _include,
         "sinclude": _include,
         "ifdef": _ifdef,
@@ -386,7 +405,11 @@ def _path_of(text: str) -> str:
     return next((word for word in text.split() if word.startswith("/")), text)
 
 
-def _advice_of_rule(section: str) -> str:
+def _advice_of_rule(section: str, text: str = "") -> str:
+    if re.match(r"K\S+\s+(?:ldap|ldapx)\b", text):
+        return 'write [sources.NAME] with type = "ldap", its servers, base and filter, and name it as a table'
+    if re.match(r"K\S+\s+(?:hash|btree|dbm|cdb|text|macro|regex|sequence|dns|arith|program|socket)\b", text):
+        return "write what its rules do with it as a table of recipients, routes or virtual addresses"
     if section in ("LOCAL_NET_CONFIG", "LOCAL_RULE_0"):
         return "write a route in a table of routes"
     if "TLS" in section:

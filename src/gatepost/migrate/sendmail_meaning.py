@@ -65,7 +65,7 @@ UNUSED: dict[str, str] = {
         "confCOLON_OK_IN_ADDR confTO_ confTO_MISC confTO_MAIL confTO_HELO confTO_RSET confTO_QUIT confTO_DATAINIT "
         "confTO_ICONNECT confIGNORE_DOTS confSINGLE_LINE_FROM_HEADER confREJECT_NUL confREJECT_LOG_INTERVAL "
         "confTO_QUEUERETURN_URGENT confTO_QUEUERETURN_NONURGENT confTO_QUEUEWARN_URGENT confTO_QUEUEWARN_NONURGENT "
-        "confTO_QUEUEWARN_DSN confDANE confSMTP_MAILER confRELAY_MAILER SMTP_MAILER_FLAGS SMTP_MAILER_MAX SMTP_MAILER_ARGS "
+        "confTO_QUEUEWARN_DSN confSMTP_MAILER confRELAY_MAILER SMTP_MAILER_FLAGS SMTP_MAILER_MAX SMTP_MAILER_ARGS "
         "RELAY_MAILER_FLAGS ESMTP_MAILER_ARGS confMAX_QUEUE_AGE confALLOW_BOGUS_HELO confDONT_PROBE_INTERFACES",
         _OWN,
     ),
@@ -108,8 +108,6 @@ NEAR: dict[str, tuple[str, str]] = {
     "confCACERT": ("the authorities are those of the system", "write tls.ca_file for others"),
     "confCLIENT_CERT": ("no client certificate is shown to other servers", ""),
     "confCLIENT_KEY": ("no client certificate is shown to other servers", ""),
-    "confFALLBACK_MX": ("there is no host of last resort", "write a second next hop for the domains that need one"),
-    "confFALLBACK_SMARTHOST": ("there is no host of last resort", "write a second relay.next_hop"),
     "confSOFT_BOUNCE": ("refusals are final", "set rules to shadow while testing"),
     "confCONNECT_ONLY_TO": ("mail goes where the routes say", "write relay.next_hop"),
     "confINPUT_MAIL_FILTERS": ("no filter is configured by the import", "see the documentation of scanners"),
@@ -126,7 +124,9 @@ NO: dict[str, tuple[str, str]] = {
         "the checks of file permissions cannot be switched off",
         "mend the files that gatepost check names, or write an [[exceptions]] with an owner and a last day",
     ),
-    "confLDAP_DEFAULT_SPEC": ("LDAP is not imported", "write an LDAP table in the configuration"),
+    "confLDAP_DEFAULT_SPEC": ("LDAP is not imported", "write [sources.NAME] with type = \"ldap\", its servers, base and filter"),
+    "confFALLBACK_MX": ("there is no host of last resort", "write a second next hop for the domains that need one"),
+    "confFALLBACK_SMARTHOST": ("there is no host of last resort", "write a second relay.next_hop, or a pool"),
     "LUSER_RELAY": (
         "unknown local users are refused here, not passed on",
         "list the recipients, or name the host as next_hop of the domain",
@@ -153,6 +153,7 @@ FEATURES_EXACT: dict[str, str] = {
     "nocanonify": "names are never looked up to be replaced",
     "notsticky": "it is the default of sendmail",
     "compat_check": "the table is not read; see its own line",
+    "sts": "policies by MTA-STS are fetched and kept by the gateway itself",
     "nopercenthack": "addresses with % are never a route here",
 }
 FEATURES_EXACT.pop("compat_check")
@@ -170,8 +171,6 @@ FEATURES_UNUSED: dict[str, str] = {
     "tls_failures": "TLS is set in [tls]",
     "vnet": "there are no UUCP networks",
     "msp": _CLIENT,
-    "bcc": "no copies are made",
-    "prefixmod": "addresses are not passed on with a prefix",
     "badmx": "MX hosts of senders are not looked up",
     "use_client_ptr": "names of clients decide nothing here",
     "check_other": "unknown commands are answered and counted",
@@ -185,7 +184,6 @@ FEATURES_UNUSED: dict[str, str] = {
 FEATURES_NEAR: dict[str, tuple[str, str]] = {
     "block_bad_helo": ("a HELO name decides nothing here", ""),
     "mtamark": ("not asked", ""),
-    "sts": ("MTA-STS belongs to the outgoing TLS policy", "see [tls]"),
     "generics_entire_domain": ("the rewrite rule of the genericstable holds below its domains too", ""),
 }
 
@@ -195,7 +193,10 @@ FEATURES_NO: dict[str, tuple[str, str]] = {
     "relay_entire_domain": ("it relays for whoever has a name in the domain by DNS", _RELAY),
     "relay_mail_from": ("it relays for whoever writes a sender address", _RELAY),
     "relay_local_from": ("it relays for whoever writes a sender address of ours", _RELAY),
-    "relay_based_on_MX": ("it relays for whoever points an MX record here", "list the domains in [domains]"),
+    "relay_based_on_MX": (
+        "it relays for whoever points an MX record here",
+        "list the domains in [domains], with backup_mx = true",
+    ),
     "loose_relay_check": ("it relays addresses with %", "nothing is needed: such addresses are refused from strangers"),
     "bestmx_is_local": ("it takes mail for whoever points an MX record here", "list the domains in [domains]"),
     "dnsbl": ("lists in DNS are not asked by this version", "ask them in a scanner such as rspamd"),
@@ -203,7 +204,12 @@ FEATURES_NO: dict[str, tuple[str, str]] = {
     "rhsbl": ("lists in DNS are not asked by this version", "ask them in a scanner such as rspamd"),
     "rbl": ("lists in DNS are not asked by this version", "ask them in a scanner such as rspamd"),
     "require_rdns": ("names of clients are not looked up", "judge them in a scanner such as rspamd"),
-    "ldap_routing": ("LDAP is not imported", "write an LDAP table in the configuration"),
+    "ldap_routing": (
+        "LDAP is not imported",
+        'write [sources.NAME] with type = "ldap", and routes = ["ldap:NAME"] or virtual = ["ldap:NAME"]',
+    ),
+    "bcc": ("no copies are made", "let the server behind the gateway make them"),
+    "prefixmod": ("local parts are not passed on with a prefix", "write a [[rewrite.rules]] with a table"),
     "drac": ("a login for POP gives no right to relay", "let the clients authenticate at submission"),
     "uucpdomain": ("there is no UUCP", "write a route for each domain that was reached by it"),
     "bitdomain": ("there is no BITNET", "remove it"),
@@ -230,7 +236,6 @@ CALLS_UNUSED: dict[str, str] = {
     "CANONIFY_DOMAIN_FILE": "names are never looked up to be replaced",
     "QUEUE_GROUP": "there is one queue, with back-off for each next hop",
     "MODIFY_MAILER_FLAGS": "there are no mailers with flags",
-    "CLIENT_OPTIONS": "outgoing connections take the address that the routes of the system give them",
     "builtin": "a matter of m4",
 }
 RAW_SECTIONS = frozenset(
