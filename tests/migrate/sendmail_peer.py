@@ -66,7 +66,7 @@ class SendmailServer(PeerProcess):
             "cd /usr/share/sendmail/cf/cf && m4 -D_CF_DIR_=/usr/share/sendmail/cf/ ../m4/cf.m4 /etc/mail/sendmail.mc"
         )
         (inside / "etc/mail/sendmail.cf").write_text(self.run_inside(["sh", "-c", macros]))
-        for name in ("access", "mailertable", "virtusertable"):
+        for name in ("access", "mailertable", "virtusertable", "genericstable", "domaintable"):
             if (self.mail / name).exists():
                 self.run_inside(["sh", "-c", f"makemap hash /etc/mail/{name} </etc/mail/{name}"])
         return self._inside(["/usr/libexec/sendmail/sendmail", "-bD", "-C", "/etc/mail/sendmail.cf"])
