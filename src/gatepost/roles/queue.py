@@ -96,7 +96,7 @@ class Queue(Role):
         )
         self.spool.damage[:0] = recovery.damage
         self.report_damage()
-        for entry in self.spool.entries.values():
+        for entry in list(self.spool.entries.values()):  # some are finished by it
             self.enter(entry)
         for key in recovery.unreported:
             if entry := self.spool.entries.get(key):
