@@ -26,7 +26,7 @@ from pathlib import Path
 import measure
 import tlsload
 from measure import Sink
-from peers import PEERS
+from peers import PEERS, VARIANTS
 from peers.peer import RECIPIENT, Peer, PeerError
 from report import build_tables
 
@@ -274,7 +274,7 @@ def measure_idle(name: str, idle: Idle, kinds: list[type[Peer]], directory: Path
 def choose_peers(names: list[str] | None, cache: Path) -> tuple[list[type[Peer]], dict[str, str]]:
     """The servers that can run here, and why the others cannot."""
     kinds, missing = [], {}
-    for name in names or list(PEERS):
+    for name in names or [name for name in PEERS if name not in VARIANTS]:
         try:
             reason = PEERS[name].prepare(cache)
         except (OSError, PeerError) as error:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from peers.chasquid import Chasquid
 from peers.exim import Exim
-from peers.gatepost import Gatepost
+from peers.gatepost import Gatepost, GatepostWithoutFacts
 from peers.opensmtpd import OpenSmtpd
 from peers.peer import Peer
 from peers.postfix import Postfix
 from peers.sendmail import Sendmail
 
+VARIANTS = ("gatepost-without-facts",)  # only where they are asked for
 PEERS: dict[str, type[Peer]] = {
     "gatepost": Gatepost,
     "postfix": Postfix,
@@ -22,4 +23,5 @@ PEERS: dict[str, type[Peer]] = {
     "opensmtpd": OpenSmtpd,
     "sendmail": Sendmail,
     "chasquid": Chasquid,
+    "gatepost-without-facts": GatepostWithoutFacts,
 }

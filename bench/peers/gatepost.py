@@ -49,3 +49,15 @@ class Gatepost(Peer):
             with open(config, "a", encoding="utf-8") as file:
                 file.write(f'\n[[tls.certificates]]\ncertificate_file = "{certificate}"\nkey_file = "{key}"\n')
         return [str(PROGRAM), "run", "--config", str(config)]
+
+
+class GatepostWithoutFacts(Gatepost):
+    """Records nothing of its decisions: what `gatepost why` and `gatepost replay` cost."""
+
+    name = "gatepost-without-facts"
+
+    def configure(self) -> list[str]:
+        command = super().configure()
+        with open(self.directory / "gatepost.toml", "a", encoding="utf-8") as file:
+            file.write("\n[facts]\nkeep_bytes = 0\n")
+        return command
