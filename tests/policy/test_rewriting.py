@@ -174,7 +174,7 @@ def test_the_proof_refutes_an_engine_that_turns_everything_back(monkeypatch: pyt
 
     monkeypatch.setattr(Rewriting, "original", careless)
     proof = prove(with_rules(srs=True), NOW_S)
-    assert not proof.holds and "without our signature" in proof.counterexamples[0].reason
+    assert any("without our signature" in example.reason for example in proof.counterexamples)
 
 
 def test_nothing_is_there_if_nothing_is_configured() -> None:

@@ -124,7 +124,7 @@ def decide(engine: Engine, session: Session, now_s: float, local_address: str = 
     if session.identity:
         engine.authenticate(facts, session.identity)
     if session.local_user:
-        engine.attest(facts, session.local_user, session.local_groups)
+        engine.attest(facts, session.local_user, session.local_groups, relays=not session.by_lmtp)
     facts.reverse_path, facts.now_s = session.reverse_path, now_s
     return engine.decide_rcpt(facts, session.target.address)
 
@@ -141,6 +141,7 @@ class Specification:
             if rule.mode == "enforce" and (not rule.expires or end_of_day_s(rule.expires) > now_s)
         ]
         self._by_name = {pair[0].name: pair for pair in self._rules}
+        self._written = _written_domains(config)
         self._own = {listen.rpartition(":")[0].strip("[]") for listen in config.listen}
 
     def fault(self, session: Session, verdict: Verdict) -> str:
@@ -150,7 +151,7 @@ class Specification:
         if self._is_trusted(session):
             return ""
         if verdict.permit.startswith("srs "):
-            return self._bounce_fault(session)
+            return self._bounce_fault(session, verdict)
         if verdict.rewritten:  # who may send is a matter of where it goes
             session = _as_rewritten(session, verdict)
         address = session.target.address
@@ -163,13 +164,29 @@ class Specification:
             return "a client without a right sends to a domain that is not ours"
         if _asks_for_route(address.local):
             return "a stranger's address asks an inside server for a route to another host"
+        return self._destination_fault(address, verdict)
+
+    def _destination_fault(self, address: Address, verdict: Verdict) -> str:
+        """Where mail with the right of a recipient of ours goes in the end: to us, or to what the administrator has written."""
+        route = verdict.route
+        if route is None:
+            return "it is taken, and nobody knows where it goes"
+        for one in (route, *(route.expansion.routes if route.expansion is not None else ())):
+            local, _, domain = (one.address or address.text).rpartition("@")
+            if not domain and not local:
+                continue
+            if not self.is_ours(Address(one.address or address.text, local, domain)) and domain not in self._written:
+                return f"it goes to {one.address or address.text}, which is not ours and which nobody has written"
         return ""
 
     @staticmethod
-    def _bounce_fault(session: Session) -> str:
+    def _bounce_fault(session: Session, verdict: Verdict) -> str:
         """An address of ours that stands for one elsewhere: signed by us, and for notices of non-delivery only."""
         if session.target.form != SIGNED:
             return "a return address without our signature is turned back"
+        goes_to = verdict.route.address if verdict.route is not None else ""
+        if goes_to.lower() != session.target.stands_for.lower():
+            return f"a return address for {session.target.stands_for} is turned into {goes_to}"
         return "a return address is turned back for mail that is no bounce" if session.reverse_path else ""
 
     def _is_trusted(self, session: Session) -> bool:
@@ -180,7 +197,10 @@ class Specification:
         return session.identity != "" and has_users(self._config.auth)
 
     def _is_local(self, session: Session) -> bool:
-        """Whether the kernel says that the client is a user of this host who is listed, or in a listed group."""
+        """Whether the kernel says that the client is a user of this host who is listed; over LMTP that is no right."""
+        return not session.by_lmtp and self._is_listed(session)
+
+    def _is_listed(self, session: Session) -> bool:
         local = self._config.local
         if not session.local_user:
             return False
@@ -213,7 +233,8 @@ class Specification:
             return False
         if rule.networks and not _lies_in(session.client, networks):
             return False
-        if rule.identities and not _is_named(session.identity, rule.identities):
+        identity = f"uid:{session.local_user}" if self._is_listed(session) else session.identity
+        if rule.identities and not _is_named(identity, rule.identities):
             return False
         if rule.certificates and not _is_named(session.certificate, rule.certificates):
             return False
@@ -225,6 +246,17 @@ class Specification:
         return any(
             name == domain or (name.startswith(".") and domain.endswith(name)) for name in rule.domains if name != OURS
         )
+
+
+def _written_domains(config: Config) -> set[str]:
+    """Domains that the administrator has written as targets: of the postmaster, of virtual addresses, of aliases."""
+    found = {(config.postmaster or "").rpartition("@")[2]}
+    tables = getattr(config, "tables", {})
+    for key, data in tables.items():
+        if key.partition(" ")[0] in ("virtual", "aliases"):
+            values = [*data.entries.values(), *(rule[-1] for rule in data.rules)]
+            found.update(one.rpartition("@")[2].strip() for value in values for one in value.split(","))
+    return found
 
 
 def _as_rewritten(session: Session, verdict: Verdict) -> Session:

@@ -18,6 +18,7 @@ from gatepost.config.schema import Config, RelayRule
 from gatepost.config.tables import table_key
 from gatepost.mail.srs import Srs
 from gatepost.model import Address
+from gatepost.policy.localusers import LOCAL_PREFIX
 from gatepost.policy.relayrules import range_of
 
 MAX_LOCAL = 10  # users and groups of this host, and reverse-paths with them
@@ -35,6 +36,7 @@ class Target(msgspec.Struct, frozen=True):
 
     form: str
     address: Address
+    stands_for: str = ""  # of a return address that we have signed: the address in it
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -47,6 +49,7 @@ class Session(msgspec.Struct, frozen=True):
     target: Target
     local_user: str = ""  # of this host, by the word of the kernel
     local_groups: tuple[str, ...] = ()
+    by_lmtp: bool = False  # by a socket where a user of this host has no right by being one
 
 
 def sessions_of(config: Config) -> tuple[Iterator[Session], bool]:
@@ -56,7 +59,7 @@ def sessions_of(config: Config) -> tuple[Iterator[Session], bool]:
     identities = _names(name for rule in rules for name in rule.identities)
     certificates = _names(name for rule in rules for name in rule.certificates)
     paths = _paths(rules)
-    targets = [*targets_of(config), *_named_targets(rules)]
+    targets = [*targets_of(config), *_named_targets(rules), *_table_targets(config)]
     local = _local_sessions(config, paths, targets)
     size = len(clients) * len(identities) * len(certificates) * len(paths) * len(targets)
     if size <= MAX_PRODUCT:
@@ -69,8 +72,10 @@ def _local_sessions(config: Config, paths: list[str], targets: list[Target]) -> 
     local = config.local
     who = [(name, ()) for name in dict.fromkeys(("root", NOBODY, *local.users[:MAX_LOCAL]))]
     peers = [*who, *((NOBODY, (name,)) for name in (NOBODY, *local.groups[:MAX_LOCAL]))]
-    for (user, groups), path, target in product(peers, paths[:MAX_LOCAL], targets):
-        yield Session(f"local/{user}", "", "", path, target, user, groups)
+    rules = (name.removeprefix(LOCAL_PREFIX) for rule in config.relay.rules for name in rule.identities)
+    peers += [(name, ()) for name in list(dict.fromkeys(rules))[:MAX_LOCAL] if (name, ()) not in peers]
+    for (user, groups), path, target, by_lmtp in product(peers, paths[:MAX_LOCAL], targets, (False, True)):
+        yield Session(f"local/{user}", "", "", path, target, user, groups, by_lmtp)
 
 
 def _product(
@@ -82,7 +87,7 @@ def _product(
 
 def _apart(config: Config, rules: list[RelayRule], clients: list[str], paths: list[str]) -> Iterator[Session]:
     """Strangers with everything that can be said, each border with every form, and each rule with each of its conditions missed."""
-    forms = targets_of(config)
+    forms = [*targets_of(config), *_table_targets(config)]
     for path, target in product(paths[: MAX_PRODUCT // (8 * len(forms))], forms):
         for client in STRANGERS[:2]:
             yield Session(client, "", "", path, target)
@@ -181,7 +186,8 @@ def targets_of(config: Config) -> list[Target]:
             _plain("user", literal, "our address literal"),
             _plain("postmaster", literal, "our address literal"),
         ]
-    targets += [_plain("user", name, "a domain that stands for another") for name in _mapped_domains(config)]
+    for name in _mapped_domains(config):
+        targets += [_plain(local, name, "a domain that stands for another") for local in ("user", f"user%{ELSEWHERE}")]
     for name in list(config.domains)[:2]:
         targets += _forms(name, (config.domains[name].recipients or ["user"])[0])
     return targets
@@ -194,13 +200,52 @@ def _mapped_domains(config: Config) -> list[str]:
     return [name for table in data for name in list(table.entries)[:MAX_MAPPED]][:MAX_MAPPED]
 
 
+def _table_targets(config: Config) -> list[Target]:
+    """Addresses of which the configuration says something: keys of its tables, domains of its rules for rewriting."""
+    found: dict[str, str] = {}
+    tables = getattr(config, "tables", {})
+    aliased = config.alias_domains[:2]
+    for use, names in (
+        ("virtual", config.virtual),
+        ("aliases", config.aliases),
+        ("routes", config.routes),
+        ("rewrite", [name for rule in config.rewrite.rules for name in rule.tables]),
+    ):
+        for name in names:
+            data = tables.get(table_key(use, name))
+            for key in list(data.entries)[:MAX_MAPPED] if data is not None else ():
+                for text in [f"{key}@{domain}" for domain in aliased] if use == "aliases" else [_asking(key)]:
+                    found.setdefault(text, f"named by a table of {use}")
+    for rule in config.rewrite.rules:
+        for domain in rule.domains[:MAX_MAPPED]:
+            if domain != OURS:
+                found.setdefault(_asking(domain), "in a domain that is rewritten")
+    targets = [_plain(*text.rpartition("@")[::2], form) for text, form in list(found.items())[: 5 * MAX_MAPPED]]
+    details = [
+        _plain(f"{one.address.local}{config.detail_separator}{detail}", one.address.domain, "with a detail")
+        for one in targets[:MAX_MAPPED]
+        if config.detail_separator
+        for detail in ("x", f"x%{ELSEWHERE}")
+    ]
+    return targets + details
+
+
+def _asking(key: str) -> str:
+    """An address for which a table is asked this key."""
+    local, _, domain = key.rpartition("@")
+    return f"{local or 'user'}@{'below' if domain.startswith('.') else ''}{domain}"
+
+
 def bounces_of(config: Config, srs: Srs, now_s: float) -> Iterator[Session]:
     """Mail to return addresses of ours (SRS): signed and not, old, altered, with a reverse-path and without."""
     local = srs.forward("user", ELSEWHERE, now_s).rpartition("@")[0]
     old = srs.forward("user", ELSEWHERE, now_s - 86400.0 * (config.rewrite.srs.valid_days + 2)).rpartition("@")[0]
     again = srs.forward(local, "forwarder.example", now_s).rpartition("@")[0]
+    theirs = f"user@{ELSEWHERE}"
+    stands_for = {local: theirs, local.lower(): theirs, again: f"{local}@forwarder.example"}
     forms = {
         local: SIGNED,
+        local.lower(): SIGNED,
         again: SIGNED,
         old: "a return address of ours that is too old",
         local.replace(ELSEWHERE, f"not.{ELSEWHERE}"): "a return address of ours for somebody else",
@@ -210,7 +255,8 @@ def bounces_of(config: Config, srs: Srs, now_s: float) -> Iterator[Session]:
         f"SRS1=AAAAAA={ELSEWHERE}==AAAAAA=AA={ELSEWHERE}=user": "the same of a second forwarder",
     }
     for (text, form), path in product(forms.items(), ("", f"someone@{ELSEWHERE}", f"user@{srs.domain}")):
-        yield Session(STRANGERS[0], "", "", path, _plain(text, srs.domain, form))
+        target = Target(form, Address(f"{text}@{srs.domain}", text, srs.domain), stands_for.get(text, ""))
+        yield Session(STRANGERS[0], "", "", path, target)
 
 
 def _forms(ours: str, local: str) -> list[Target]:
