@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from gatepost.config import rules, schema
+from gatepost.config.authvalues import has_users
 from gatepost.config.load import load_config
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "config.md"
@@ -82,3 +83,27 @@ def test_the_examples_load(tmp_path: Path) -> None:
     head = re.sub(r"domains = .*\n", "", first.split("[relay]")[0])
     (tmp_path / "two.toml").write_text(head + second)
     assert load_config(str(tmp_path / "two.toml")).domains["example.org"].recipients == ["anna", "bob"]
+
+
+def test_the_examples_of_the_authentication_page_are_good(tmp_path):
+    page = (PAGE.parent / "auth.md").read_text(encoding="utf-8")
+    whole, *parts = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "introspection.secret").write_text("gatepost:secret")
+    file = tmp_path / "gatepost.toml"
+    file.write_text(whole)
+    config = load_config(str(file))
+    assert [row.kind for row in config.listeners] == ["submission", "submissions"]
+    assert has_users(config.auth)
+    assert len(parts) == 2
+    for part in parts:
+        file.write_text(whole.partition("[auth]")[0] + part)
+        assert has_users(load_config(str(file)).auth)
+
+
+def test_the_examples_of_the_readme_are_good(tmp_path):
+    readme = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
+    first, second = (re.search(rf"(?:^    .*\n)*^    {begin}.*\n(?:^    .*\n)*", readme, re.MULTILINE)[0] for begin in ("hostname = ", "users_file = "))
+    file = tmp_path / "gatepost.toml"
+    (tmp_path / "recipients").write_text("anna\n")
+    file.write_text(first.replace("/etc/gatepost/recipients", str(tmp_path / "recipients")) + second)
+    assert [row.kind for row in load_config(str(file)).listeners] == ["submissions"]
