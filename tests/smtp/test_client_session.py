@@ -171,6 +171,8 @@ def test_greeting_that_refuses(greeting: bytes):
         ({"body_type": "BINARYMIME"}, EHLO, "5.6.1"),
         ({"smtputf8": True}, PLAIN, "5.6.7"),
         ({"paths": ("ü@x",)}, EHLO, "5.6.7"),
+        ({"smtputf8": True, "ascii_header": True, "paths": ("ü@x",)}, PLAIN, "5.6.7"),
+        ({"smtputf8": True, "ascii_header": True, "has_8bit": True}, PLAIN, "5.6.3"),
         ({"content": b"x" * 1001}, EHLO, "5.3.4"),
         ({"paths": ("a@x>\r\nRCPT TO:<b@x",)}, EHLO, "5.1.3"),
     ],
@@ -182,6 +184,14 @@ def test_what_the_host_cannot_take_is_not_sent(fields: dict, ehlo: bytes, status
     assert out.count(b"MAIL") == 1  # of the one behind it
     assert message.problem is not None and message.problem.status == status
     assert line.finished == [message]
+
+
+def test_what_only_says_that_it_is_internationalised_goes_to_every_host():
+    message = Message(b"a\r\n", smtputf8=True, ascii_header=True)
+    _, out = open_line(message, ehlo=PLAIN)
+    assert b"SMTPUTF8" not in out and out.startswith(b"MAIL FROM:<s@example.org>")
+    _, out = open_line(Message(b"a\r\n", smtputf8=True, ascii_header=True))
+    assert b" SMTPUTF8\r\n" in out
 
 
 def test_parameters():

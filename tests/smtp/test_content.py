@@ -143,3 +143,29 @@ def test_default_line_limit_is_that_of_rfc_5322(line: bytes) -> None:
     content = Content()
     content.feed(b"a\r\n" + line + b"\r\nb" + END)
     assert content.long_line == (len(line) > 998)
+
+
+@pytest.mark.parametrize(
+    ("message", "in_header"),
+    [
+        ("Subject: x\r\n\r\n\u00e4\r\n", False),
+        ("\r\n\u00e4\r\n", False),
+        ("Subject: x\r\n\r\nx\r\n", False),
+        ("Subject: \u00e4\r\n\r\nx\r\n", True),
+        ("Subject: x\r\nTo: \u00e4\r\n", True),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 2, 1000])
+@pytest.mark.parametrize("how", ["data", "bdat", "binary"])
+def test_whether_the_header_is_ascii(message: str, in_header: bool, step: int, how: str) -> None:
+    octets = message.encode()
+    content = Content(binary=how == "binary")
+    if how == "data":
+        octets += b".\r\n"
+    for at in range(0, len(octets), step):
+        block = octets[at : at + step]
+        if how == "data":
+            content.feed(block)
+        else:
+            content.feed_chunk(block, last=at + step >= len(octets))
+    assert content.header_8bit is in_header

@@ -73,6 +73,7 @@ class Work(Transaction):
             has_8bit=envelope.has_8bit,
             smtputf8=envelope.smtputf8,
             needs_stuffing=envelope.needs_stuffing,
+            ascii_header=envelope.ascii_header,
         )
         self.asked = build_asked(envelope, indices)
         self.job = job

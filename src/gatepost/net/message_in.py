@@ -213,6 +213,8 @@ class MessageIn:
         )
         if self.host.limits.tls_required_field and session.tls_optional:
             envelope.tls_optional = True
+        if transaction.smtputf8 and not session.header_8bit:
+            envelope.ascii_header = True
         if transaction.bounce_to:
             envelope.bounce_to = transaction.bounce_to
         if transaction.asked is not None:

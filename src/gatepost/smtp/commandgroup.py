@@ -12,6 +12,7 @@ from gatepost.smtp.asked import Host, Lack
 from gatepost.smtp.outgoing import PROBE, Problem, Transaction
 
 DATA = "DATA\r\n"
+NO_SMTPUTF8 = "internationalised mail, and the host does not offer SMTPUTF8"
 
 
 def build_group(
@@ -33,10 +34,11 @@ def build_group(
         if "8BITMIME" not in extensions:
             return _unfit("5.6.3", "8-bit message, and the host does not offer 8BITMIME")
         parameters += " BODY=8BITMIME"
-    if transaction.smtputf8:
-        if "SMTPUTF8" not in extensions:
-            return _unfit("5.6.7", "internationalised mail, and the host does not offer SMTPUTF8")
+    is_utf8 = transaction.smtputf8 and "SMTPUTF8" in extensions
+    if is_utf8:
         parameters += " SMTPUTF8"
+    elif transaction.smtputf8 and not transaction.ascii_header:  # else only its addresses may need it; many clients always ask
+        return _unfit("5.6.7", NO_SMTPUTF8)
     paths = transaction.forward_paths
     if transaction.asked is None:
         rcpts = ">\r\nRCPT TO:<".join(paths)
@@ -49,9 +51,9 @@ def build_group(
         rcpts = "".join(f"RCPT TO:<{path}>{more}\r\n" for path, more in zip(paths, found[1], strict=True))
     text = f"MAIL FROM:<{transaction.reverse_path}>{parameters}\r\n{rcpts}{'' if is_binary or is_probe else DATA}"
     try:
-        commands = text.encode("utf-8" if transaction.smtputf8 else "ascii")
+        commands = text.encode("utf-8" if is_utf8 else "ascii")
     except UnicodeEncodeError:
-        return _unfit("5.6.7", "an address is not ASCII, and the message not internationalised")
+        return _unfit("5.6.7", NO_SMTPUTF8 if transaction.smtputf8 else "an address is not ASCII, and the message not internationalised")
     lines = len(paths) + (1 if is_binary or is_probe else 2)
     if commands.count(b"\n") != lines or commands.count(b"\r") != lines:
         return _unfit("5.1.3", "an address holds a line end")

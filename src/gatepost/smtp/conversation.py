@@ -162,6 +162,11 @@ class Conversation:
         return self._content.has_8bit
 
     @property
+    def header_8bit(self) -> bool:
+        """Whether one came in the header."""
+        return self._content.header_8bit
+
+    @property
     def needs_stuffing(self) -> bool:
         """Whether a line begins with a dot."""
         return self._content.needs_stuffing

@@ -61,6 +61,7 @@ class Content:
         "body_bytes",
         "fault",
         "has_8bit",
+        "header_8bit",
         "header_bytes",
         "in_header",
         "long_line",
@@ -75,6 +76,7 @@ class Content:
         self.header_bytes = 0
         self.received_hops = 0
         self.has_8bit = False
+        self.header_8bit = False
         self.needs_stuffing = False
         self.long_line = False
         self.in_header = True
@@ -208,6 +210,8 @@ class Content:
         if end >= 0:
             content = content[: end + 2]
             self.in_header = False
+        if self.has_8bit and not content.isascii():
+            self.header_8bit = True
         window = (tail + content).lower()
         # The tail is that of the longer name: of it the last octets, too few for the shorter one, were counted before.
         self.received_hops += window.count(_RECEIVED, max(0, len(tail) + 1 - len(_RECEIVED)))
