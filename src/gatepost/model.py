@@ -82,6 +82,18 @@ def by_sender(envelope: Envelope, indices: list[int]) -> list[list[int]]:
     return list(groups.values())
 
 
+class TlsPeer(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The other side of a TLS session; its names only if its certificate was verified."""
+
+    bits: int  # of the cipher; -1: not known, in a record of before this was recorded
+    has_certificate: bool = False
+    is_verified: bool = False
+    common_name: str = ""
+    subject: str = ""  # "/C=DE/O=Example/CN=mx.example.net"
+    issuer: str = ""
+    names: tuple[str, ...] = ()  # DNS names, lower case
+
+
 class Result(enum.IntEnum):
     """What became of one recipient in one delivery attempt. The numbers are written to the journal: never reuse one."""
 

@@ -62,6 +62,11 @@ To:relayed.example	RELAY
 To:not.relayed.example	OK
 To:refused.relayed.example	REJECT
 tagless.example		RELAY
+TLS_Clt:127.6		ENCR:112
+TLS_Clt:127.6.1		TEMP+VERIFY
+TLS_Clt:127.6.2		PERM+VERIFY:128
+TLS_Clt:127.6.3		OK
+TLS_Clt:127.6.4		VERIFY+CN:client.example
 """,
     "mailertable": """\
 relayed.example		smtp:[127.0.0.1]
@@ -124,6 +129,13 @@ SENDMAIL_PROBES: list[Probe] = [
     (STRANGER, "a@good.example", "anna"),
     (STRANGER, "a@good.example", "x@[192.0.2.1]"),
     (TRUSTED, "a@good.example", "x%else.example@example.net"),
+    ("127.6.9.1", "a@good.example", "anna@example.net"),
+    ("127.6.9.1", "", "anna@example.net"),
+    ("127.6.9.1", "x@bad.example", "anna@example.net"),
+    ("127.6.1.1", "a@good.example", "anna@example.net"),
+    ("127.6.2.1", "a@good.example", "anna@example.net"),
+    ("127.6.3.1", "a@good.example", "anna@example.net"),
+    ("127.6.4.1", "a@good.example", "anna@example.net"),
 ]
 
 POSTFIX_SETTINGS = {

@@ -14,7 +14,7 @@ from gatepost.cli.asked import AskedAnswers
 from gatepost.cli.rewriting import Preview, prepare, preview_end, rewrite_reverse_path
 from gatepost.config.listening import groups_of_user
 from gatepost.config.schema import Config
-from gatepost.model import Address
+from gatepost.model import Address, TlsPeer
 from gatepost.policy.engine import Engine, Facts, Phase
 from gatepost.policy.explain import Explainer, Explanation
 from gatepost.policy.relay import ClientCertificate
@@ -39,6 +39,7 @@ class Visit(msgspec.Struct, kw_only=True):
     local: str = ""
     identity: str = ""
     certificate: str = ""
+    tls_bits: int = 0  # 0: no TLS
     content: bytes | None = None
     session_id: str = "EXPLAIN"
     now_s: float = 0.0
@@ -93,6 +94,9 @@ class DryRun:
         """The facts of a visit as a receiver would have them."""
         facts = self._engine.facts_of(visit.client, visit.local, visit.session_id)
         facts.identity, facts.certificate = visit.identity, visit.certificate
+        if visit.tls_bits:
+            name = visit.certificate
+            facts.tls = TlsPeer(visit.tls_bits, bool(name), bool(name), name, "", "", (name.lower(),) if name else ())
         facts.now_s = visit.now_s or time.time()
         if visit.identity:
             self._engine.recall(facts, visit.identity, groups_of_user)

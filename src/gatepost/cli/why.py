@@ -50,6 +50,7 @@ def _tell(record: FactRecord, replay: Replay, explainer: Explainer) -> tuple[dic
         + (f", message {record.id} ({record.size_bytes} octets)" if record.id else ", no message accepted"),
         f"client {record.client} as {record.helo or '(no EHLO)'}"
         + (f", authenticated as {record.identity}" if record.identity else "")
+        + (f", in TLS ({record.tls.bits} bits)" if record.tls is not None else "")
         + (f", certificate {record.certificate}" if record.certificate else ""),
     ]
     if record.has_mail:

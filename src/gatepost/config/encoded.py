@@ -8,7 +8,8 @@ from __future__ import annotations
 import msgspec
 
 from gatepost.config.schema import Config, Domain
-from gatepost.config.tables import LoadedConfig, without_notes
+from gatepost.config.tables import LoadedConfig, TableData, without_notes
+from gatepost.config.tlsdemands import SERVER_KEYS
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(LoadedConfig)
@@ -28,6 +29,8 @@ def encode_config(config: Config, role: str = "receiver") -> bytes:
         config = msgspec.structs.replace(config, domains=domains)
     if isinstance(config, LoadedConfig):
         tables = without_notes(config.tables) if role in ("receiver", "queue") else {}
+        if role == "deliverer":
+            tables = _demands_only(config.tables)
         if role == "queue":
             tables = {key: data for key, data in tables.items() if key.startswith(QUEUE_TABLES)}
         config = msgspec.structs.replace(config, tables=tables)
@@ -36,6 +39,16 @@ def encode_config(config: Config, role: str = "receiver") -> bytes:
 
 def _tables_of(domain: Domain) -> list[str] | None:
     return [entry for entry in domain.recipients or () if ":" in entry] or None
+
+
+def _demands_only(tables: dict[str, TableData]) -> dict[str, TableData]:
+    """Of the access tables what they demand of servers; nothing of who may send or receive."""
+    found = {}
+    for key, data in tables.items():
+        entries = {name: value for name, value in data.entries.items() if name.startswith(SERVER_KEYS)}
+        if key.startswith("access ") and entries:
+            found[key] = TableData(data.kind, data.argument, entries)
+    return found
 
 
 def decode_config(data: bytes) -> Config:

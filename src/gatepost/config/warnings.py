@@ -11,6 +11,7 @@ import msgspec
 
 from gatepost.config.schema import Config
 from gatepost.config.tables import LoadedConfig
+from gatepost.config.tlsdemands import verifies_clients
 from gatepost.config.values import IPNetwork, parse_listen
 
 _WIDE = {4: 16, 6: 32}
@@ -29,7 +30,7 @@ class Warning(msgspec.Struct, frozen=True):
 
 def warnings_of(config: Config) -> list[Warning]:
     """Everything worth telling of a configuration that is valid."""
-    warnings = [*_of_domains(config), *_of_relay(config), *_of_listen(config), *_of_tables(config)]
+    warnings = [*_of_domains(config), *_of_relay(config), *_of_listen(config), *_of_tables(config), *_of_demands(config)]
     if config.sandbox != "enforce":
         problem = "on a kernel without Landlock or seccomp the gateway starts without them"
         warnings.append(Warning("sandbox", problem, 'write sandbox = "enforce" where the kernel has them'))
@@ -102,6 +103,14 @@ def _of_tables(config: Config) -> list[Warning]:
         for name, data in tables
         for note in data.notes
     ]
+
+
+def _of_demands(config: Config) -> list[Warning]:
+    asks = config.tls.client_certificates or any(row.client_certificates for row in config.listeners)
+    if asks or not verifies_clients(config):
+        return []
+    problem = "TLS_Clt: in an access table demands a verified certificate, and no listener asks for one: those clients are refused"
+    return [Warning("tls.client_certificates", problem, "set it, with the authorities in [[relay.certificates]]")]
 
 
 def _of_listen(config: Config) -> list[Warning]:

@@ -77,6 +77,7 @@ ERROR_RULES: dict[tuple[str, str], tuple[Rule, str]] = {
     # TLSA records or a policy cannot be had (RFC 7672 2.1.2): "necessary information was not available" (RFC 3463 3.8).
     ("tls", "lookup"): (Rule(True, _DEFERRED, _NONE), "4.7.5"),
     ("tls", "unsecured"): (Rule(True, _DEFERRED, _NONE), "4.7.4"),
+    ("tls", "refused"): (Rule(True, _FAILED, _NONE), "5.7.0"),  # PERM+ in the access table
     ("tls", "tls"): (Rule(True, _DEFERRED, _NONE), "4.7.5"),
     ("tls", "lost"): (Rule(True, _DEFERRED, _NONE), "4.7.5"),
     ("tls", "timeout"): (Rule(True, _DEFERRED, _NONE), "4.7.5"),

@@ -18,6 +18,7 @@ from typing import Any
 from gatepost.config.nexthop import POOL
 from gatepost.config.schema import Config
 from gatepost.delivery.balance import Balance, Member, Prober
+from gatepost.delivery.demands import Demands
 from gatepost.delivery.logins import Logins
 from gatepost.delivery.mx import RouteFailure
 from gatepost.delivery.pool import NextHopPool
@@ -61,6 +62,7 @@ class DeliveryEngine:
         remembered: Callable[[str], str] = lambda domain: "",
         verified: Callable[[str, str], None] = lambda domain, how: None,
         results: TlsResults | None = None,
+        demands: Demands | None = None,
     ) -> None:
         delivery = config.delivery
         self._config = delivery
@@ -78,6 +80,8 @@ class DeliveryEngine:
         timeout_s = config.tls.handshake_timeout_s
         self._shared = Shared(delivery, helo_name, event, clock, rng or random.Random(), timeout_s, results)
         self._shared.logins = logins or {}
+        self._demands = self._shared.demands = demands
+        self._is_uniform = self._tls.is_uniform and (self._demands is None or not self._demands.has_recipients)
         self._helo_name = helo_name
         self._balances = {name: Balance(name, pool, self, event, clock) for name, pool in config.pools.items()}
         self._pools: dict[str, NextHopPool] = {}
@@ -99,7 +103,7 @@ class DeliveryEngine:
             self.complete(job)
         elif attempt.next_hop.startswith(POOL):
             self._submit_balanced(job, attempt)
-        elif self._tls.is_uniform and not attempt.envelope.tls_optional:
+        elif self._is_uniform and not attempt.envelope.tls_optional:
             self._submit_to(self._tls.general, job, attempt.recipients)
         else:
             for policy, indices in self._by_policy(attempt.next_hop, attempt, attempt.recipients):
@@ -152,7 +156,7 @@ class DeliveryEngine:
     def _by_policy(self, next_hop: str, attempt: Attempt, indices: list[int]) -> list[tuple[Policy, list[int]]]:
         """Recipients whose mail must travel otherwise go by other connections."""
         is_relaxed = attempt.envelope.tls_optional and not attempt.envelope.requiretls  # RFC 8689 4.1
-        if self._tls.is_uniform:
+        if self._is_uniform:
             general = self._tls.general
             return [(self._tls.relaxed(general) if is_relaxed else general, indices)]
         groups: dict[str, tuple[Policy, list[int]]] = {}
@@ -161,6 +165,8 @@ class DeliveryEngine:
             policy = self._tls.of(next_hop, recipients[index].domain)
             if is_relaxed:
                 policy = self._tls.relaxed(policy)
+            if self._demands is not None:
+                policy = self._demands.of_recipient(policy, recipients[index].address)
             groups.setdefault(policy.key, (policy, []))[1].append(index)
         return list(groups.values())
 
@@ -248,7 +254,7 @@ class DeliveryEngine:
         balance = self._balances.get(next_hop.removeprefix(POOL)) if next_hop.startswith(POOL) else None
         names = [member.next_hop for member in balance.settings.members] if balance is not None else [next_hop]
         policy = self._tls.of(next_hop, domain)
-        way = self._resolver, self._securing, self._lookup, self._dns
+        way = self._resolver, self._securing, self._lookup, self._dns, self._demands
         parts = [await show_destination(domain, name, policy, *way) for name in names]
         hosts = [host for part in parts for host in part["hosts"]]
         return parts[0] | {"next_hop": next_hop, "hosts": hosts}

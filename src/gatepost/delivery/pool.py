@@ -200,6 +200,8 @@ class NextHopPool:
     async def _connect(self, opening: Opening, target: Target) -> None:
         shared = self._shared
         way = self._plans.get(target.name) or plan(self._policy, target.name, self._mx_domain)
+        if shared.demands is not None:
+            way = shared.demands.raised(self._policy, way, target.name, target.address)
         if way.problem is not None:
             shared.results.failed(self._reported, way, target, "", way.problem)
             self._target_failed(opening, target, way.problem, is_suspect=False)

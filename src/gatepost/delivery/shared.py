@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from gatepost.config.schema import Delivery
+from gatepost.delivery.demands import Demands
 from gatepost.delivery.logins import Logins
 from gatepost.delivery.tlsresults import TlsResults
 from gatepost.net.smtp_out import SmtpOut, build_timeouts
@@ -50,6 +51,7 @@ class Shared:
         self.suspects: dict[tuple[str, int], float] = {}
         self.starved: dict[NextHopPool, None] = {}  # pools that wait for a slot
         self.tasks: set[asyncio.Task[None]] = set()
+        self.demands: Demands | None = None  # of the access table
         self.logins: Logins = {}  # for hosts that the operator has named
         self.opened = 0
         self.draining = False

@@ -20,9 +20,11 @@ from typing import NamedTuple
 
 from gatepost.config.credentialsfile import unruled_next_hops
 from gatepost.config.schema import Config, TlsPolicy
+from gatepost.config.tlsdemands import Demand, unmet
 from gatepost.config.tlsvalues import SYSTEM_CA_FILE
 from gatepost.delivery.dane import Tlsa, find_anchors, is_end_entity
-from gatepost.net.tls import TlsLayer, common_names, presented_chain
+from gatepost.model import TlsPeer
+from gatepost.net.tls import TlsLayer, common_names, presented_chain, read_peer
 from gatepost.net.tlscontext import CertificateError, new_anchored_context, new_client_context
 from gatepost.smtp.outgoing import Problem, Tls
 
@@ -60,7 +62,7 @@ StsLookup = Callable[[str], Awaitable[StsPolicy | None]]  # by domain; None: it 
 class Policy:
     """A level with what it needs; one object for each row, so that it can be compared by identity."""
 
-    __slots__ = ("context", "fingerprints", "key", "level", "names")
+    __slots__ = ("context", "demand", "fingerprints", "is_relaxed", "key", "level", "names")
 
     def __init__(
         self,
@@ -76,6 +78,9 @@ class Policy:
         self.key = key  # tells pools of one next hop apart; empty for the general policy
         self.names = names
         self.fingerprints = fingerprints
+        self.demand: Demand | None = None  # of the access table, for the recipients of these connections
+        # For messages that do without what others publish; what comes of them says nothing in a TLS report.
+        self.is_relaxed = key.endswith(RELAXED)
 
     @property
     def tls(self) -> Tls:
@@ -86,11 +91,6 @@ class Policy:
     def may_be_clear(self) -> bool:
         """Whether a message may travel without TLS, if nothing more is known of its host."""
         return self.tls is not Tls.ALWAYS
-
-    @property
-    def is_relaxed(self) -> bool:
-        """Whether it is for messages that do without what others publish; what comes of them says nothing in a TLS report."""
-        return self.key.endswith(RELAXED)
 
     def asks(self, is_mx: bool) -> bool:
         """Whether facts of the hosts are needed before a connection is made."""
@@ -120,6 +120,7 @@ class Plan(NamedTuple):
     problem: Problem | None = None  # the host is not to be used, and why
     trial: StsTrial | None = None
     facts: PolicyFacts | None = None
+    demands: tuple[tuple[Demand, str], ...] = ()  # of the access table, each with the host it is held against
 
     @property
     def may_be_clear(self) -> bool:
@@ -133,6 +134,19 @@ class Plan(NamedTuple):
 
     def check(self, layer: TlsLayer) -> str:
         """What is wrong with the peer of a finished handshake, beyond what OpenSSL has verified; empty: nothing."""
+        return self._check_peer(layer) or (self._check_demands(layer) if self.demands else "")
+
+    def _check_demands(self, layer: TlsLayer) -> str:
+        facts = layer.facts
+        peer = read_peer(layer.object, facts) if facts is not None else None
+        if peer is not None and self.is_verified and not peer.is_verified:  # by DANE or its fingerprint, not by OpenSSL
+            peer = TlsPeer(peer.bits, True, True)
+        for demand, host in self.demands:
+            if lack := unmet(demand, peer, host):
+                return f"{lack}: the access table demands it"
+        return ""
+
+    def _check_peer(self, layer: TlsLayer) -> str:
         if self.dane is not None:
             return self.dane.check(layer, self.context)
         if not self.fingerprints:
@@ -302,7 +316,7 @@ def plan(policy: Policy, host: str, mx_domain: str = "") -> Plan:
         elif mx_domain and host != mx_domain and not host.endswith("." + mx_domain):
             name = mx_domain
     is_verified = level == "verify"
-    asked = _asked_for(name, is_verified)
+    asked = asked_for(name, is_verified)
     shown = level if level in ("none", "encrypt", "verify") else "opportunistic"
     return Plan(policy.context, asked, policy.fingerprints, is_verified, policy.tls, shown)
 
@@ -315,11 +329,11 @@ def plan_dane(policies: TlsPolicies, host: str, domains: Sequence[str], base: st
     nothing: frozenset[str] = frozenset()
     if not records:
         why = f"the TLSA records of {base} cannot be used"
-        return Plan(policies.unverified, _asked_for(base, False), nothing, False, Tls.ALWAYS, "encrypt", why)
+        return Plan(policies.unverified, asked_for(base, False), nothing, False, Tls.ALWAYS, "encrypt", why)
     names = tuple(dict.fromkeys(name for name in (base, host, *domains) if name))
     found = HostDane(tuple(records), base, names)
     why = f"TLSA records of {base}"
-    return Plan(policies.careful, _asked_for(base, False), nothing, True, Tls.ALWAYS, "dane", why, found)
+    return Plan(policies.careful, asked_for(base, False), nothing, True, Tls.ALWAYS, "dane", why, found)
 
 
 def plan_sts(policies: TlsPolicies, policy: Policy, sts: StsPolicy, host: str, domain: str) -> Plan:
@@ -338,7 +352,7 @@ def plan_sts(policies: TlsPolicies, policy: Policy, sts: StsPolicy, host: str, d
     if context is None:
         return plan_refused(policy, host, "there are no authorities to verify it by; set tls.ca_file")
     why = f"the MTA-STS policy of {domain} says enforce"
-    return Plan(context, _asked_for(host, True), frozenset(), True, Tls.ALWAYS, "sts", why)
+    return Plan(context, asked_for(host, True), frozenset(), True, Tls.ALWAYS, "sts", why)
 
 
 def facts_of(domain: str, host: str, found: Plan, sts: StsPolicy | None) -> PolicyFacts:
@@ -369,9 +383,13 @@ def plan_refused(policy: Policy, host: str, reason: str, kind: str = "unsecured"
 
 def explain_failure(way: Plan, failure: Problem) -> Problem:
     """A failure of TLS with the reason why it must be, where that does not follow from the policy alone."""
-    if failure.stage != "tls" or not way.why or way.level != "encrypt":
+    if failure.stage != "tls":
         return failure
-    return failure._replace(text=f"{failure.text}: {way.why}")
+    if way.why and way.level == "encrypt" and way.why not in failure.text:
+        failure = failure._replace(text=f"{failure.text}: {way.why}")
+    if failure.kind in ("tls", "unsecured") and any(demand.is_permanent for demand, _ in way.demands):
+        return failure._replace(kind="refused")
+    return failure
 
 
 def is_fitting(pattern: str, name: str) -> bool:
@@ -382,7 +400,7 @@ def is_fitting(pattern: str, name: str) -> bool:
     return pattern == name
 
 
-def _asked_for(name: str, is_verified: bool) -> str | None:
+def asked_for(name: str, is_verified: bool) -> str | None:
     """An address is no server name (RFC 6066 3); OpenSSL wants it to verify, and then does not send it."""
     try:
         ipaddress.ip_address(name.strip("[]").removeprefix("IPv6:"))

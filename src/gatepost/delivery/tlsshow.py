@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gatepost.config.schema import Dns
+from gatepost.delivery.demands import Demands
 from gatepost.delivery.mx import RouteFailure
 from gatepost.delivery.resolve import TargetResolver
 from gatepost.delivery.securing import Lookup, Securing
@@ -15,7 +16,8 @@ _IN_WORDS = {Tls.NEVER: "never", Tls.IF_OFFERED: "if offered", Tls.ALWAYS: "alwa
 
 
 async def show_destination(
-    domain: str, next_hop: str, policy: Policy, resolver: TargetResolver, securing: Securing, lookup: Lookup, dns: Dns
+    domain: str, next_hop: str, policy: Policy, resolver: TargetResolver, securing: Securing, lookup: Lookup, dns: Dns,
+    demands: Demands | None = None,
 ) -> dict[str, Any]:
     """Everything that `gatepost tls show --json` prints."""
     is_mx = next_hop.startswith("mx:")
@@ -43,6 +45,8 @@ async def show_destination(
         way = found.plans.get(host) or plan(policy, host, mx_domain)
         if policy.level in MX_ONLY and not is_mx:
             way = way._replace(why="what a next hop that the configuration names may publish is not asked for")
+        if demands is not None:
+            way = demands.raised(policy, way, host, addresses[0].rpartition(":")[0])
         shown["hosts"].append({"host": host, "addresses": addresses, **_of_plan(way)})
     return shown
 

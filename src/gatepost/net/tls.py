@@ -14,13 +14,20 @@ import asyncio
 import contextlib
 import hashlib
 import ssl
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol, cast
+
+from gatepost.model import TlsPeer
 
 RECORD_BYTES = 16384  # RFC 8446 5.1
 MAX_HANDSHAKE_BYTES = 64 * 1024
 MAX_REASON = 120
 
 _WANTS = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_SHORT = {
+    "countryName": "C", "stateOrProvinceName": "ST", "localityName": "L", "organizationName": "O", "organizationalUnitName": "OU",
+    "commonName": "CN", "domainComponent": "DC", "surname": "SN", "givenName": "GN", "userId": "UID",
+}  # fmt: skip
 _NO_ASCII = {code: "?" for code in (*range(32), *range(127, 256))}
 
 
@@ -308,6 +315,22 @@ def shown_name(certificate: dict[str, Any], names: tuple[str, ...]) -> str:
     first = [name.partition(":")[2] for name in names] + common
     text = first[0].translate(_NO_ASCII).encode("ascii", "replace").decode("ascii") if first else ""
     return "".join("?" if character in '()\\" ' else character for character in text[:200])
+
+
+def read_peer(tls: ssl.SSLObject, facts: TlsFacts) -> TlsPeer:
+    """The other side of a finished handshake, as the policy sees it."""
+    verified = cast("dict[str, Any]", tls.getpeercert()) if facts.fingerprint else {}
+    if not verified:
+        return TlsPeer(facts.bits, bool(facts.fingerprint))
+    names = tuple(name[4:] for name in facts.peer_names if name.startswith("dns:"))
+    common = [value for part in verified.get("subject", ()) for kind, value in part if kind == "commonName"]
+    subject, issuer = (_distinguished(verified.get(key, ())) for key in ("subject", "issuer"))
+    return TlsPeer(facts.bits, True, True, common[-1] if common else "", subject, issuer, names)
+
+
+def _distinguished(name: Iterable[Iterable[tuple[str, str]]]) -> str:
+    """A distinguished name on one line, as OpenSSL and sendmail write it."""
+    return "".join(f"/{_SHORT.get(kind, kind)}={value}" for part in name for kind, value in part)
 
 
 def verified_chain(tls: ssl.SSLObject) -> list[bytes]:

@@ -15,7 +15,7 @@ import msgspec
 from gatepost.config.authvalues import has_users
 from gatepost.config.schema import Config
 from gatepost.mail.srs import SrsRefused
-from gatepost.model import Address
+from gatepost.model import Address, TlsPeer
 from gatepost.policy.checks.access import NAME as access_name
 from gatepost.policy.checks.access import AccessCheck
 from gatepost.policy.localusers import LOCAL_PREFIX, LocalUsers
@@ -71,6 +71,7 @@ class Facts(msgspec.Struct, kw_only=True):
     size_bytes: int = 0  # as declared in MAIL, or as received
     identity: str = ""  # as which the client has authenticated
     certificate: str = ""  # the name in its client certificate, if that was verified
+    tls: TlsPeer | None = None  # None: no TLS
     now_s: float = 0.0  # of the mail transaction; 0: not known, and no right that ends is given
     client_number: tuple[int, int] | None = None  # from `Engine.facts_of`, if there are rules
     trace: list[Step] | None = None

@@ -15,13 +15,21 @@ import msgspec
 
 from gatepost.config.listening import groups_of_user
 from gatepost.config.schema import Config
-from gatepost.model import Address
+from gatepost.model import Address, TlsPeer
 from gatepost.policy.engine import Engine, Facts, Phase
 from gatepost.policy.masquerade import NAME as MASQUERADE
 from gatepost.policy.masquerade import MasqueradeGuard, rests_on_address
 from gatepost.policy.rates import NAME as RATE
 from gatepost.policy.rates import RuleRates
-from gatepost.policy.record import HASH_MARK, ROUTED_MARK, FactRecord, RecordedRecipient, hash_address, hash_local
+from gatepost.policy.record import (
+    FORM_WITH_TLS,
+    HASH_MARK,
+    ROUTED_MARK,
+    FactRecord,
+    RecordedRecipient,
+    hash_address,
+    hash_local,
+)
 from gatepost.policy.rewriting import REVERSE_PATH, RewriteFailed
 from gatepost.policy.verdict import Verdict
 from gatepost.routing.answers import Answers, NotAsked
@@ -89,6 +97,7 @@ class Replay:
         facts = self._engine.facts_of(record.client, record.local, record.session)
         facts.helo, facts.reverse_path = record.helo, record.reverse_path
         facts.identity, facts.certificate = record.identity, record.certificate
+        facts.tls = record.tls if record.form >= FORM_WITH_TLS else TlsPeer(-1)
         facts.size_bytes, facts.now_s = record.size_bytes, record.time_s
         if record.identity:
             self._engine.recall(facts, record.identity, groups_of_user)

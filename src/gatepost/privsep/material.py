@@ -16,6 +16,7 @@ from gatepost.config.introspection import introspection_files
 from gatepost.config.rewritevalues import rewrite_files
 from gatepost.config.schema import Config
 from gatepost.config.sources import source_files
+from gatepost.config.tlsdemands import verifies_servers
 from gatepost.config.tlsvalues import SYSTEM_CA_FILE
 from gatepost.privsep.memorylock import LockedFile
 from gatepost.safeopen import LinkInPath, read_regular
@@ -77,7 +78,7 @@ def _needed_authorities(config: Config) -> set[str]:
     tls = config.tls
     general = tls.ca_file or SYSTEM_CA_FILE
     files = {row.ca_file or general for row in tls.policies if row.level == "verify" and not row.fingerprints}
-    if tls.outbound == "verify" or unruled_next_hops(config):
+    if tls.outbound == "verify" or unruled_next_hops(config) or verifies_servers(config):
         files.add(general)
     return files
 

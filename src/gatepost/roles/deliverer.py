@@ -8,6 +8,7 @@ from typing import Any
 
 from gatepost.config.credentialsfile import credential_files
 from gatepost.delivery.callahead import CallAheads
+from gatepost.delivery.demands import demands_of
 from gatepost.delivery.engine import DeliveryEngine
 from gatepost.delivery.logins import logins_of
 from gatepost.delivery.stsanswer import STS, read_sts_answer
@@ -41,6 +42,7 @@ class Deliverer(Delivering):
         self._tls = TlsPolicies(self.config, contents)
         self._logins = logins_of(self.config, contents)
         self._tls.public_context()
+        self._demands = demands_of(self.config, self._tls.public_context)
         socket.getaddrinfo("127.0.0.1", 25, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)  # loads what it loads
 
     def begin(self) -> None:
@@ -52,6 +54,7 @@ class Deliverer(Delivering):
             done=self._attempt_done,
             event=self.event,
             tls=self._tls,
+            demands=self._demands,
             results=TlsResults(self._tell_results, self.loop.call_later),
             logins=self._logins,
             sts=self.find_sts if fetches_policies(self.config) else None,

@@ -192,6 +192,7 @@ class Judgement:
         record.helo = facts.helo[:MAX_TEXT]
         record.identity = facts.identity
         record.certificate = facts.certificate
+        record.tls = facts.tls
         if record.has_mail:
             record.reverse_path = self._path(facts.reverse_path)
             path = facts.rewritten_path

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from gatepost.config.schema import Config
 from gatepost.net.smtp_in import SmtpIn
-from gatepost.net.tls import TlsFacts, TlsLayer
+from gatepost.net.tls import TlsFacts, TlsLayer, read_peer
 from gatepost.policy.relay import CertificateRight, permit_of_certificate
 from gatepost.roles.material import take_material
 from gatepost.roles.ports import Port, build_ports, certificate_rights
@@ -84,8 +84,10 @@ class Securing:
                 bindings |= contexts.bindings(layer.object)
         is_own = not connection.introducer  # else the certificate is a proxy's, and the session another client's
         session.security = Security(bindings=bindings, certificate_user=_user_of(facts) if is_own else "")
+        known = connection.facts
+        if is_own:
+            known.tls = read_peer(layer.object, facts)
         if is_own and (facts.peer_names or facts.peer):
-            known = connection.facts
             known.certificate = facts.peer
             if known.client_permit is None:
                 known.client_permit = permit_of_certificate(

@@ -3,7 +3,8 @@
 What sendmail's check_relay, check_mail and check_rcpt say, in their order and with their replies. RELAY gives no right here:
 what it may mean has become rows of the relay algebra when the configuration was loaded; this check only ever takes away.
 With `Spam:` lines the client and the reverse-path are judged at RCPT, as sendmail's delay_checks does, since a recipient may
-want all mail. DISCARD takes the message and drops it, QUARANTINE takes it and holds it until the operator releases it. Pure: a
+want all mail. `TLS_Clt:` lines are judged at MAIL, before everything else, and hold for the null reverse-path and for clients with
+a right too; with `Spam:` lines at RCPT, for friends too. DISCARD takes the message and drops it, QUARANTINE takes it and holds it until the operator releases it. Pure: a
 table answers from memory.
 """
 
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gatepost.config.nexthop import DISCARD, HOLD
 from gatepost.config.schema import Config
 from gatepost.config.tables import rights_of
+from gatepost.config.tlsdemands import Demand, unmet
 from gatepost.config.values import InvalidValue, parse_domain
 from gatepost.policy.verdict import Verdict
 from gatepost.routing.router import Route
@@ -34,13 +36,14 @@ RECIPIENT_REFUSED = Verdict(550, "2.1", "Mailbox disabled for this recipient", c
 DOMAIN_EXCLUDED = Verdict(
     550, "7.1", "We do not relay to that domain; use the mail server of your own organisation", check=NAME
 )
+_TLS_ADVICE = "this site demands more of TLS from your address; ask its postmaster"
 DISCARDED = Verdict(route=Route(DISCARD, "", True), check=NAME)
 
 
 class AccessCheck:
     """The access tables of one configuration, the first that knows something counts."""
 
-    __slots__ = ("_excluded", "_has_friends", "_has_haters", "_is_delayed", "_ours", "_tables")
+    __slots__ = ("_demanding", "_excluded", "_has_friends", "_has_haters", "_is_delayed", "_ours", "_tables")
 
     def __init__(self, config: Config) -> None:
         self._tables: tuple[Any, ...] = Lookups(config).named("access", config.access)
@@ -50,6 +53,7 @@ class AccessCheck:
         self._excluded = {name for rights in found for name in rights.excluded}
         self._has_friends = any(getattr(table, "has_friends", False) for table in self._tables)
         self._has_haters = any(getattr(table, "has_haters", False) for table in self._tables)
+        self._demanding = tuple(each for each in self._tables if getattr(each, "has_demands", {}).get("tls_clt"))
         self._is_delayed = self._has_friends or self._has_haters
 
     def __bool__(self) -> bool:
@@ -61,7 +65,9 @@ class AccessCheck:
 
     def mail(self, facts: Facts) -> Verdict | None:
         """The verdict on a reverse-path."""
-        return None if self._is_delayed else self._refusal_of_sender(facts)
+        if self._is_delayed:
+            return None
+        return (self._refusal_of_tls(facts) if self._demanding else None) or self._refusal_of_sender(facts)
 
     def rcpt(self, facts: Facts) -> Verdict | None:
         """The verdict on a recipient, and whether the message is to be dropped."""
@@ -77,6 +83,9 @@ class AccessCheck:
         if verdict is not None:
             return verdict
         if self._is_delayed:
+            refused = self._refusal_of_tls(facts) if self._demanding else None
+            if refused is not None:
+                return refused
             if self._wants_all(local, domain):
                 return None
             return _strongest(self._refusal_of_sender(facts), self._refusal_of_client(facts))
@@ -115,6 +124,23 @@ class AccessCheck:
 
     def _refusal_of_sender(self, facts: Facts) -> Verdict | None:
         return _verdict(self._sender(facts), SENDER_REFUSED, drops=self._is_delayed)
+
+    def _refusal_of_tls(self, facts: Facts) -> Verdict | None:
+        """What TLS_Clt demands of the client; one at a socket of this host has no TLS and needs none."""
+        address, peer = facts.client_address, facts.tls
+        if not ("." in address or ":" in address) or (peer is not None and peer.bits < 0):
+            return None
+        name = getattr(facts, "client_name", "")
+        for table in self._demanding:
+            demand = table.tls_client(address, name)
+            if demand is False:
+                continue
+            if not isinstance(demand, Demand):
+                return None
+            lack = unmet(demand, peer, name or f"[{address}]")
+            advice = "use STARTTLS first" if peer is None else _TLS_ADVICE
+            return Verdict(demand.code, demand.detail, f"{_printable(lack)}; {advice}", check=NAME) if lack else None
+        return None
 
     def _wants_all(self, local: str, domain: str) -> bool:
         answer = self._ask("spam", local, domain)
@@ -157,6 +183,11 @@ def _strongest(*verdicts: Verdict | None) -> Verdict | None:
     found = [verdict for verdict in verdicts if verdict is not None]
     ranked = sorted(found, key=lambda verdict: (not verdict.code, verdict is not DISCARDED))
     return ranked[0] if ranked else None
+
+
+def _printable(text: str) -> str:
+    """As it may stand in a reply: what is in a certificate is the client's own words."""
+    return "".join(character if " " <= character <= "~" else "?" for character in text[:200])
 
 
 def _domain(text: str) -> str:

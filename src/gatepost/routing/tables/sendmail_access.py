@@ -15,7 +15,10 @@ from typing import ClassVar
 
 from gatepost.config.errorreply import BadError
 from gatepost.config.tables import TableData
+from gatepost.config.tlsdemands import ADVICE as DEMAND_ADVICE
+from gatepost.config.tlsdemands import BadDemand, Demand, parse_demand
 from gatepost.routing.tables.sendmail_keys import (
+    DEMAND_TAGS,
     NUMBER_TAGS,
     OTHER_TAGS,
     POLICY_TAGS,
@@ -35,6 +38,10 @@ from gatepost.routing.tables.sendmail_rights import rights_of
 from gatepost.routing.tables.sendmail_source import lines_of, read_makemap
 from gatepost.routing.tables.source import Collector
 
+_SPAM = {
+    "FRIEND": "a FRIEND gets what they would refuse",
+    "HATER": "only for a HATER they are refused, all others get everything",
+}
 _CIDR = re.compile(r"([0-9a-f:.]+)/(\d{1,3})")
 _ADVICE = "write OK, RELAY, REJECT, DISCARD, SKIP, QUARANTINE:text or ERROR:D.S.N:code text"
 
@@ -44,12 +51,14 @@ class AccessTable:
 
     kind: ClassVar[str] = "sendmail-access"
     is_path = True
-    __slots__ = ("_answers", "_values", "has_friends", "has_haters", "name")
+    __slots__ = ("_answers", "_demands", "_values", "has_demands", "has_friends", "has_haters", "name")
 
     def __init__(self, name: str, values: dict[str, str]) -> None:
         self.name = name
         self._values = values
         self._answers = {key: parse_value(value) for key, value in values.items() if tag_of(key) in ("", *POLICY_TAGS)}
+        self._demands = {key: parse_demand(value) for key, value in values.items() if tag_of(key) in DEMAND_TAGS}
+        self.has_demands = {tag: any(key.startswith(tag) for key in self._demands) for tag in DEMAND_TAGS}
         self.has_friends = any(answer.word == "FRIEND" for answer in self._answers.values())
         self.has_haters = any(answer.word == "HATER" for answer in self._answers.values())
 
@@ -66,6 +75,10 @@ class AccessTable:
                 if checked is not None:
                     entries.setdefault(inner, checked)
                     lines.setdefault(inner, line)
+        spam = next((key for key in entries if tag_of(key) == "spam"), "")
+        if spam:
+            told = "client and sender are judged at RCPT, as FEATURE(`delay_checks', `friend') or `hater' does"
+            collector.note(lines[spam], f"because of this line {told}: {_SPAM[entries[spam].upper()]}", "remove Spam: lines if the sendmail had no such argument")
         data = TableData(cls.kind, argument, entries, files=[collector.path], notes=collector.notes, lines=lines)
         rights = rights_of(data)
         collector.errors.extend(rights.errors)
@@ -122,6 +135,29 @@ class AccessTable:
             if value is not None:
                 return int(value)
         return None
+
+    # --- what TLS has to be; False: nothing is said, None: nothing is demanded -----------------------------------------
+
+    def tls_client(self, address: str, name: str = "") -> Demand | None | bool:
+        """Of a client: its name, its address, all clients."""
+        return self._demand("tls_clt", domain_keys(name), address_keys(address))
+
+    def tls_server(self, name: str, address: str) -> Demand | None | bool:
+        """Of a host that we connect to: its name, its address, all hosts."""
+        return self._demand("tls_srv", domain_keys("" if name == address else name), address_keys(address))
+
+    def tls_recipient(self, local: str, domain: str) -> Demand | None | bool:
+        """Of the host that gets mail for a recipient: the address, `user@`, the domain, all recipients."""
+        return self._demand("tls_rcpt", full_keys(local, domain), user_keys(local), domain_keys(domain))
+
+    def _demand(self, tag: str, *groups: Iterator[str]) -> Demand | None | bool:
+        demands = self._demands
+        for keys in groups:
+            for key in keys:
+                key = f"{tag}:{key}"
+                if key in demands:
+                    return demands[key]
+        return demands.get(f"{tag}:", False)
 
     def _first(self, tag: str, *groups: Iterator[str]) -> Answer | None:
         for keys in groups:
@@ -181,8 +217,10 @@ def _check(key: str, value: str, line: int, collector: Collector) -> str | None:
             return value
         collector.error(line, f'"{value}" is not a number from 0 to {NUMBER_TAGS[tag]}', "write a whole number")
         return None
+    if tag in DEMAND_TAGS:
+        return _check_demand(tag, key, value, line, collector)
     if tag in TLS_TAGS:
-        problem = f"{tag} is not asked: what TLS demands of a peer is a matter of the configuration"
+        problem = f"{tag} is not asked: what we offer and try of TLS is a matter of the configuration"
         collector.note(line, problem, "write it in the configuration of TLS")
         return None
     if tag in OTHER_TAGS:
@@ -198,5 +236,18 @@ def _check(key: str, value: str, line: int, collector: Collector) -> str | None:
         return None
     if tag == "connect" and answer.word != "RELAY" and network_of(bare_key(key)) is None:
         problem = f'"{bare_key(key)}" is the name of a client, and names are not looked up: the line matches nothing'
+        collector.note(line, problem, "write the network of the client")
+    return value
+
+
+def _check_demand(tag: str, key: str, value: str, line: int, collector: Collector) -> str | None:
+    try:
+        parse_demand(value)
+    except BadDemand as error:
+        collector.error(line, str(error.args[0]), DEMAND_ADVICE)
+        return None
+    bare = bare_key(key)
+    if tag == "tls_clt" and bare and network_of(bare) is None:
+        problem = f'"{bare}" is the name of a client, and names are not looked up: the line matches nothing'
         collector.note(line, problem, "write the network of the client")
     return value

@@ -15,9 +15,10 @@ from gatepost.config.errorreply import parse_error
 
 POLICY_TAGS = ("connect", "from", "to", "spam")
 NUMBER_TAGS = {"clientrate": 60_000, "clientconn": 60_000, "greetpause": 300_000}  # the largest value
-TLS_TAGS = ("tls_srv", "tls_clt", "tls_rcpt", "try_tls", "tls_srv_features", "tls_clt_features", "srv_features")
+DEMAND_TAGS = ("tls_srv", "tls_clt", "tls_rcpt")  # what is demanded of TLS: config/tlsdemands.py
+TLS_TAGS = ("try_tls", "tls_srv_features", "tls_clt_features", "srv_features")
 OTHER_TAGS = ("authinfo", "certissuer", "certsubject")
-TAGS = (*POLICY_TAGS, *NUMBER_TAGS, *TLS_TAGS, *OTHER_TAGS)
+TAGS = (*POLICY_TAGS, *NUMBER_TAGS, *DEMAND_TAGS, *TLS_TAGS, *OTHER_TAGS)
 
 _IPV4_PREFIX = re.compile(r"\d{1,3}(?:\.\d{1,3}){0,3}")
 _IPV6_PREFIX = re.compile(r"ipv6:[0-9a-f:.]+")
