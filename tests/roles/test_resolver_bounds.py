@@ -11,8 +11,9 @@ import pytest
 from gatepost.config.schema import Config, Tls, TlsReports
 from gatepost.ipc import messages as m
 from gatepost.mail.tlsrpt import MEDIA_TYPE
+from gatepost.roles.existence import MAX_KEYS, NO_KEY, Existence
 from gatepost.roles.resolver import MAX_POST_BYTES, Resolver
-from gatepost.roles.tables import MAX_KEYS, Tables
+from gatepost.roles.tables import Tables
 
 CONFIG = Config(hostname="mx.example.net", listen=[], spool="/s", domains={})
 
@@ -31,12 +32,13 @@ def test_keys_that_no_role_in_order_sends(keys: list[str]) -> None:
     async def ask(keys: list[str]) -> tuple[list[str | None], str]:
         tables = Tables(CONFIG, [], asyncio.get_running_loop())
         tables._sources["ldap:people"] = Asked()  # type: ignore[assignment]
+        existence = Existence(CONFIG, tables, None)  # type: ignore[arg-type]
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        tables.submit("ldap:people", keys, lambda values, failed: done.set_result((values, failed)))
+        existence.submit("ldap:people", keys, lambda values, failed: done.set_result((values, failed)))
         return await done
 
     assert asyncio.run(ask(["anna@example.net"])) == (["found anna@example.net"], "")
-    assert asyncio.run(ask(keys)) == ([], "keys that no server could have")
+    assert asyncio.run(ask(keys)) == ([], NO_KEY)
 
 
 class Link:

@@ -16,12 +16,15 @@ from gatepost.config.schema import Config
 from gatepost.delivery.callahead import DEFERRED, KNOWN
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
+from gatepost.routing.tables.remote import is_askable
 
 if TYPE_CHECKING:
     from gatepost.roles.tables import Tables
 
 MAX_UNDER_WAY = 4096
 WAIT_S = 38.0  # longer than any question of a deliverer; below the limit of a decision (asking.py)
+MAX_KEYS = 64  # of one question
+NO_KEY = "keys that no server could have"
 NOBODY = "no deliverer is there to ask"
 
 Answered = Callable[[list[str | None], str], None]
@@ -115,7 +118,9 @@ class Existence:
 
     def submit(self, table: str, keys: list[str], answered: Answered) -> None:
         """Ask a table; `answered(values, failed)` is called once."""
-        if table.startswith(PREFIX):
+        if len(keys) > MAX_KEYS or not all(map(is_askable, keys)):  # the roles that ask know that
+            answered([], NO_KEY)
+        elif table.startswith(PREFIX):
             self._ask_ahead(table, keys, answered)
         elif self._tables is None:
             answered([], f"there is no source for {table}")

@@ -19,9 +19,7 @@ from gatepost.config.sources import KINDS, Server, servers_of, uses_tls
 from gatepost.ipc import messages as m
 from gatepost.lookup.named import new_named_context
 from gatepost.lookup.source import Lost, Source, SourceDown
-from gatepost.routing.tables.remote import is_askable
 
-MAX_KEYS = 64  # of one question
 MAX_LOOKUPS = 4096  # of other roles, under way at once
 
 _MODULES = {
@@ -87,8 +85,6 @@ class Tables:
         source = self._sources.get(table)
         if source is None:
             answered([], f"there is no source for {table}")
-        elif len(keys) > MAX_KEYS or not all(map(is_askable, keys)):  # the roles that ask know that
-            answered([], "keys that no server could have")
         elif len(self._tasks) >= MAX_LOOKUPS:
             answered([], "too many questions are under way")
         else:
