@@ -44,6 +44,17 @@ def explain(tmp_path: Path):
     return run
 
 
+@pytest.fixture
+def explain_with(explain, tmp_path: Path):
+    """The same with keys in front."""
+
+    def run(keys: str, *arguments: str) -> str:
+        (tmp_path / "gatepost.toml").write_text(keys + CONFIG)
+        return explain(*arguments)
+
+    return run
+
+
 def test_a_refusal_says_what_would_change_it(explain) -> None:
     output = explain("--ip", "203.0.113.9", "--from", "me@example.net", "--to", "x@else.example")
     assert "S: 550 5.7.1 We do not relay to that domain for your address" in output
@@ -108,3 +119,20 @@ def test_a_login_gives_a_right_where_there_are_users(explain, tmp_path: Path) ->
 
 def test_a_name_is_no_address(explain) -> None:
     explain("--ip", "mail.example.net", "--to", "x@else.example", status=2)
+
+
+def test_what_would_change_a_circle_is_not_that_the_recipient_existed(explain_with) -> None:
+    output = explain_with(
+        'aliases = "inline:{a = b, b = a}"\nalias_domains = ["example.net"]\n', "--ip", "8.8.8.8", "--to", "a@example.net"
+    )
+    assert "S: 550 5.4.6 The address leads in a circle" in output
+    assert "would be accepted if its aliases led to an end" in output
+    assert "if the recipient existed" not in output
+
+
+def test_an_address_that_stands_for_one_elsewhere_is_called_ours(explain_with) -> None:
+    output = explain_with(
+        'virtual = "inline:{info@example.net = x@else.example}"\n', "--ip", "8.8.8.8", "--to", "info@example.net"
+    )
+    assert "domain else.example is not ours, and <info@example.net>, which stands for it, is" in output
+    assert "FUTURERELEASE" not in output  # on `listen` it is not offered

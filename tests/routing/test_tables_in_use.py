@@ -9,6 +9,7 @@ import pytest
 from gatepost.config.errors import ConfigErrors
 from gatepost.config.load import decode_config, encode_config, load_config
 from gatepost.config.schema import Config
+from gatepost.config.tables import read_table
 from gatepost.config.warnings import warnings_of
 from gatepost.model import Address
 from gatepost.policy.engine import Engine
@@ -188,3 +189,11 @@ def test_a_table_that_was_not_handed_over_defers(tmp_path: Path) -> None:
 
 def _fields(config: Config) -> dict[str, object]:
     return {name: getattr(config, name) for name in config.__struct_fields__}
+
+
+def test_a_bad_value_of_a_pattern_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "patterns"
+    path.write_text("# addresses\n\n/^a@/ b@example.net\n/^c@/ no address\n")
+    with pytest.raises(ConfigErrors) as bad:
+        read_table(f"regexp:{path}", "virtual")
+    assert [(error.file, error.line) for error in bad.value] == [(str(path), 4)]

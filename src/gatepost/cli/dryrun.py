@@ -53,7 +53,7 @@ class DryRun:
         self._engine = engine or Engine(config, answers=answers)
         self._explainer = Explainer(config, self._engine, answers)
         self._certificates = config.relay.certificates
-        self._settings = ServerSettings.from_config(config)
+        self._settings = ServerSettings.from_config(config, future_release=False)  # as on `listen`
         self.preview = Preview()
         note = prepare(self._engine, config)
         if note:

@@ -40,6 +40,11 @@ class TableNote(msgspec.Struct, frozen=True, array_like=True, order=True):
         return f"{self.file}:{self.line}: {self.problem}; {self.advice}"
 
 
+def rule_key(index: int) -> str:
+    """By what `TableData.lines` has the line of a rule."""
+    return f"# {index}"
+
+
 class TableData(msgspec.Struct, frozen=True, array_like=True):
     """What a table said when it was read: keys in the form in which they are compared, or rules in their order."""
 
@@ -49,7 +54,7 @@ class TableData(msgspec.Struct, frozen=True, array_like=True):
     rules: list[tuple[str, ...]] = []
     files: list[str] = []
     notes: list[TableNote] = []
-    lines: dict[str, int] = {}  # of the keys, where the file has lines
+    lines: dict[str, int] = {}  # of the keys, where the file has lines; of rules by `rule_key`
 
     @property
     def name(self) -> str:

@@ -25,6 +25,8 @@ from gatepost.routing.router import Refusal, Route, Router
 
 MAX_SHOWN = 50  # rules that do not hold; those that do are always shown
 MAX_TRIED = 8  # of each kind of change
+# enhanced status of a refusal, without its class -> how the other local part, which is accepted, differs
+_OTHER_LOCAL = {"1.1": "if the recipient existed", "4.6": "if its aliases led to an end", "3.0": "if it were rewritten to a valid address"}
 STRANGER = "198.51.100.77"
 
 
@@ -140,9 +142,11 @@ class Explainer:
             cause = [found.cause] if found.cause else []
             yield Line("the address leads somewhere", False, [f"{address.text}: {found.text}", *cause, *asked], True)
             return
-        kind = "is ours" if found.ours else "is not ours"
-        told = [f"domain {found.domain} {kind}; next hop {found.next_hop}"]
         entry = find_domain(self._config, address.domain)[1]
+        kind = "is ours" if found.ours else "is not ours"
+        if found.ours and find_domain(self._config, found.domain)[1] is None:
+            kind = f"is not ours, and <{address.text}>, which stands for it, is"
+        told = [f"domain {found.domain} {kind}; next hop {found.next_hop}"]
         if entry is not None and entry.catch_all and found.address == entry.catch_all:
             told.append(f"it does not exist, or stands for {entry.catch_all}: catch_all of its domain takes what does not exist")
         if found.expansion is not None:
@@ -165,7 +169,7 @@ class Explainer:
         yield Line(
             "the recipient's domain is one we accept mail for",
             found.ours,
-            [f"domain {found.domain}"],
+            [f"domain {found.domain if not found.ours or entry is None else address.domain}"],
             found.ours and not verdict.rule and verdict.accepted,
         )
         for step in trace:
@@ -213,7 +217,7 @@ class Explainer:
     def _changes(self, facts: Facts, address: Address, verdict: Verdict) -> list[str]:
         if verdict.accepted:
             return [*self._would_refuse(facts, address, verdict), *self._without_tables(facts, address, verdict)]
-        changes = [*self._would_accept(facts, address), *self._without_tables(facts, address, verdict)]
+        changes = [*self._would_accept(facts, address, verdict), *self._without_tables(facts, address, verdict)]
         if not changes:
             changes = [
                 "no single change of client, identity, certificate, reverse-path or local part would have it accepted"
@@ -223,13 +227,13 @@ class Explainer:
     def _is_accepted(self, facts: Facts, address: Address) -> bool:
         return self._engine.decide_rcpt(facts, address).accepted
 
-    def _would_accept(self, facts: Facts, address: Address) -> Iterator[str]:
+    def _would_accept(self, facts: Facts, address: Address, verdict: Verdict) -> Iterator[str]:
         plain = Address(f"postmaster@{address.domain}", "postmaster", address.domain)
         if address.domain and self._is_accepted(_copy(facts), plain):
             if is_routed_local(address.local):
                 yield "would be accepted with a local part that asks for no route"
             else:
-                yield "would be accepted if the recipient existed"
+                yield f"would be accepted {_OTHER_LOCAL.get(verdict.detail, 'with another local part')}"
         rules = [rule for rule in self._config.relay.rules if rule.mode == "enforce"]
         networks = [*self._config.relay.networks[:MAX_TRIED], *(rule.networks[0] for rule in rules if rule.networks)]
         for text in list(dict.fromkeys(networks))[:MAX_TRIED]:

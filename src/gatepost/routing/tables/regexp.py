@@ -11,7 +11,7 @@ import importlib
 import re
 from typing import Any, ClassVar
 
-from gatepost.config.tables import TableData
+from gatepost.config.tables import TableData, rule_key
 from gatepost.routing.tables.postfix_text import logical_lines
 from gatepost.routing.tables.source import Collector, fail, read_lines
 
@@ -78,6 +78,7 @@ class RegexpTable:
         """Read the file and try each pattern; raises ConfigErrors with every bad line."""
         collector = Collector(argument)
         rules: list[tuple[str, ...]] = []
+        lines: dict[str, int] = {}
         open_ifs: list[int] = []
         for number, text in logical_lines(read_lines(argument)):
             try:
@@ -93,13 +94,14 @@ class RegexpTable:
                     collector.error(number, "there is no if that this endif ends", "remove it")
                     continue
                 open_ifs.pop()
+            lines[rule_key(len(rules))] = number
             rules.append(rule)
         for number in open_ifs:
             collector.error(number, "this if has no endif", "add a line: endif")
         collector.finish()
         if len(rules) > MAX_RULES:
             raise fail(argument, f"it has more than {MAX_RULES} rules", "use a table of keys where you can")
-        return TableData(cls.kind, argument, rules=rules, files=[argument], notes=collector.notes)
+        return TableData(cls.kind, argument, rules=rules, files=[argument], notes=collector.notes, lines=lines)
 
     @classmethod
     def of_data(cls, data: TableData) -> RegexpTable:

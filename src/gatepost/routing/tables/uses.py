@@ -13,7 +13,7 @@ import msgspec
 
 from gatepost.config.errors import ConfigError, ConfigErrors
 from gatepost.config.recipients import fold_local
-from gatepost.config.tables import TableData, TableNote
+from gatepost.config.tables import TableData, TableNote, rule_key
 from gatepost.config.values import InvalidValue, parse_domain
 from gatepost.routing.tables.aliases import parse_target, split_targets
 from gatepost.routing.tables.postfix_transport import BadTransport, parse_transport
@@ -188,12 +188,13 @@ def _fitted(
         if note is not None:
             notes.append(TableNote(file, line, note.problem, note.advice))
     rules = []
-    for rule in data.rules:
+    for index, rule in enumerate(data.rules):
+        line = data.lines.get(rule_key(index), 0)
         try:
             rules.append((*rule[:-1], fit(rule[-1])[0]) if rule[0] in ("rule", "value") else rule)
         except (BadTransport, InvalidValue) as error:
             problem, advice = error.args if isinstance(error, BadTransport) else (error.problem, error.advice)
-            errors.append(ConfigError(file, 0, "", f'"{rule[-1]}": {problem}', advice))
+            errors.append(ConfigError(file, line, "", problem if line else f'"{rule[-1]}": {problem}', advice))
     if errors:
         raise ConfigErrors(errors)
     return msgspec.structs.replace(data, entries=entries, rules=rules, notes=notes)
