@@ -288,6 +288,7 @@ class PostfixImport(RewritingPart, TlsPart, SwitchPart):
         ) in self.draft.domains.values():  # relayhost is for all that is not delivered here (trivial-rewrite(8))
             if not domain.next_hop and domain.recipients != []:
                 domain.next_hop = list(self.draft.relay_next_hop)
+        self._call_ahead()
         for name, parameter in self.parameters.written.items():
             if name in self.told:
                 continue

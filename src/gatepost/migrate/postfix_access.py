@@ -33,6 +33,7 @@ class RestrictionImport:
         self.report = report
         self.rows: dict[str, str] = {}  # "Tag:key" -> value of sendmail's form
         self.permits_networks = False
+        self.verifies_recipients = False
         self.has_guard = False  # reject_unauth_destination or defer_unauth_destination
 
     def take(
@@ -67,6 +68,7 @@ class RestrictionImport:
             self._table(text, TAGS[word], argument, file, line, last_line, path_of)
         elif word in meaning.RESTRICTIONS:
             self.permits_networks |= word == "permit_mynetworks"
+            self.verifies_recipients |= word == "reject_unverified_recipient"
             self.has_guard |= word in ("reject_unauth_destination", "defer_unauth_destination")
             result, note, advice = meaning.RESTRICTIONS[word]
             self.report.add(file, line, text, Result(result), note, advice, last_line)

@@ -241,6 +241,8 @@ class DomainPart(PostfixState):
             return []
         self.told.add(name)
         found: list[str] = []
+        if not self.parameters.value(name).strip():
+            self.tell(name, Result.EXACT, "none")
         for word in split_list(self.parameters.value(name)):
             plain = word.removeprefix("proxy:")
             kind, _, argument = plain.partition(":")
@@ -275,6 +277,8 @@ class DomainPart(PostfixState):
             self.tell(name, Result.REFUSED, f"{path} cannot be used", "see its own lines")
             return []
         self.tell(name, Result.EXACT, f"{key}: {table.shown}")
+        if key == "routes":
+            self.routes = {**data.entries, **self.routes}
         if key == "virtual":
             for domain in table.markers:
                 self._alias_domain(domain, f"{os.path.basename(path)}")
@@ -346,6 +350,18 @@ class DomainPart(PostfixState):
             self._alias_domain(domain, f"virtual_alias_domains main.cf:{self.line_of('virtual_alias_domains')}")
         if self.parameters.is_written("recipient_delimiter"):
             self._delimiter(self.parameters.value("recipient_delimiter"))
+
+    def _call_ahead(self) -> None:
+        """reject_unverified_recipient: who has a domain without a list is asked for its recipients."""
+        for name, domain in self.draft.domains.items() if self.restrictions.verifies_recipients else ():
+            if domain.recipients is not None or domain.recipients_file:
+                continue
+            route = self.routes.get(name, "")
+            if route.startswith(("smtp://", "lmtp://")):
+                domain.recipients = [f"call-ahead:{route}"]
+            elif not route or route.startswith("mx"):
+                domain.next_hop = [route] if route else domain.next_hop
+                domain.recipients = ["call-ahead:next-hop"]
 
     def _delimiter(self, value: str) -> None:
         good = [character for character in value if character in rules.CHOICES["detail_separator"]]

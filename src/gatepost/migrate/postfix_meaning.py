@@ -44,6 +44,8 @@ TIMES: dict[str, tuple[str, str]] = {
     "smtp_data_done_timeout": ("delivery.data_end_timeout_s", "s"),
     "smtp_connection_cache_time_limit": ("delivery.keep_idle_s", "s"),
     "smtpd_timeout": ("smtp.command_timeout_s", "s"),
+    "address_verify_positive_expire_time": ("call_ahead.found_s", "d"),
+    "address_verify_negative_expire_time": ("call_ahead.missing_s", "d"),
     "smtpd_starttls_timeout": ("tls.handshake_timeout_s", "s"),
 }
 
@@ -69,7 +71,7 @@ UNUSED: dict[str, str] = {
         _PROCESS,
     ),
     **_rows(
-        "biff mailbox_command mailbox_command_maps mailbox_size_limit home_mailbox mail_spool_directory luser_relay "
+        "biff mailbox_command mailbox_command_maps mailbox_size_limit home_mailbox mail_spool_directory "
         "allow_mail_to_commands allow_mail_to_files forward_path owner_request_special virtual_mailbox_base virtual_mailbox_limit "
         "virtual_minimum_uid virtual_uid_maps virtual_gid_maps virtual_mailbox_lock mailbox_delivery_lock propagate_unmatched_extensions "
         "prepend_delivered_header expand_owner_alias command_expansion_filter command_execution_directory command_time_limit "
@@ -130,6 +132,12 @@ FAMILIES: tuple[tuple[re.Pattern[str], str, str, str], ...] = tuple(
             "refused",
             "the certificates themselves are needed, not only their fingerprints",
             "write [[relay.certificates]] with ca_file and fingerprints",
+        ),
+        (
+            r"luser_relay",
+            "refused",
+            "what does not exist is refused",
+            "write catch_all in [domains], beside the recipients that exist",
         ),
         (
             r"permit_mx_backup_networks",
@@ -204,9 +212,9 @@ FAMILIES: tuple[tuple[re.Pattern[str], str, str, str], ...] = tuple(
         ),
         (
             r"address_verify_.*|unverified_.*",
-            "refused",
-            "addresses are not probed by the import",
-            "list the recipients, or have the next hop asked",
+            "unused",
+            "what next hops are asked of recipients has its own way, see [call_ahead]",
+            "",
         ),
         (
             r"smtp_sasl_.*|lmtp_sasl_.*|sender_dependent_authentication",
@@ -346,7 +354,7 @@ RESTRICTIONS: dict[str, tuple[str, str, str]] = {
     "defer_if_permit": ("refused", "it is not imported", "see docs/migration.md"),
     "defer_if_reject": ("refused", "it is not imported", "see docs/migration.md"),
     "warn_if_reject": ("approximated", "a rule in shadow is what it is for", 'write mode = "shadow" at the rule'),
-    "reject_unverified_recipient": ("refused", "addresses are not probed by the import", "list the recipients"),
+    "reject_unverified_recipient": ("exact", "call-ahead: the next hop is asked for recipients of domains without a list", ""),
     "reject_unverified_sender": ("refused", "senders are not probed", "judge them in a scanner such as rspamd"),
     "sleep": ("approximated", "smtp.greeting_delay_s holds the greeting back", ""),
     "static": ("exact", "as written", ""),

@@ -27,6 +27,7 @@ class PostfixState:
         self.parameters = Parameters([])
         self.restrictions = RestrictionImport(self.report)
         self.told: set[str] = set()
+        self.routes: dict[str, str] = {}  # of transport_maps, as far as they have keys: domain -> next hop
 
     def tell(self, name: str, result: Result, note: str, advice: str = "", text: str = "") -> None:
         """Tell of a parameter, if main.cf has it."""

@@ -1,0 +1,80 @@
+"""Imports of what is asked while a client waits: next hops for recipients, databases, Dovecot, policies by MTA-STS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from migrate.test_import import check_written, results, run_import, untold
+
+from gatepost.config.load import load_config
+
+
+def test_recipients_that_postfix_verifies_are_asked_for(tmp_path: Path) -> None:
+    source = tmp_path / "etc/postfix"
+    source.mkdir(parents=True)
+    (source / "main.cf").write_text(
+        "myhostname = g.example.net\nmydestination =\nrelay_domains = a.example, b.example, c.example\nrelay_recipient_maps =\n"
+        "transport_maps = texthash:/etc/postfix/transport\nparent_domain_matches_subdomains =\n"
+        "smtpd_recipient_restrictions = reject_unauth_destination, reject_unverified_recipient\n"
+        "address_verify_negative_expire_time = 1h\nluser_relay = admin\n"
+    )
+    (source / "master.cf").write_text("smtp inet n - y - - smtpd\n")
+    (source / "transport").write_text("a.example smtp:[10.0.0.5]:26\nb.example smtp:mail.b.example\n")
+    _, answer = run_import("postfix", source, tmp_path / "out")
+    assert (answer["ok"], untold(answer, source)) == (True, [])
+    config = load_config(str(tmp_path / "out/gatepost.toml"))
+    assert {name: (domain.recipients, domain.next_hop) for name, domain in config.domains.items()} == {
+        "a.example": (["call-ahead:smtp://10.0.0.5:26"], ["mx"]),
+        "b.example": (["call-ahead:next-hop"], ["mx:mail.b.example"]),
+        "c.example": (["call-ahead:next-hop"], ["mx"]),
+    }
+    assert config.call_ahead.missing_s == 3600.0
+    assert results(answer, "main.cf")[9] == {"refused"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ("hosts = unix:/run/pg\nuser = u\ndbname = m\nquery = SELECT 1 FROM t WHERE a = '%s'", "hosts"),
+        ("hosts = db\nuser = u\ndbname = m\nquery = SELECT 1 FROM t WHERE a = '%1'", "query"),
+        ("hosts = db\nuser = u\ndbname = m\nquery = SELECT 1 FROM t WHERE a LIKE '%%.%d'", "query"),
+        ("hosts = db\nuser = u\ndbname = m", "query"),
+        (
+            "hosts = db\nuser = u\ndbname = m\nquery = SELECT x FROM t WHERE a = '%s'\nresult_format = %s@x.example",
+            "result_format",
+        ),
+    ],
+)
+def test_a_database_that_cannot_be_asked_alike_is_refused_whole(tmp_path: Path, settings: str, what: str) -> None:
+    source = tmp_path / "etc/postfix"
+    source.mkdir(parents=True)
+    (source / "main.cf").write_text(
+        "myhostname = g.example.net\nrelay_domains = a.example\nvirtual_alias_maps = pgsql:/etc/postfix/v.cf\n"
+    )
+    (source / "master.cf").write_text("smtp inet n - y - - smtpd\n")
+    (source / "v.cf").write_text(f"{settings}\npassword = Sup3rSecret\n")
+    status, answer = run_import("postfix", source, tmp_path / "out")
+    assert (status, answer["ok"], untold(answer, source)) == (1, True, [])
+    told = [item for item in answer["items"] if item["file"].endswith("v.cf")]
+    assert told and all(item["result"] == "refused" for item in told)
+    assert any(what in item["note"] + item["construct"] for item in told)
+    assert load_config(str(tmp_path / "out/gatepost.toml")).virtual == []
+    check_written(tmp_path / "out")
+
+
+def test_an_open_list_of_submission_and_mta_sts(tmp_path: Path) -> None:
+    """Dovecot named by the service alone; a daemon for MTA-STS becomes what the gateway does itself."""
+    source = tmp_path / "etc/postfix"
+    source.mkdir(parents=True)
+    (source / "main.cf").write_text(
+        "myhostname = g.example.net\nrelay_domains = a.example\nsmtp_tls_security_level = dane\n"
+        "smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8461:postfix\n"
+    )
+    (source / "master.cf").write_text(
+        "smtp inet n - y - - smtpd\nsubmission inet n - y - - smtpd -o smtpd_sasl_type=dovecot -o smtpd_sasl_path=inet:localhost:12345\n"
+    )
+    _, answer = run_import("postfix", source, tmp_path / "out")
+    assert (answer["ok"], untold(answer, source)) == (True, [])
+    config = load_config(str(tmp_path / "out/gatepost.toml"))
+    assert (config.auth.dovecot, config.auth.on_edge, config.tls.outbound) == ("inet:127.0.0.1:12345", False, "best")
