@@ -21,6 +21,7 @@ from integration.nexthop import NextHop
 from integration.peers.process import wait_until
 
 import gatepost
+from gatepost.privsep.roles import ROLES as TABLE
 
 ROLES = ("receiver", "queue", "deliverer", "resolver", "control", "maildir")
 
@@ -65,6 +66,17 @@ if "gatepost.roles" in sys.orig_argv:
                 answers[name] = errno.errorcode.get(error.errno, str(error.errno))
         os.write(2, ("BROKEN-INTO " + json.dumps({"role": role, "answers": answers}) + "\\n").encode())
 
+    def flood(_, frame):  # the channel to the supervisor, which its code holds
+        while not hasattr(frame.f_locals.get("role"), "supervisor"):
+            frame = frame.f_back
+        sock = frame.f_locals["role"].supervisor._sock
+        messages, wire = sys.modules["gatepost.ipc.messages"], sys.modules["gatepost.ipc.wire"]
+        sock.setblocking(True)
+        while True:
+            for packet in wire.packets_of([messages.NeedAuthSocket()] * 20):
+                sock.send(packet)
+
+    signal.signal(signal.SIGRTMIN, flood)
     signal.signal(signal.SIGUSR1, lambda *_: DEADLY[role]())
     signal.signal(signal.SIGUSR2, try_errors)
 """
@@ -139,6 +151,22 @@ def test_a_forbidden_call_kills_that_process_only_and_nothing_is_lost(gateway, h
     assert gateway.process.poll() is None
     ledger = wait_until(lambda: (now := gateway.ledger())["queued"] == 0 and now, "an empty queue")
     assert ledger["accepted"] == ledger["delivered"]
+
+
+def test_one_that_floods_the_supervisor_is_ended_and_the_others_go_on(gateway, hop):
+    before = gateway.roles()
+    os.kill(before["receiver"], signal.SIGRTMIN)
+    why = gateway.wait_for_event("role_died", pid=before["receiver"])["why"]
+    assert "messages in a second" in why
+    wait_until(lambda: gateway.roles()["receiver"] != before["receiver"], "another receiver")
+    with Load(gateway) as load:
+        wait_until(lambda: len(load.acknowledged) > 5, "some messages")
+    load.wait_until_all_arrived(hop)
+    assert {name for name, pid in gateway.roles().items() if before[name] != pid} == {"receiver"}
+
+
+def test_every_role_is_broken_into():
+    assert set(ROLES) == set(TABLE)
 
 
 def test_the_gateway_is_as_declared_after_all_of_it(gateway):

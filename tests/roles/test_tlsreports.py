@@ -205,3 +205,15 @@ def test_what_is_old_is_forgotten_also_on_disk(bed):
 
 def test_the_record_on_disk_can_grow():
     assert msgspec.msgpack.decode(msgspec.msgpack.encode([[seen()]]), type=Day) == Day([seen()])
+
+
+def test_what_a_broken_deliverer_says_is_no_header_and_bounded(bed, monkeypatch):
+    queue = bed.start()
+    names = ("a.test\r\nBcc: all@a.test", "a b.test", "a\x1b[2J.test", "", "x" * 300, "\u00e4.test")
+    queue.reports.take(m.TlsResults([seen(name) for name in names]))
+    assert queue.reports.show(0.0)["seen"] == []
+    monkeypatch.setattr(tlsreports, "MAX_BYTES", 100_000)
+    for number in range(100):
+        queue.reports.take(m.TlsResults([seen(f"{number}.test", result="x" * 30_000)]))
+    kept = [row for domain in queue.reports.show(0.0)["seen"] for row in domain["results"]]
+    assert len(kept) == 3

@@ -22,6 +22,7 @@ from gatepost.net.tlscontext import new_client_context
 from gatepost.roles.tokens import LEEWAY_S, user_of_claims
 
 MAX_ANSWER_BYTES = 64 * 1024
+MAX_TOKEN_CHARACTERS = 64 * 1024  # a receiver's limits of AUTH are far below
 MAX_AT_ONCE = 20
 MAX_WAITING = 500
 MAX_KEPT = 10_000
@@ -119,6 +120,9 @@ class Introspector:
     def submit(self, token: str, answered: Answered) -> None:
         """Whose this token is."""
         self.counts["tokens"] += 1
+        if len(token) > MAX_TOKEN_CHARACTERS:
+            answered("", "it is longer than any token")
+            return
         digest = hashlib.sha256(token.encode("ascii", "replace")).digest()
         until_s, user = self._kept.get(digest, (0.0, ""))
         if until_s > self._loop.time():

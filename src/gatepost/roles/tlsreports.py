@@ -22,10 +22,12 @@ from gatepost.mail.tlsrpt import MEDIA_TYPE, Report, Rua, build_mail, build_repo
 from gatepost.model import Address, Envelope, Recipient, TlsSeen
 from gatepost.roles.ids import IdMaker
 from gatepost.roles.notices import lead
+from gatepost.roles.remembering import is_name
 from gatepost.roles.settling import timestamp
 from gatepost.routing.router import Refusal
 from gatepost.spool.errors import SpoolError
 from gatepost.spool.keptfile import KeptFile
+from gatepost.spool.tlsmemory import MAX_DOMAIN
 
 if TYPE_CHECKING:
     from gatepost.roles.queue import Queue
@@ -57,6 +59,7 @@ class TlsReports:
         self._queue = queue
         self._file = KeptFile(".", "results", MAX_RECORDS, MAX_BYTES)
         self._days: dict[tuple[int, str], Day] = {}
+        self._bytes = 0  # of the rows
         self._changed: set[tuple[int, str]] = set()
         self._retry_at_s: dict[tuple[int, str], float] = {}
         self._questions: dict[int, asyncio.Future[Any]] = {}
@@ -76,7 +79,8 @@ class TlsReports:
         for key, record in self._file.records.items():
             period, _, domain = key.partition("/")
             try:
-                self._days[int(period), domain] = msgspec.msgpack.decode(record, type=Day)
+                day = self._days[int(period), domain] = msgspec.msgpack.decode(record, type=Day)
+                self._bytes += sum(map(_size, day.rows))
             except (ValueError, msgspec.MsgspecError):
                 continue
         self._queue.loop.call_later(WRITE_EVERY_S, self._write)
@@ -116,9 +120,11 @@ class TlsReports:
     # --- what deliverers tell ---------------------------------------------------------------------------------------
 
     def take(self, message: m.TlsResults) -> None:
-        """Count."""
+        """Count. They come from a role that talks to strangers: what is no domain is not counted, nor what is too much."""
         period = int(time.time() // self._config.period_s)
         for row in message.rows:
+            if not is_name(row.domain) or not 0 < len(row.domain) <= MAX_DOMAIN:
+                continue
             key = period, row.domain
             day = self._days.get(key)
             if day is None:
@@ -130,8 +136,9 @@ class TlsReports:
                     day.rows[at] = msgspec.structs.replace(known, count=known.count + row.count)
                     break
             else:
-                if len(day.rows) < MAX_ROWS:
+                if len(day.rows) < MAX_ROWS and self._bytes + _size(row) <= MAX_BYTES:
                     day.rows.append(row)
+                    self._bytes += _size(row)
             self._changed.add(key)
 
     # --- sending ----------------------------------------------------------------------------------------------------
@@ -143,7 +150,7 @@ class TlsReports:
         now_s = time.time()
         oldest = int(now_s // config.period_s) - config.keep_days
         for key in [key for key in self._days if key[0] < oldest]:
-            del self._days[key]
+            self._bytes -= sum(map(_size, self._days.pop(key).rows))
             self._retry_at_s.pop(key, None)
             self._changed.add(key)
         if config.contact is None:
@@ -300,6 +307,12 @@ class _Shown(msgspec.Struct):
     def of(cls, row: TlsSeen) -> _Shown:
         result = row.result or "success"
         return cls(row.policy_type, row.policy_domain, row.mx_host, row.receiving_ip, result, row.reason, row.count)
+
+
+def _size(row: TlsSeen) -> int:
+    """About what it takes in memory and on disk."""
+    texts = (row.domain, row.policy_type, row.policy_domain, row.mx_host, row.receiving_ip, row.sending_ip, row.result, row.reason)
+    return 100 + sum(map(len, texts)) + sum(map(len, row.policy_strings))
 
 
 def _is_same(one: TlsSeen, other: TlsSeen) -> bool:
