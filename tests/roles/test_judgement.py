@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gatepost.config.schema import Config, Domain, FactsKept, Policy, Relay, RelayRule
-from gatepost.model import Address
+from gatepost.model import Address, TlsPeer
 from gatepost.policy.engine import Engine, Facts
 from gatepost.policy.record import FactRecord, decode_records, hash_address
 from gatepost.roles.judgement import Judgement
@@ -132,3 +132,16 @@ def test_nothing_is_recorded_without_room() -> None:
     bed.judgement.end_mail(facts, "M1", 4096)
     bed.judgement.end_session(facts)
     assert bed.kept() == [] and facts.record is None
+
+
+def test_tls_is_recorded_and_no_address_of_a_certificate_where_addresses_are_hashed() -> None:
+    peer = TlsPeer(256, True, True, "anna@example.net", "/CN=anna@example.net", "/CN=ca")
+    for bed, kept in (
+        (Bed(), peer),
+        (Bed(facts=FactsKept(hash_addresses=True), key=b"k" * 16), TlsPeer(256, True, True, "", "", "/CN=ca")),
+    ):
+        facts = bed.engine.facts_of("198.51.100.9", "192.0.2.5", "S1")
+        facts.tls = peer
+        bed.mail(facts, "a@else.example", "anna@example.net")
+        bed.judgement.end_mail(facts)
+        assert [record.tls for record in bed.kept()] == [kept]

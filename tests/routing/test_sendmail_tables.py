@@ -264,6 +264,8 @@ def test_bad_access(tmp_path: Path, text: str, error: str) -> None:
         ("Connect:bad.example REJECT\n", 't:1: "bad.example" is the name of a client, and names are not looked up'),
         ("Try_TLS:a.example NO\n", "t:1: try_tls is not asked"),
         ("TLS_Clt:a.example ENCR:128\n", 't:1: "a.example" is the name of a client, and names are not looked up'),
+        ("TLS_Srv:a.example VERIFY\n", "t:1: the certificate has to be for the host as well"),
+        ("TLS_Clt:10 ENCR:1+CN:a.example\n", "t:1: a name counts only in a certificate that was verified"),
         ("Spam:abuse@ours.example FRIEND\n", "t:1: because of this line client and sender are judged at RCPT"),
         ('AuthInfo:a.example "U:x" "P:secret"\n', "t:1: authinfo is not asked here, and its value is not kept"),
         ("10.0.0.0/15 REJECT\n", "t:1: sendmail itself knows no 10.0.0.0/15"),

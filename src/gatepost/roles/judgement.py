@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from gatepost.config.schema import Config
-from gatepost.model import Address
+from gatepost.model import Address, TlsPeer
 from gatepost.policy.engine import Engine, Facts, Mode
 from gatepost.policy.masquerade import NAME as MASQUERADE
 from gatepost.policy.masquerade import SUSPENDED, MasqueradeGuard, rests_on_address
@@ -192,7 +194,7 @@ class Judgement:
         record.helo = facts.helo[:MAX_TEXT]
         record.identity = facts.identity
         record.certificate = facts.certificate
-        record.tls = facts.tls
+        record.tls = _without_addresses(facts.tls) if self._key else facts.tls
         if record.has_mail:
             record.reverse_path = self._path(facts.reverse_path)
             path = facts.rewritten_path
@@ -211,6 +213,13 @@ class Judgement:
         if self._records:
             records, self._records = self._records, []
             self._send(encode_records(records))
+
+
+def _without_addresses(peer: TlsPeer | None) -> TlsPeer | None:
+    """What may be recorded where addresses are hashed: no name of a certificate that holds one."""
+    if peer is None or "@" not in peer.common_name + peer.subject:
+        return peer
+    return msgspec.structs.replace(peer, common_name="", subject="")
 
 
 def _shadow(facts: Facts, verdict: Verdict) -> None:

@@ -242,11 +242,16 @@ def _check(key: str, value: str, line: int, collector: Collector) -> str | None:
 
 def _check_demand(tag: str, key: str, value: str, line: int, collector: Collector) -> str | None:
     try:
-        parse_demand(value)
+        demand = parse_demand(value)
     except BadDemand as error:
         collector.error(line, str(error.args[0]), DEMAND_ADVICE)
         return None
     bare = bare_key(key)
+    if demand is not None and demand.needs_certificate and tag != "tls_clt":
+        problem = "the certificate has to be for the host as well, where sendmail takes any of a known authority"
+        collector.note(line, problem, "none is needed; where the name is another, add +CN:name")
+    elif demand is not None and demand.extensions and not demand.is_verified:
+        collector.note(line, "a name counts only in a certificate that was verified", "none is needed")
     if tag == "tls_clt" and bare and network_of(bare) is None:
         problem = f'"{bare}" is the name of a client, and names are not looked up: the line matches nothing'
         collector.note(line, problem, "write the network of the client")
