@@ -94,3 +94,13 @@ def test_secrets_file() -> None:
         with pytest.raises(ValueError, match="secret"):
             parse_secrets(bad)
 
+
+
+def test_what_the_scheme_itself_does_not_defend() -> None:
+    """docs/security.md says so; a change of the signature would be understood by no other program."""
+    srs = Srs("srs.test", [b"a secret of sixteen octets or more"])
+    now_s = 1_800_000_000.0
+    signature, stamp, _, _ = srs.forward("mbob", "gmail.co", now_s).partition("@")[0][5:].split("=")
+    assert srs.reverse(f"SRS0={signature}={stamp}=gmail.com=bob", now_s) == ("bob", "gmail.com")
+    second = srs.forward("SRS0=abcdef=AB=first.test=user", "forwarder.test", now_s).partition("@")[0]
+    assert srs.reverse(second, now_s + 1000 * 86400.0) == ("SRS0=abcdef=AB=first.test=user", "forwarder.test")
