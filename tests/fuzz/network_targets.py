@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import email
+import email.utils
+
 from fuzz.target import Target
 
 from gatepost.config.schema import Auth
@@ -9,6 +12,7 @@ from gatepost.delivery import dane
 from gatepost.mail.mtasts import MAX_AGE_S, MODES, StsError, is_match, parse_policy, parse_record
 from gatepost.mail.tlsrpt import parse_tlsrpt_record
 from gatepost.net import dnswire
+from gatepost.policy.identity import Bound, check_header
 from gatepost.roles.introspector import NoAnswer, parse_answer
 from gatepost.smtp.proxy import BadProxyHeader, ProxyHeader, parse_proxy
 from gatepost.smtp.sasl.prepare import prepare_name
@@ -16,6 +20,7 @@ from gatepost.smtp.sasl.prepare import prepare_name
 _KINDS = sorted(dnswire.KINDS)
 _NAME = "example.test"
 _PROXY_V2 = b"\r\n\r\n\0\r\nQUIT\n"
+_ANNA = Bound("anna@a.test", ())
 _A = b"\x00\x00\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00"
 
 
@@ -118,6 +123,17 @@ def run_introspection(data: bytes) -> None:
         assert found.user == prepare_name(found.user) and (found.expires_s is None or found.expires_s > 970)
 
 
+def run_identity(data: bytes) -> None:
+    """A header of a user: where it is taken, another parser finds no address in it that is not his. A bare CR or LF never comes so far."""
+    rest = data.replace(b"\r\n", b"")
+    if check_header(_ANNA, data).code or b"\r" in rest or b"\n" in rest:
+        return
+    header = email.message_from_bytes(data)
+    for name in ("from", "sender", "resent-from", "resent-sender"):
+        for _, address in email.utils.getaddresses([str(value) for value in header.get_all(name) or ()]):
+            assert address.replace(" ", "").lower() in ("", "anna@a.test"), address
+
+
 def _answer(kind: str, data: bytes) -> bytes:
     number = dnswire.KINDS[kind]
     record = b"\xc0\x0c" + number.to_bytes(2, "big") + b"\0\x01\0\0\0\x3c" + len(data).to_bytes(2, "big") + data
@@ -144,6 +160,16 @@ TARGETS = (
         ),
         (b"\xc0\x0c", b"\xc0\0", b"\0\x01", b"\0\x05", b"\xff\xff", b"\x3f" + b"a" * 63, b"\0\0\x29"),
         1232,
+    ),
+    Target(
+        "identity",
+        run_identity,
+        (
+            b"From: Anna (home) <anna@a.test>\r\nSender: anna@a.test\r\n",
+            b'Subject: x\r\nfrom : "a, b" <Anna@a.test>,\r\n anna@a.test\r\nResent-From: anna@a.test\r\n',
+        ),
+        (b"From:", b"Sender:", b"Resent-From:", b"\r\n", b"\r\n ", b"<anna@a.test>", b"anna@a.test", b"boss@a.test", b"<boss@a.test>", b"=?utf-8?q?"),
+        512,
     ),
     Target(
         "introspection",

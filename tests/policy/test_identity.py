@@ -78,6 +78,7 @@ def test_the_null_reverse_path_is_everybodys() -> None:
         "From: ,Anna <anna@example.test>, anna@example.test",
         'From: "a \\" b" <Anna@Example.Test>',
         "From: Zoë <anna@example.test>",
+        "From: Zoë\u00a0Zoë <anna@example.test>",
     ],
 )
 def test_own_from(field: str) -> None:
@@ -121,6 +122,9 @@ def test_a_name_in_latin_1_does_no_harm() -> None:
         ('From: "anna@example.test', FROM_UNCLEAR),
         ("From: anna@example.test)", FROM_UNCLEAR),
         ("From: anna\0@example.test", FROM_UNCLEAR),
+        ("From: \x0banna@example.test", FROM_UNCLEAR),
+        ("From: A\n<anna@example.test>", FROM_UNCLEAR),
+        ("From: \u00a0anna@example.test", FROM_REFUSED),
         ("From: " + "x" * 20000 + " <anna@example.test>", FROM_UNCLEAR),
         ("From: " + ", ".join(["anna@example.test"] * 60), FROM_UNCLEAR),
         ("From: anna@example.test\r\nSender: boss@example.test", SENDER_REFUSED),

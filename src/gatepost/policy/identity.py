@@ -20,10 +20,10 @@ from gatepost.policy.verdict import ACCEPT, Verdict
 MAX_FIELD_BYTES = 16 * 1024
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:").match
-_ATOM = r"[^\s\x00-\x20()<>@,;:\\\"\[\]]+"
+_ATOM = r"[^\x00-\x20\x7f()<>@,;:\\\"\[\]]+"
 _QUOTED = r'"(?:[^"\\\r\n\x00]|\\[^\r\n\x00])*+"'
 _TOKEN = re.compile(
-    rf"\s+|(?P<quoted>{_QUOTED})|(?P<atom>{_ATOM})|(?P<literal>\[[^\[\]\\\s]*\])|(?P<special>[<>@,;:])", re.DOTALL
+    rf"[ \t]+|(?P<quoted>{_QUOTED})|(?P<atom>{_ATOM})|(?P<literal>\[[^\[\]\\\s]*\])|(?P<special>[<>@,;:])", re.DOTALL
 )
 _COMMENT_PART = re.compile(r"[^()\\]+|\\.", re.DOTALL)
 
