@@ -78,3 +78,31 @@ def test_an_open_list_of_submission_and_mta_sts(tmp_path: Path) -> None:
     assert (answer["ok"], untold(answer, source)) == (True, [])
     config = load_config(str(tmp_path / "out/gatepost.toml"))
     assert (config.auth.dovecot, config.auth.on_edge, config.tls.outbound) == ("inet:127.0.0.1:12345", False, "best")
+
+
+@pytest.mark.parametrize(
+    ("line", "result"),
+    [
+        ("disable_dns_lookups = yes", "refused"),
+        ("disable_dns_lookups = no", "exact"),
+        ("smtp_host_lookup = dns, native", "exact"),
+        ("authorized_submit_users = root, www-data", "refused"),
+        ("smtpd_upstream_proxy_protocol = haproxy", "refused"),
+        ("smtpd_authorized_xclient_hosts = 0.0.0.0/0", "refused"),
+        ("smtpd_authorized_xclient_hosts = proxy.example.net", "refused"),
+        ("smtpd_discard_ehlo_keywords = starttls", "refused"),
+        ("smtpd_sasl_auth_enable = no", "exact"),
+        ("smtp_address_preference = any", "approximated"),
+        ("smtpd_tls_protocols = !SSLv2, !SSLv3, !TLSv1, !TLSv1.1", "exact"),
+        ("smtpd_tls_protocols = !SSLv2, !SSLv3", "approximated"),
+        ("permit_mx_backup_networks = 192.0.2.0/24", "refused"),
+    ],
+)
+def test_single_parameters(tmp_path: Path, line: str, result: str) -> None:
+    source = tmp_path / "etc/postfix"
+    source.mkdir(parents=True)
+    (source / "main.cf").write_text(f"myhostname = g.example.net\nrelay_domains = a.example\n{line}\n")
+    (source / "master.cf").write_text("smtp inet n - y - - smtpd\n")
+    _, answer = run_import("postfix", source, tmp_path / "out")
+    assert results(answer, "main.cf")[3] == {result}
+    check_written(tmp_path / "out")

@@ -59,7 +59,7 @@ UNUSED: dict[str, str] = {
         "compatibility_level command_directory daemon_directory data_directory queue_directory mail_owner default_privs setgid_group "
         "sendmail_path newaliases_path mailq_path html_directory manpage_directory sample_directory readme_directory "
         "debugger_command debug_peer_level debug_peer_list meta_directory shlib_directory config_directory import_environment "
-        "export_environment mail_name mail_version alternate_config_directories authorized_submit_users authorized_flush_users "
+        "export_environment mail_name mail_version alternate_config_directories authorized_flush_users "
         "authorized_mailq_users authorized_verp_clients multi_instance_wrapper multi_instance_directories multi_instance_enable "
         "multi_instance_group multi_instance_name maillog_file maillog_file_prefixes syslog_facility syslog_name process_name "
         "master_service_disable smtputf8_autodetect_classes postmulti_control_commands postmulti_start_commands process_id "
@@ -84,7 +84,7 @@ UNUSED: dict[str, str] = {
         "strict_rfc821_envelopes smtpd_helo_required disable_vrfy_command smtpd_delay_reject smtpd_delay_open_until_valid_rcpt "
         "qmgr_message_active_limit qmgr_message_recipient_limit qmgr_message_recipient_minimum line_length_limit "
         "smtp_line_length_limit body_checks_size_limit header_address_token_limit mime_boundary_length_limit mime_nesting_limit "
-        "queue_run_delay smtp_per_record_deadline smtp_randomize_addresses smtp_host_lookup disable_dns_lookups smtp_dns_support_level "
+        "queue_run_delay smtp_per_record_deadline smtp_randomize_addresses smtp_dns_support_level "
         "smtp_quit_timeout smtp_rset_timeout smtp_xforward_timeout smtp_data_init_timeout smtp_skip_5xx_greeting smtp_skip_quit_response "
         "smtp_always_send_ehlo smtp_never_send_ehlo smtp_address_preference smtp_mx_session_limit smtp_cname_overrides_servername "
         "smtp_defer_if_no_mx_address_found smtp_balance_inet_protocols smtp_enforce_tls smtp_use_tls smtpd_use_tls smtpd_enforce_tls "
@@ -132,6 +132,12 @@ FAMILIES: tuple[tuple[re.Pattern[str], str, str, str], ...] = tuple(
             "refused",
             "the certificates themselves are needed, not only their fingerprints",
             "write [[relay.certificates]] with ca_file and fingerprints",
+        ),
+        (
+            r"authorized_submit_users",
+            "refused",
+            "who of this host may submit is listed by name",
+            'write local.socket and local.users = ["root", "www-data"]',
         ),
         (
             r"luser_relay",

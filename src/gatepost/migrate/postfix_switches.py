@@ -187,6 +187,14 @@ class SwitchPart(PostfixState):
             exact = value in ("ipv4", "ipv6")
             note = f"delivery.prefer_ipv6 = {str(value == 'ipv6').lower()}"
             self.tell(name, Result.EXACT if exact else Result.APPROXIMATED, note)
+        for name, usual in (("disable_dns_lookups", "no"), ("smtp_host_lookup", "dns")):
+            if not self.parameters.is_written(name):
+                continue
+            if usual in split_list(self.parameters.value(name).lower()):
+                self.tell(name, Result.EXACT, "hosts and MX records are looked up in the DNS")
+            else:
+                why = "names of hosts are looked up in the DNS, and nowhere else"
+                self.tell(name, Result.REFUSED, why, "write next hops by their addresses")
         for name in ("smtp_bind_address", "smtp_bind_address6"):
             if self.parameters.is_written(name) and self.parameters.value(name).strip():
                 why = "outgoing connections take the address that the routes of the system give them"
