@@ -8,12 +8,13 @@ from types import SimpleNamespace
 import pytest
 
 from gatepost.config.load import load_config
-from gatepost.model import Address, Envelope, Recipient
+from gatepost.model import Address, Envelope, Outcome, Recipient, Result
 from gatepost.queue.backoff import Deadlines
 from gatepost.roles.ids import IdMaker
 from gatepost.roles.notices import Notices, lead
 from gatepost.routing.route import Expansion, Route
 from gatepost.spool.entry import Entry, State
+from gatepost.spool.errors import SpoolFull
 
 CONFIG = """hostname = "gate.example.net"
 listen = "192.0.2.1:25"
@@ -53,6 +54,8 @@ class Queue:
         self.dispatch_soon = lambda: None
         self.events: list[str] = []
         self.later: list = []
+        self.loop = SimpleNamespace(call_later=lambda delay_s, call: self.timers.append(call))
+        self.timers: list = []
         self.entered: list[Entry] = []
         self.notices = Notices(self, IdMaker(0, 35))  # type: ignore[arg-type]
 
@@ -127,6 +130,7 @@ def test_held_mail_does_not_age(queue: Queue) -> None:
 def test_life_begins_anew_with_a_release(queue: Queue) -> None:
     entry = build_entry()
     entry.released_s, entry.delay_notified = 8990.0, True
+    queue.spool.entries["m1"] = entry
     queue.notices.deadline(entry, 9000.0)
     assert entry.pending == 1 and queue.deadlines.wake_at() == pytest.approx(9090.0)
     queue.notices.deadline(entry, 9100.0)
@@ -141,3 +145,34 @@ def test_a_notice_that_was_removed_is_not_entered(queue: Queue) -> None:
     for call in queue.later:
         call()
     assert queue.entered == [kept]
+
+
+@pytest.mark.parametrize("result", [Result.DELIVERED, Result.FAILED])
+def test_a_notice_without_room_waits_for_it(queue: Queue, result: Result) -> None:
+    entry = build_entry(queue.notices.now_s())
+    entry.envelope.recipients[0].notify = 6  # SUCCESS and FAILURE
+    stored: list[Envelope] = []
+    is_full = True
+
+    def store(envelope: Envelope, chunks: list[bytes], about: Entry | None, recipients: list[int]) -> Entry:
+        if is_full:
+            raise SpoolFull("no space")
+        stored.append(envelope)
+        notice = queue.spool.entries[envelope.id] = Entry(envelope, envelope.id, envelope.received_s, 1)
+        return notice
+
+    queue.spool.entries["m1"] = entry
+    queue.spool.store = store
+    queue.spool.source = lambda entry: (_ for _ in ()).throw(SpoolFull("no space"))
+    outcome = Outcome(0, result, "body", 250, "2.0.0", "text")
+    if result is Result.DELIVERED:
+        queue.notices.report_success(entry, entry.envelope, "smtp://10.0.0.6:25", [outcome])
+    else:
+        entry.states[0], entry.pending, entry.last = State.FAILED, 0, (outcome,)
+        queue.notices.bounce_unreported(entry)
+    for _ in range(3):
+        assert stored == [] and len(queue.timers) == 1
+        queue.timers.pop()()
+    is_full = False
+    queue.timers.pop()()
+    assert [envelope.recipients[0].address for envelope in stored] == ["anna@listed.example"] and queue.timers == []

@@ -15,6 +15,7 @@ from spool_bed import (
     Writer,
     assert_balanced,
     content_of,
+    copy_spool,
     make_body,
     make_envelope,
     make_spool,
@@ -528,3 +529,23 @@ def test_a_snapshot_is_of_one_moment_although_entries_change_while_it_is_written
     assert again.entries["m15"].next_due_s == 12_345.0
     assert again.ledger() == spool.ledger()
     again.abandon()
+
+
+def test_an_outcome_waits_for_the_notice_of_its_success(tmp_path):
+    """A power cut may keep either of two files: the line that says delivered must not be there before the notice is durable."""
+    spool = open_spool(tmp_path / "spool")
+    entry, other = Writer(spool).take("a1", "a2")
+    spool.commit()
+    spool.store(make_envelope("d1"), [make_body("d1")], entry, ())
+    spool.record(entry, [DELIVERED], 0.0)
+    spool.finish(entry)
+    spool.record(other, [DELIVERED], 0.0)
+    spool.finish(other)
+    crashed = open_spool(copy_spool(tmp_path / "spool", tmp_path / "crashed"))
+    assert "a1" in crashed.entries and "a2" not in crashed.entries
+    spool.commit()
+    later = open_spool(copy_spool(tmp_path / "spool", tmp_path / "later"))
+    assert "a1" not in later.entries and "d1" in later.entries
+    for each in (spool, crashed, later):
+        assert_balanced(each)
+        each.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,6 +21,7 @@ from gatepost.model import Address, Envelope, Outcome, Recipient, Result, by_sen
 from gatepost.queue import deadlines
 from gatepost.queue.bounce import build_dsn, is_success_told, suppressed_by
 from gatepost.roles.ids import IdMaker
+from gatepost.roles.unspooled import MAX_SUCCESSES, Unspooled
 from gatepost.routing.router import Refusal, Route, Router
 from gatepost.spool.entry import Entry, State
 from gatepost.spool.errors import SpoolError
@@ -40,6 +42,7 @@ class Notices:
         self._queue = queue
         self._new_id = new_id
         self.now_s = time.time
+        self._unspooled = Unspooled(queue.loop.call_later)
         self.reconfigure()
 
     def reconfigure(self) -> None:
@@ -149,7 +152,8 @@ class Notices:
     def report_success(self, entry: Entry, envelope: Envelope, next_hop: str, outcomes: Sequence[Outcome]) -> None:
         """Tell a sender who asked for it that the message has arrived, or has gone where nobody will tell (RFC 3461 5.2.2).
 
-        Called before the outcomes are recorded: after a crash between the two it is delivered, and told, once more.
+        Called before the outcomes are recorded, which are durable only behind the notice: after a crash between the two the message
+        is delivered, and told of, once more.
         """
         queue = self._queue
         if next_hop.startswith(POOL):
@@ -165,13 +169,19 @@ class Notices:
                 outcome = Outcome(outcome.recipient, outcome.result, "maildir", 0, outcome.status, "stored in the mailbox")
             rows.append((recipient, outcome))
         for group in _by_owner(rows):
-            try:
-                notice = self._spool_dsn(kind, entry, envelope, group, (), self.now_s())
-            except SpoolError as error:  # no room for it: the message has arrived all the same
-                queue.event("error", where="dsn", id=entry.id, reason=str(error))
-                return
-            if notice is not None:
-                self.enter_when_durable(notice)
+            notice = self._build_dsn(kind, entry, envelope, group, self.now_s())
+            if notice is not None and not self._store_success(kind, entry, notice, len(group)) and len(self._unspooled) < MAX_SUCCESSES:
+                again = partial(self._store_success, kind, entry, notice, len(group))
+                self._unspooled.add(notice[0].id, again)  # no room for it: the message has arrived all the same
+
+    def _store_success(self, kind: str, entry: Entry, notice: tuple[Envelope, list[bytes]], rows: int) -> bool:
+        try:
+            stored = self._store_dsn(kind, entry, notice, rows, ())
+        except SpoolError as error:
+            self._queue.event("error", where="dsn", id=entry.id, reason=str(error))
+            return False
+        self.enter_when_durable(stored)
+        return True
 
     # --- failures ---------------------------------------------------------------------------------------------------
 
@@ -191,7 +201,14 @@ class Notices:
 
     def bounce_unreported(self, entry: Entry) -> None:
         """Spool the DSN about the recipients that failed or expired and are in none yet; then the message may go."""
+        if not self._bounce(entry):
+            self._unspooled.add(entry.id, lambda: self._bounce(entry))
+
+    def _bounce(self, entry: Entry) -> bool:
+        """False: there is no room for it now. The message stays until there is."""
         queue = self._queue
+        if queue.spool.entries.get(entry.id) is not entry:
+            return True
         envelope = entry.envelope
         now_s = self.now_s()
         for state, kind in ((State.FAILED, "failed"), (State.EXPIRED, "expired")):
@@ -214,18 +231,14 @@ class Notices:
                 rows = [(envelope.recipients[index], self._outcome(entry, index)) for index in group]
                 try:
                     notice = self._spool_dsn(kind, entry, envelope, rows, group, now_s)
-                except SpoolError as error:  # no room for it now: tried again, the message stays until then
+                except SpoolError as error:
                     queue.event("error", where="dsn", id=entry.id, reason=str(error))
-                    queue.loop.call_later(AGAIN_S, self._bounce_again, entry)
-                    return
+                    return False
                 if notice is not None:
                     self.enter_when_durable(notice)
         queue.commit_soon(lambda: queue.finish(entry))
         queue.dispatch_soon()
-
-    def _bounce_again(self, entry: Entry) -> None:
-        if self._queue.spool.entries.get(entry.id) is entry:
-            self.bounce_unreported(entry)
+        return True
 
     def _outcome(self, entry: Entry, index: int) -> Outcome:
         last = entry.last_of(index)
@@ -241,6 +254,17 @@ class Notices:
         now_s: float,
     ) -> Entry | None:
         """Spool the DSN; None if there is nobody to tell. Raises SpoolError if it cannot be stored now."""
+        notice = self._build_dsn(kind, entry, envelope, rows, now_s)
+        if notice is not None:
+            return self._store_dsn(kind, entry, notice, len(rows), about)
+        if about:
+            self._queue.spool.mark_reported(entry, list(about))
+        return None
+
+    def _build_dsn(
+        self, kind: str, entry: Entry, envelope: Envelope, rows: list[tuple[object, Outcome]], now_s: float
+    ) -> tuple[Envelope, list[bytes]] | None:
+        """Its envelope with its route, and its content; None if there is nobody to tell."""
         queue = self._queue
         owner = rows[0][0].reverse_path  # type: ignore[attr-defined]
         if owner:
@@ -262,18 +286,24 @@ class Notices:
         if isinstance(route, Refusal):
             # The sender's own address is of ours and does not exist: nobody to tell.
             queue.event("dsn_suppressed", id=entry.id, kind=kind, recipient=recipient.address, cause=route.text)
-            if about:
-                queue.spool.mark_reported(entry, list(about))
             return None
         lead(dsn_envelope, route)
-        notice = queue.spool.store(dsn_envelope, chunks, entry if about else None, about)
+        return dsn_envelope, chunks
+
+    def _store_dsn(
+        self, kind: str, entry: Entry, built: tuple[Envelope, list[bytes]], rows: int, about: tuple[int, ...] | list[int]
+    ) -> Entry:
+        queue = self._queue
+        envelope, chunks = built
+        is_awaited = about or kind != "delayed"  # the line that says it is settled waits for the notice
+        notice = queue.spool.store(envelope, chunks, entry if is_awaited else None, about)
         queue.event(
             "dsn_created",
             id=notice.id,
             about=entry.id,
             kind=kind,
-            recipient=recipient.address,
-            recipients=len(rows),
+            recipient=envelope.recipients[0].address,
+            recipients=rows,
             bytes=sum(len(chunk) for chunk in chunks),
         )
         return notice

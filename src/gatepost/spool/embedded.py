@@ -341,10 +341,8 @@ class JournalSpool:
     def record(self, entry: Entry, outcomes: Sequence[Outcome], next_due_s: float) -> None:
         with self.lock:
             self._expect(entry)
-            log = self.log
+            log, states, counters = self.log, entry.states, self.counters
             log.touch(entry)
-            states = entry.states
-            counters = self.counters
             keep = len(states) > 1
             for outcome in outcomes:
                 state = _NUMBER_OF_RESULT[outcome.result]
@@ -358,7 +356,9 @@ class JournalSpool:
             entry.next_due_s = next_due_s
             if keep:
                 entry.last = self._share(entry.last, outcomes)
-            log.write((_OUTCOME, entry.id, bytes(states), entry.attempts, next_due_s, outcomes if keep else ()))
+            # Not durable before the notice of its success is: else a power cut could leave this and take that.
+            write = log.add_later if entry.id in self._own.awaited_by else log.write
+            write((_OUTCOME, entry.id, bytes(states), entry.attempts, next_due_s, outcomes if keep else ()))
 
     def _share(self, last: tuple[Outcome, ...], outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
         """Equal outcomes of many messages are kept once: 100,000 messages for a dead next hop all have the same."""
