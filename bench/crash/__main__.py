@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.crash import faults, fulldisk, kills, powercut
-from bench.crash.bed import Options, Result, as_result, tell
+from bench.crash.apart import run_apart
+from bench.crash.bed import Options, Result, tell
 from bench.crash.report import build_report
 
 SCENARIOS: dict[str, Callable[[Options], Result]] = {
@@ -60,8 +61,7 @@ def main(arguments: list[str]) -> int:
     for name in parsed.only or SCENARIOS:
         began_s = time.monotonic()
         tell(f"{name} ...")
-        with as_result(name, results):
-            results.append(SCENARIOS[name](options))
+        results.append(run_apart(name, SCENARIOS[name], options))
         results[-1].figures["seconds"] = round(time.monotonic() - began_s, 1)
     machine = describe_machine()
     print(build_report(results, machine))

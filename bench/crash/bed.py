@@ -25,7 +25,7 @@ import msgspec
 
 from bench.crash import processes
 from bench.crash.books import Arrival, Sent, read_book
-from bench.crash.gateway import PARTS, Gateway
+from bench.crash.gateway import PARTS, Gateway, find_kind
 from bench.crash.processes import CrashError
 from bench.crash.proof import Disturbance, Proof, prove
 
@@ -81,6 +81,7 @@ class Bed:
         self.rate = rate
         self.clients = clients
         self.disturbances: list[Disturbance] = []
+        self.held = self.released = 0
         options.directory.mkdir(parents=True, exist_ok=True)
         self.directory = Path(tempfile.mkdtemp(prefix=f"crash-{name}-", dir=options.directory))
         self.directory.chmod(0o755)
@@ -137,6 +138,7 @@ class Bed:
         """Clients go on until `stop_load`; ids are new each time."""
         number = next(_numbers)
         command = [sys.executable, "-m", "bench.crash.load", "--port", self.gateway.port, "--book", self.sent_book]
+        command += ["--submission", self.gateway.submission]
         command += ["--prefix", f"r{number}", "--clients", self.clients, "--rate", self.rate]
         command += ["--seed", f"{self.options.seed} {self.name} {number}"]
         self._load = processes.start(list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -145,6 +147,14 @@ class Bed:
         """Wait for the transactions under way."""
         processes.stop(self._load, timeout_s=60.0)
         self._load = None
+
+    def hold_all(self) -> None:
+        """The operator holds everything that is in the queue now; attempts under way go on."""
+        self.held += int(self.gateway.ask("queue", "hold", "--all")[1].get("count", 0))
+
+    def release_all(self) -> None:
+        """And lets all of it go, with what its route has held."""
+        self.released += int(self.gateway.ask("queue", "release", "--all")[1].get("count", 0))
 
     def check_alive(self) -> None:
         """CrashError if something died that nobody killed."""
@@ -198,18 +208,19 @@ class Bed:
         if self._load is not None:
             self.stop_load()
         drain_from_s = time.monotonic()
+        self.release_all()
         ledger: dict[str, int] = {}
         try:
             ledger = self.gateway.wait_drained(DRAIN_LIMIT_S)
         except CrashError as error:
             result.problems.append(f"{error}: {self.gateway.ask('ledger')[1]}")
         drained_s = time.monotonic() - drain_from_s
-        result.problems += self._check_ledger(ledger)
         (self.directory / "disturbances.json").write_bytes(msgspec.json.encode(self.disturbances))
         arrivals = self.read_arrivals()
         proof = prove(self.read_sent(), arrivals, self.disturbances, self.gateway.read_delivered(), grace_s)
         result.problems += proof.problems()
-        result.problems += self._check_counts(ledger, proof)
+        result.problems += self._check_ledger(ledger)
+        result.problems += check_counts(ledger, proof)
         if status := self.gateway.stop():
             result.problems.append(f"the gateway ended with {status} on SIGTERM")
         status, report = self.gateway.ask("queue", "fsck")
@@ -232,21 +243,10 @@ class Bed:
             found.append(f"the ledger does not balance: {ledger}")
         found += [
             f"{ledger[key]} recipients are {key} in the ledger"
-            for key in ("bounced", "expired", "lost_to_damage")
+            for key in ("expired", "discarded", "lost_to_damage")
             if ledger.get(key)
         ]
         return found
-
-    def _check_counts(self, ledger: dict[str, int], proof: Proof) -> list[str]:
-        """What the gateway counted must lie between what was acknowledged and what was sent."""
-        if not ledger:
-            return []
-        low, high = proof.acknowledged, proof.acknowledged + proof.unanswered + proof.refused_arrived
-        if low <= ledger["accepted"] <= high:
-            return []
-        return [
-            f"the ledger has {ledger['accepted']} accepted, clients saw {low} acknowledged and {high - low} without answer"
-        ]
 
     def _figures(self, proof: Proof, ledger: dict[str, int]) -> dict[str, Any]:
         return {
@@ -256,12 +256,36 @@ class Bed:
             "unanswered_recipients": proof.unanswered,
             "refused_but_arrived": proof.refused_arrived,
             "arrived_recipients": proof.arrived,
+            "bounced_recipients": proof.bounced,
+            "notices": dict(sorted(proof.notices.items())),
+            "notices_twice": proof.notices_twice,
+            "kinds": dict(sorted(proof.kinds.items())),
+            "held_by_operator": self.held,
+            "released": self.released,
+            "file_system": find_kind(self.disk),
             "lost": len(proof.lost),
             "duplicates": proof.duplicates,
             "unexplained_duplicates": len(proof.unexplained),
             "replies": dict(sorted(proof.replies.items())),
             "ledger": ledger,
         }
+
+
+def check_counts(ledger: dict[str, int], proof: Proof) -> list[str]:
+    """What the gateway counted must lie between what was acknowledged and what was sent, both with its own notices."""
+    if not ledger:
+        return []
+    found = []
+    low = proof.acknowledged + proof.own_notices
+    high = low + proof.unanswered + proof.refused_arrived
+    if not low <= ledger["accepted"] <= high:
+        found.append(
+            f"the ledger has {ledger['accepted']} accepted; clients saw {proof.acknowledged} acknowledged and {high - low} without answer, "
+            f"and {proof.own_notices} notices came"
+        )
+    if not proof.bounced <= ledger["bounced"] <= proof.bounced + proof.unanswered + proof.refused_arrived:
+        found.append(f"the ledger has {ledger['bounced']} bounced; of what was acknowledged {proof.bounced} were to be")
+    return found
 
 
 @contextlib.contextmanager

@@ -25,10 +25,16 @@ class Sent(msgspec.Struct):
     size_bytes: int
     recipients: list[str]
     text: str = ""
+    kind: str = "plain"
+    notify: str = ""  # as asked by RCPT
+    hold_s: float = 0.0  # as asked by MAIL
 
 
 class Arrival(msgspec.Struct):
-    """One message that arrived, for one transaction of the sink or one file of a Maildir."""
+    """One message that arrived, for one transaction of the sink or one file of a Maildir.
+
+    A notice of the gateway's has the `id` and the recipients that it tells of, and says what became of them.
+    """
 
     id: str
     gateway_id: str  # from the trace field
@@ -36,6 +42,7 @@ class Arrival(msgspec.Struct):
     ended_s: float
     recipients: list[str]
     is_whole: bool  # the body has the checksum that its header names
+    notice: str = ""  # the action of a DSN: "failed", "relayed", "delivered"
 
 
 class Book:

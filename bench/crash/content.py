@@ -18,6 +18,11 @@ BODIES = 150
 ALPHABET = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+ "
 ID_FIELD = b"X-Crash-Id: "
 CRC_FIELD = b"X-Crash-Crc: "
+FROM_FIELD = b"X-Crash-From: "
+BINARY_BODIES = 10
+_NOTICE_ID = re.compile(rb"(?m)^Message-ID: <([0-9A-Za-z]+)")
+_ABOUT = re.compile(rb"(?m)^Original-Envelope-Id: (\S+)\r$")
+_TOLD = re.compile(rb"(?m)^Final-Recipient: rfc822;\s*(\S+)\r\nAction: (\w+)")
 _TRACE_ID = re.compile(rb"\sid ([0-9A-Za-z]+)")
 
 
@@ -52,10 +57,17 @@ def build_bodies(rng: random.Random, count: int = BODIES) -> list[tuple[bytes, i
     return bodies
 
 
-def build_header(message_id: str, crc: int) -> bytes:
-    """The header of a message, up to and with the empty line."""
+def build_binary_bodies(rng: random.Random, count: int = BINARY_BODIES) -> list[tuple[bytes, int]]:
+    """Bodies of any octets, of which no line end survives a relay that takes them for text."""
+    bodies = [b"\0\r\n.\r\n\n\r" + rng.randbytes(choose_size(rng)) for _ in range(count)]
+    return [(body, crc32(body)) for body in bodies]
+
+
+def build_header(message_id: str, crc: int, sender: str = "load@outside.test", arriving: str = "") -> bytes:
+    """The header of a message, up to and with the empty line; `arriving` is what From must have become on the way."""
     return (
-        b"From: load@outside.test\r\nTo: undisclosed-recipients:;\r\nSubject: crash run\r\n"
+        b"From: %b\r\nTo: undisclosed-recipients:;\r\nSubject: crash run\r\n" % sender.encode()
+        + (FROM_FIELD + arriving.encode() + b"\r\n" if arriving else b"")
         + ID_FIELD
         + message_id.encode()
         + b"\r\n"
@@ -76,5 +88,13 @@ def read_content(content: bytes) -> tuple[str, str, bool]:
     gateway_id = _TRACE_ID.search(header)
     if newline == b"\n":
         body = body.replace(b"\n", b"\r\n")
-    is_whole = bool(found) and fields.get(CRC_FIELD[:-2]) == b"%08x" % crc32(body)
+    is_whole = fields.get(FROM_FIELD[:-2], b"") in fields.get(b"From", b"")
+    is_whole = is_whole and bool(found) and fields.get(CRC_FIELD[:-2]) == b"%08x" % crc32(body)
     return message_id, gateway_id[1].decode() if gateway_id else "", is_whole
+
+
+def read_notice(content: bytes) -> tuple[str, str, list[tuple[str, str]]]:
+    """What a DSN is about (the envelope id), its own id, and each recipient with its action."""
+    about, own = _ABOUT.search(content), _NOTICE_ID.search(content)
+    told = [(recipient.decode(), action.decode()) for recipient, action in _TOLD.findall(content)]
+    return about[1].decode() if about else "", own[1].decode() if own else "", told

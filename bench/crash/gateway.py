@@ -22,8 +22,9 @@ from typing import Any
 from bench.crash import processes
 from bench.crash.books import Arrival
 from bench.crash.content import read_content
+from bench.crash.kinds import TEAM, TEAM_MEMBERS
 from bench.crash.processes import CrashError
-from bench.crash.sink import MX_DOMAINS
+from bench.crash.sink import FLAPPING_ADDRESS, MX_DOMAINS
 from gatepost.spool.layout import VOLATILE, find_filesystem
 
 COMMAND = [sys.executable, "-I", "-m", "gatepost"]
@@ -34,14 +35,45 @@ CONFIG = """\
 hostname = "gate.outside.test"
 listen = ["127.0.0.1:{port}"]
 spool = "{spool}"
+aliases = "file:{aliases}"
+alias_domains = ["fixed.test"]
+
+[[listeners]]
+address = "127.0.0.1:{submission}"
+kind = "submission"
+require_tls = false
 
 [domains."fixed.test"]
+next_hop = "smtp://127.0.0.1:{sink_port}"
+
+[domains."senders.test"]
+next_hop = "smtp://127.0.0.1:{sink_port}"
+
+[domains."held.test"]
+next_hop = "hold:smtp://127.0.0.1:{sink_port}"
+
+[domains."pool.test"]
+next_hop = "pool:inside"
+
+[pools.inside]
+retry_s = 0.3
+[[pools.inside.members]]
+next_hop = "smtp://{flapping}:{sink_port}"
+[[pools.inside.members]]
 next_hop = "smtp://127.0.0.1:{sink_port}"
 
 {mx_domains}
 
 [domains."box.test"]
 next_hop = "maildir:{box}"
+
+[relay]
+networks = ["127.0.0.0/8"]
+
+[[rewrite.rules]]
+name = "one face"
+domains = ["inside.test"]
+to_domain = "senders.test"
 
 [queue]
 retry_min_s = 1.2
@@ -65,13 +97,18 @@ output = "{events}"
 """
 
 
+def find_kind(path: Path) -> str:
+    """The kind of file system that is mounted there now."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        return find_filesystem(str(path.resolve()), file.read())
+
+
 def is_volatile(path: Path) -> bool:
     """Whether a gateway as shipped would refuse a spool here: a container's own file system, for example.
 
     For kills it does not matter: what was written stays written. The scenarios about disks mount their own.
     """
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        return find_filesystem(str(path.resolve()), file.read()) in VOLATILE
+    return find_kind(path) in VOLATILE
 
 
 class Gateway:
@@ -80,24 +117,37 @@ class Gateway:
     def __init__(self, directory: Path, disk: Path, sink_port: int, queue_settings: str = "") -> None:
         """Configuration and log go below `directory`, spool and Maildir below `disk`."""
         self.config = directory / "gatepost.toml"
+        self.aliases = directory / "aliases"
         self.events = directory / "events.jsonl"
         self.output = directory / "output"
         self.spool = disk / "spool"
         self.box = disk / "box"
         self.port = processes.take_port()
+        self.submission = processes.take_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.family: dict[int, str] = {}  # every process of this life that was seen, and when it was born
         self.clock_offset_s = time.time() - time.monotonic()
+        self.disk = disk
+        self.sink_port = sink_port
+        self.queue_settings = queue_settings
+
+    def write_config(self) -> None:
+        """Behind all mounts, because what is mounted decides one setting."""
+        self.aliases.write_text(f"{TEAM.partition('@')[0]}: {', '.join(TEAM_MEMBERS)}\n")
+        self.aliases.chmod(0o644)
         self.config.write_text(
             CONFIG.format(
                 port=self.port,
+                submission=self.submission,
                 spool=self.spool,
                 box=self.box,
-                sink_port=sink_port,
+                sink_port=self.sink_port,
+                flapping=FLAPPING_ADDRESS,
+                aliases=self.aliases,
                 mx_domains="\n".join(f'[domains."mx{n}.test"]\nnext_hop = "mx"' for n in range(MX_DOMAINS)),
                 events=self.events,
-                queue=queue_settings,
-                volatile="true" if is_volatile(disk) else "false",
+                queue=self.queue_settings,
+                volatile="true" if is_volatile(self.disk) else "false",
             )
         )
         self.config.chmod(0o600)
@@ -106,6 +156,8 @@ class Gateway:
 
     def launch(self) -> None:
         """Start it and do not wait."""
+        if not self.config.exists():
+            self.write_config()
         with open(self.output, "ab") as errors:
             self.process = processes.start(
                 [*COMMAND, "run", "--config", self.config], stdout=subprocess.PIPE, stderr=errors
@@ -220,7 +272,10 @@ class Gateway:
 
         def look() -> dict[str, int] | None:
             _, answer = self.ask("ledger")
-            return answer if answer.get("messages_queued") == 0 else None
+            if answer.get("messages_queued") == 0:
+                return answer
+            self.ask("queue", "release", "--all")
+            return None
 
         return processes.wait_until(look, "the queue is empty", timeout_s)  # type: ignore[return-value]
 

@@ -28,6 +28,7 @@ WEIGHTS = {
 MEAN_PAUSE_S = 0.9
 AGAIN_SHARE = 0.2  # a second kill of the same role as soon as it lives again
 STARTING_SHARE = 0.3  # of the kills of all: while the gateway is starting
+HOLD_EVERY = 6  # kills: before one of them the operator holds everything, and behind it lets it go
 QUICK_KILLS = 10
 BACK_LIMIT_S = 30.0
 
@@ -43,7 +44,11 @@ def run(options: Options) -> Result:
         bed.run_load(1.0)
         plan = plan_kills(rng, count)
         for number, target in enumerate(plan, 1):
+            if is_held := number % HOLD_EVERY == 2:
+                bed.hold_all()
             done = _kill(bed, target, rng)
+            if is_held:
+                bed.release_all()
             kills[target] = kills.get(target, 0) + done
             tell(f"{NAME}: {number} of {len(plan)}: {target}, {bed.count_accepted()} accepted so far")
             bed.run_load(MEAN_PAUSE_S * rng.uniform(0.1, 1.9))

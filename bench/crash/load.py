@@ -15,28 +15,42 @@ import random
 import signal
 import sys
 import time
+from typing import NamedTuple
 
 from bench.crash.books import Book, Sent
-from bench.crash.content import build_bodies, build_header
+from bench.crash.content import build_binary_bodies, build_bodies, build_header
+from bench.crash.kinds import BOX_DOMAIN, HELD_DOMAIN, INSIDE_FROM, OUTSIDE_FROM, Kind, choose_kind
 from bench.crash.sink import MX_DOMAINS
 
 ANSWER_LIMIT_S = 30.0  # a gateway that lets a client wait longer than this hangs, for the proof
 PAUSE_S = 0.03  # after a lost connection or a refusal
 MAX_KEPT = 20
-DOMAINS = ("fixed.test",) * 10 + tuple(f"mx{number}.test" for number in range(MX_DOMAINS)) + ("box.test",) * 4
+DOMAINS = (
+    ("fixed.test",) * 8 + tuple(f"mx{number}.test" for number in range(MX_DOMAINS)) + (BOX_DOMAIN,) * 4 + ("pool.test",) * 3
+    + (HELD_DOMAIN,)
+)  # fmt: skip
 
 
 class Lost(Exception):
     """The connection is gone; the text says where."""
 
 
+class Message(NamedTuple):
+    """What is sent, and to whom."""
+
+    kind: Kind
+    named: list[str]  # recipients as RCPT has them
+    expected: list[str]  # who gets it
+    text: bytes
+
+
 class Client:
     """One client: one connection at a time."""
 
-    def __init__(self, number: int, options: argparse.Namespace, book: Book, bodies: list[tuple[bytes, int]]) -> None:
+    def __init__(self, number: int, options: argparse.Namespace, book: Book, bodies: list[list[tuple[bytes, int]]]) -> None:
         self.rng = random.Random(f"{options.seed} {number}")
         self.name = f"{options.prefix}c{number}"
-        self.port = options.port
+        self.ports = (options.port, options.submission)
         self.pause_s = options.clients / options.rate if options.rate else 0.0
         self.book = book
         self.bodies = bodies
@@ -55,8 +69,10 @@ class Client:
                 await asyncio.sleep(PAUSE_S)
 
     async def _session(self, stopping: asyncio.Event) -> None:
+        kind = choose_kind(self.rng)
+        submits = kind.is_submitted
         async with asyncio.timeout(ANSWER_LIMIT_S):
-            self._read, self._write = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 16)
+            self._read, self._write = await asyncio.open_connection("127.0.0.1", self.ports[submits], limit=1 << 16)
         try:
             if (await self._hear())[0] != 220:
                 raise Lost("greeting")
@@ -66,7 +82,10 @@ class Client:
             pipelined = self.rng.random() < 0.5
             messages = self.rng.randint(1, MAX_KEPT) if self.rng.random() < 0.5 else 1
             for _ in range(messages):
-                if stopping.is_set() or not await self._transaction(pipelined):
+                if stopping.is_set() or not await self._transaction(kind, pipelined):
+                    break
+                kind = choose_kind(self.rng)
+                if kind.is_submitted and not submits:  # not offered here
                     break
                 if self.pause_s:
                     await asyncio.sleep(self.pause_s * self.rng.uniform(0.5, 1.5))
@@ -101,17 +120,28 @@ class Client:
         except OSError as error:
             raise Lost("read") from error
 
-    async def _transaction(self, pipelined: bool) -> bool:
+    def _compose(self, kind: Kind, message_id: str) -> Message:
+        rng = self.rng
+        body, crc = rng.choice(self.bodies[kind.is_binary])
+        several = rng.randint(2, 6) if rng.random() < 0.25 else 1
+        drawn = [f"u{rng.randrange(50)}@{rng.choice(DOMAINS)}" for _ in range(several)]
+        if kind.is_binary:  # a Maildir has lines
+            drawn = [recipient for recipient in drawn if not recipient.endswith("@" + BOX_DOMAIN)] or ["b@fixed.test"]
+        drawn = drawn[len(kind.recipients) :]
+        header = build_header(message_id, crc, kind.sender, OUTSIDE_FROM if kind.sender == INSIDE_FROM else "")
+        named = list(dict.fromkeys((*drawn, *kind.recipients)))
+        expected = list(dict.fromkeys((*drawn, *(kind.stands_for or kind.recipients))))
+        return Message(kind, named, expected, header + body)
+
+    async def _transaction(self, kind: Kind, pipelined: bool) -> bool:
         """One message; whether the connection can take another."""
         self.count += 1
-        body, crc = self.rng.choice(self.bodies)
-        several = self.rng.randint(2, 6) if self.rng.random() < 0.25 else 1
-        wanted = [f"u{self.rng.randrange(50)}@{self.rng.choice(DOMAINS)}" for _ in range(several)]
-        row = Sent(
-            f"{self.name}n{self.count}", time.monotonic(), 0.0, 0, "begin", len(body), list(dict.fromkeys(wanted))
-        )
+        message_id = f"{self.name}n{self.count}"
+        message = self._compose(kind, message_id)
+        row = Sent(message_id, time.monotonic(), 0.0, 0, "begin", len(message.text), message.expected)
+        row.kind, row.notify, row.hold_s = kind.name, kind.notify, kind.hold_s
         try:
-            goes_on = await self._converse(row, pipelined, build_header(row.id, crc) + body)
+            goes_on = await self._converse(row, pipelined, message)
         except Lost as lost:
             row.text = str(lost)
             raise
@@ -122,10 +152,11 @@ class Client:
             await asyncio.sleep(PAUSE_S)
         return goes_on
 
-    async def _converse(self, row: Sent, pipelined: bool, text: bytes) -> bool:
-        commands = [b"MAIL FROM:<load@outside.test>\r\n"]
-        commands += [f"RCPT TO:<{recipient}>\r\n".encode() for recipient in row.recipients]
-        commands.append(b"DATA\r\n")
+    async def _converse(self, row: Sent, pipelined: bool, message: Message) -> bool:
+        kind, text = message.kind, message.text
+        commands = [f"MAIL FROM:<{kind.sender}>{kind.mail.format(id=row.id)}\r\n".encode()]
+        commands += [f"RCPT TO:<{recipient}>{kind.rcpt}\r\n".encode() for recipient in message.named]
+        commands.append(b"NOOP\r\n" if kind.is_binary else b"DATA\r\n")
         if pipelined:
             await self._say(b"".join(commands))
             replies = [await self._hear() for _ in commands]
@@ -136,16 +167,25 @@ class Client:
                 replies.append(await self._hear())
                 if len(replies) == 1 and replies[0][0] != 250:
                     return self._refused(row, "mail", *replies[0])
-        row.recipients = [who for who, reply in zip(row.recipients, replies[1:-1], strict=True) if reply[0] == 250]
+        refused = {who for who, reply in zip(message.named, replies[1:-1], strict=True) if reply[0] != 250}
+        members = [] if refused.intersection(kind.recipients) else kind.stands_for
+        row.recipients = [who for who in row.recipients if who in members or (who in message.named and who not in refused)]
         code, answer = replies[-1]
-        if code != 354:
+        if code != 354 and (code != 250 or not row.recipients):
             stage, first = next(
                 ((stage, reply) for stage, reply in zip(("mail", "rcpt"), replies, strict=False) if reply[0] != 250),
                 ("data", (code, answer)),
             )
             return self._refused(row, stage, *first)
         row.stage = "end"
-        await self._say(text + b".\r\n")
+        if kind.is_binary:
+            half = len(text) // 2
+            await self._say(b"BDAT %d\r\n%b" % (half, text[:half]))
+            if (first := await self._hear())[0] != 250:
+                return self._refused(row, "bdat", *first)
+            await self._say(b"BDAT %d LAST\r\n%b" % (len(text) - half, text[half:]))
+        else:
+            await self._say(text + b".\r\n")
         return self._refused(row, "end", *await self._hear())
 
     def _refused(self, row: Sent, stage: str, code: int, text: str) -> bool:
@@ -160,7 +200,7 @@ async def run(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     book = Book(options.book)
-    bodies = build_bodies(random.Random(options.seed))
+    bodies = [build_bodies(random.Random(options.seed)), build_binary_bodies(random.Random(options.seed))]
     clients = [Client(number, options, book, bodies) for number in range(options.clients)]
     await asyncio.gather(*(client.run(stopping) for client in clients))
     print(sum(client.failed_connections for client in clients))
@@ -169,6 +209,7 @@ async def run(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--submission", type=int, required=True, help="port of the listener for submission")
     parser.add_argument("--book", required=True)
     parser.add_argument("--prefix", required=True, help="of the ids; another one for each run")
     parser.add_argument("--clients", type=int, default=12)

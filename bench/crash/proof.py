@@ -13,8 +13,11 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 from bench.crash.books import Arrival, Sent
+from bench.crash.kinds import is_gone
 
 CLOCK_S = 0.005  # the log has milliseconds, from the start of a turn of the loop
+AWAITED_S = 1.0  # until the notice of a success is durable, and with it what it tells of
+EARLY_S = 0.05  # a Maildir has the time of its file system
 NOTICE_S = 0.2  # a deliverer on a busy machine sees within this that its queue has gone
 MAX_NAMED = 5
 MAY_DUPLICATE = frozenset(("queue", "deliverer", "maildir", "resolver", "supervisor", "all", "power"))
@@ -40,6 +43,14 @@ class Proof:
     refused: int = 0  # the text was sent and refused with 4xx
     refused_arrived: int = 0  # and it arrived all the same: its client sends it again
     arrived: int = 0  # acknowledged or not
+    bounced: int = 0  # of those acknowledged, refused for good by their next hop
+    own_notices: int = 0  # messages of the gateway's own that came
+    notices: dict[str, int] = dataclasses.field(default_factory=dict)  # recipients told of, by action
+    notices_twice: int = 0
+    unasked: list[str] = dataclasses.field(default_factory=list)  # told of, though nobody wanted that
+    untold: list[str] = dataclasses.field(default_factory=list)  # delivered, and the sender wanted to hear of it
+    early: list[str] = dataclasses.field(default_factory=list)  # before the time that the sender had set
+    kinds: dict[str, int] = dataclasses.field(default_factory=dict)  # acknowledged messages
     lost: list[str] = dataclasses.field(default_factory=list)
     broken: list[str] = dataclasses.field(default_factory=list)  # arrived with another body
     strangers: int = 0  # arrived, and no client sent it
@@ -53,6 +64,9 @@ class Proof:
         """What a run must not show; empty if all is well."""
         found = [
             _name(f"{len(self.lost)} acknowledged recipients never got their message", self.lost),
+            _name(f"{len(self.untold)} recipients whose sender was not told", self.untold),
+            _name(f"{len(self.unasked)} notices that nobody asked for", self.unasked),
+            _name(f"{len(self.early)} recipients got their message before its time", self.early),
             _name(f"{len(self.broken)} messages arrived with another body", self.broken),
             _name(f"{len(self.unexplained)} duplicates without a disturbance at their delivery", self.unexplained),
             _name(f"{len(self.refused_for_good)} messages were refused with 5xx", self.refused_for_good),
@@ -76,8 +90,11 @@ def prove(
 ) -> Proof:
     """Compare the books; `grace_s` is for how long a noted delivery may be forgotten by a disturbance."""
     proof = Proof()
+    arrivals = list(arrivals)
+    sent = list(sent)
     known: set[str] = set()
     wanted: list[tuple[str, str]] = []
+    awaited = {row.id for row in sent if "SUCCESS" in row.notify}
     refused: list[tuple[str, str]] = []
     for row in sent:
         known.add(row.id)
@@ -87,7 +104,10 @@ def prove(
         elif row.code and row.stage == "end":
             refused += [(row.id, recipient) for recipient in row.recipients]
     found: dict[tuple[str, str], list[Arrival]] = {}
+    told = _prove_notices(proof, sent, [arrival for arrival in arrivals if arrival.notice], disturbances)
     for arrival in arrivals:
+        if arrival.notice:
+            continue
         if arrival.id not in known:
             proof.strangers += 1
         if not arrival.is_whole:
@@ -98,15 +118,65 @@ def prove(
     proof.acknowledged = len(wanted)
     proof.refused = len(refused)
     proof.refused_arrived = sum(key in found for key in refused)
-    proof.lost = [f"{key[0]} to {key[1]}" for key in wanted if key not in found]
+    proof.lost = [f"{key[0]} to {key[1]}" for key in wanted if key not in found and not is_gone(key[1])]
+    _prove_wishes(proof, sent, found, told)
     for (message_id, recipient), several in found.items():
         several.sort(key=lambda arrival: arrival.begun_s)  # one that is answered late may end behind the next
         for earlier, later in itertools.pairwise(several):
             proof.duplicates += 1
             noted = delivered.get((earlier.gateway_id, recipient), ())
-            if not is_explained(earlier, later, disturbances, noted, grace_s):
+            most_s = max(grace_s, AWAITED_S) if message_id in awaited else grace_s
+            if not is_explained(earlier, later, disturbances, noted, most_s):
                 proof.unexplained.append(f"{message_id} to {recipient}")
     return proof
+
+
+Told = dict[tuple[str, str], list[Arrival]]
+
+
+def _prove_notices(
+    proof: Proof, sent: Sequence[Sent], arrivals: Sequence[Arrival], disturbances: Sequence[Disturbance]
+) -> Told:
+    """Notices by message and recipient. One may come twice for a kill, or for a message that came twice; unasked never."""
+    rows = {row.id: row for row in sent}
+    told: Told = {}
+    proof.own_notices = len({arrival.gateway_id for arrival in arrivals})
+    may_repeat = any(disturbance.what in MAY_DUPLICATE for disturbance in disturbances)
+    for arrival in arrivals:
+        row = rows.get(arrival.id)
+        if row is None or not arrival.is_whole:
+            proof.strangers += 1
+            continue
+        for recipient in arrival.recipients:
+            proof.notices[arrival.notice] = proof.notices.get(arrival.notice, 0) + 1
+            several = told.setdefault((arrival.id, recipient), [])
+            several.append(arrival)
+            is_failure = arrival.notice == "failed"
+            if row.notify == "NEVER" or is_failure != is_gone(recipient) or (not is_failure and "SUCCESS" not in row.notify):
+                proof.unasked.append(f"{arrival.id} to {recipient}: {arrival.notice}")
+            if len(several) > 1:
+                proof.notices_twice += 1
+                if not may_repeat:
+                    proof.unexplained.append(f"notice of {arrival.id} to {recipient}")
+    return told
+
+
+def _prove_wishes(proof: Proof, sent: Sequence[Sent], found: Mapping[tuple[str, str], list[Arrival]], told: Told) -> None:
+    """What the sender of an acknowledged message asked for: to be told, and not before a time."""
+    for row in sent:
+        if row.code == 250:
+            proof.kinds[row.kind] = proof.kinds.get(row.kind, 0) + 1
+        for recipient in row.recipients:
+            key = row.id, recipient
+            first_s = min((arrival.begun_s for arrival in found.get(key, ())), default=float("inf"))
+            if row.hold_s and first_s < row.begun_s + row.hold_s - EARLY_S:
+                proof.early.append(f"{row.id} to {recipient}")
+            if row.code != 250:
+                continue
+            proof.bounced += is_gone(recipient)
+            wants = row.notify != "NEVER" if is_gone(recipient) else "SUCCESS" in row.notify
+            if wants and key not in told:
+                (proof.lost if is_gone(recipient) else proof.untold).append(f"{row.id} to {recipient}")
 
 
 def _count(proof: Proof, row: Sent) -> None:

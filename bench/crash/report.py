@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.crash.bed import Result
+from gatepost.spool.layout import VOLATILE
 
 _HEAD = "| scenario | what was broken | acknowledged | lost | duplicates (unexplained) | back | verdict |"
 _RULE = "|---|---|--:|--:|--:|--:|---|"
@@ -14,6 +15,10 @@ def build_report(results: Sequence[Result], machine: str) -> str:
     """The table, and the problems below it."""
     lines = [machine, "", _HEAD, _RULE, *map(_build_row, results), ""]
     for result in results:
+        if result.skipped:
+            lines.append(f"{result.scenario}: NOT RUN, shows nothing: {result.skipped}")
+        if result.figures.get("file_system") in VOLATILE:
+            lines.append(f"{result.scenario}: on {result.figures['file_system']}, with queue.allow_volatile; --directory names a disk")
         lines += [f"{result.scenario}: {problem}" for problem in result.problems]
     return "\n".join(lines)
 

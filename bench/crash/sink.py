@@ -13,13 +13,17 @@ import struct
 import time
 
 from bench.crash.books import Arrival, Book
-from bench.crash.content import read_content
+from bench.crash.content import read_content, read_notice
+from bench.crash.kinds import GONE
 
 LATE_SHARE = 0.15
 LATE_S = 0.03
 VERY_LATE_SHARE = 0.01
 VERY_LATE_S = 1.5  # longer than a role takes to come back: its attempts outlive the queue that gave them
 MX_ADDRESS = "127.0.0.2"  # not that of the gateway, which would take it for itself
+FLAPPING_ADDRESS = "127.0.0.3"  # a member of a pool that goes and comes back
+UP_S, DOWN_S = 1.5, 0.7
+QUIET_S = 0.3  # until an answer has been read
 MX_DOMAINS = 8  # next hops whose hosts have to be looked up
 TTL_S = 1
 A, MX = 1, 15
@@ -37,13 +41,27 @@ class SinkSession(asyncio.Protocol):
         self._begun_s = 0.0
         self._has_mail = False
         self._in_text = False
+        self._chunk = -1  # octets of a chunk that are to come; -1: none
+        self._is_last = False
+        self._chunks = b""
+        self._is_notice = False
         self._is_late = False
+        self._answered_s = 0.0
         self._came_s = 0.0  # what waits in the buffer behind a late answer
-        self._transport: asyncio.Transport
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
         self._transport.write(b"220 sink.test ESMTP\r\n")
+
+    def drop(self) -> None:
+        """Vanish, in the middle of whatever it is, but not with the answer to a message that was written down."""
+        if self._transport is None:
+            return
+        if self._is_late or time.monotonic() < self._answered_s + QUIET_S:
+            asyncio.get_running_loop().call_later(QUIET_S, self.drop)
+        else:
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if not self._is_late or not self._buffer:
@@ -61,7 +79,17 @@ class SinkSession(asyncio.Protocol):
                 text = bytes(self._buffer[: end + 2])
                 del self._buffer[: end + 5]
                 self._in_text = False
-                reply = self._end_of_data(text)
+                reply = self._end_of_data(text.replace(b"\r\n..", b"\r\n.")[2:])
+                if reply is None:
+                    break
+                replies += reply
+            elif self._chunk >= 0:
+                if len(self._buffer) < self._chunk:
+                    break
+                self._chunks += bytes(self._buffer[: self._chunk])
+                del self._buffer[: self._chunk]
+                self._chunk = -1
+                reply = self._end_of_chunk()
                 if reply is None:
                     break
                 replies += reply
@@ -79,16 +107,19 @@ class SinkSession(asyncio.Protocol):
         verb = line[:4].upper()
         refuses = self._rng.random() < self._refusing
         if verb in (b"EHLO", b"HELO"):
-            return b"250-sink.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n"
+            return b"250-sink.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-CHUNKING\r\n250-BINARYMIME\r\n250 ENHANCEDSTATUSCODES\r\n"
         if verb == b"MAIL":
             self._recipients, self._begun_s = [], self._came_s
             self._has_mail = not refuses
+            self._is_notice, self._chunks = b"<>" in line, b""
             return b"451 4.3.0 not now\r\n" if refuses else b"250 2.1.0 Ok\r\n"
         if verb == b"RCPT":
             if not self._has_mail:
                 return b"503 5.5.1 MAIL first\r\n"
             if refuses:
                 return b"450 4.2.1 not now\r\n"
+            if b"<" + GONE.encode() + b"@" in line:
+                return b"550 5.1.1 no such mailbox\r\n"
             self._recipients.append(line.partition(b"<")[2].partition(b">")[0].decode())
             return b"250 2.1.5 Ok\r\n"
         if verb == b"DATA":
@@ -97,6 +128,10 @@ class SinkSession(asyncio.Protocol):
             self._in_text = True
             self._buffer[:0] = b"\r\n"  # so that a text that is only a dot ends, too
             return b"354 go on\r\n"
+        if verb == b"BDAT":
+            self._chunk = int(line.split()[1])
+            self._is_last = line.upper().endswith(b" LAST")
+            return b""
         if verb == b"QUIT":
             self._transport.write(b"221 2.0.0 bye\r\n")
             self._transport.close()
@@ -104,14 +139,34 @@ class SinkSession(asyncio.Protocol):
         self._recipients, self._has_mail = [], False
         return b"250 2.0.0 Ok\r\n"
 
+    def _end_of_chunk(self) -> bytes | None:
+        """The reply to BDAT, or None if it comes later."""
+        if not self._recipients:
+            return b"503 5.5.1 no valid recipients\r\n"
+        if not self._is_last:
+            return b"250 2.0.0 Ok\r\n"
+        text, self._chunks = self._chunks, b""
+        return self._end_of_data(text)
+
+    def _note(self, content: bytes, recipients: list[str]) -> None:
+        """Write it down: a message for its recipients, or a notice for those it tells of."""
+        if not self._is_notice:
+            message_id, gateway_id, is_whole = read_content(content)
+            self._book.add(Arrival(message_id, gateway_id, self._begun_s, time.monotonic(), recipients, is_whole))
+            return
+        about, own_id, told = read_notice(content)
+        for action in sorted({action for _, action in told}) or ["unreadable"]:
+            those = [recipient for recipient, what in told if what == action]
+            self._book.add(Arrival(about, own_id, self._begun_s, time.monotonic(), those, bool(told), action))
+
     def _end_of_data(self, text: bytes) -> bytes | None:
         """The reply, or None if it comes later."""
         recipients, self._recipients, self._has_mail = self._recipients, [], False
         if self._rng.random() < self._refusing:
             return b"451 4.3.0 not now\r\n"
-        message_id, gateway_id, is_whole = read_content(text.replace(b"\r\n..", b"\r\n.")[2:])
-        self._book.add(Arrival(message_id, gateway_id, self._begun_s, time.monotonic(), recipients, is_whole))
+        self._note(text, recipients)
         chance = self._rng.random()
+        self._answered_s = time.monotonic()
         if chance >= LATE_SHARE:
             return b"250 2.0.0 Ok\r\n"
         self._is_late = True
@@ -121,6 +176,7 @@ class SinkSession(asyncio.Protocol):
 
     def _answer_late(self) -> None:
         self._is_late = False
+        self._answered_s = time.monotonic()
         if not self._transport.is_closing():
             self._transport.write(b"250 2.0.0 Ok\r\n")
             self._advance()
@@ -162,7 +218,20 @@ async def serve(options: argparse.Namespace) -> None:
         await loop.create_server(lambda: SinkSession(book, options.refuse, rng), address, options.port, backlog=512)
     await loop.create_datagram_endpoint(NameServer, ("127.0.0.1", options.port))
     print("ready", flush=True)
-    await asyncio.Event().wait()
+    while True:
+        sessions: set[SinkSession] = set()
+
+        def build(sessions: set[SinkSession] = sessions) -> SinkSession:
+            session = SinkSession(book, options.refuse, rng)
+            sessions.add(session)
+            return session
+
+        server = await loop.create_server(build, FLAPPING_ADDRESS, options.port, backlog=512)
+        await asyncio.sleep(UP_S)
+        server.close()
+        for session in sessions:
+            session.drop()
+        await asyncio.sleep(DOWN_S)
 
 
 def main() -> None:

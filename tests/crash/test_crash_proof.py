@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bench.crash.bed import check_counts
 from bench.crash.books import Arrival, Book, Sent, read_book
 from bench.crash.proof import NOTICE_S, Disturbance, prove
 
@@ -81,3 +82,58 @@ def test_books_are_read_on_from_where_they_ended(tmp_path):
         file.write(b'{"id": "half')
     more, _ = read_book(path, Sent, end)
     assert [row.id for row in rows + more] == ["m1", "m2"]
+
+
+def notice(message_id: str, action: str, recipients: tuple[str, ...], own_id: str = "N1") -> Arrival:
+    return Arrival(message_id, own_id, 2.0, 2.1, list(recipients), True, action)
+
+
+GONE = "gone@x.test"
+
+
+@pytest.mark.parametrize(
+    ("books", "problem"),
+    [
+        (([sent("m1", recipients=(GONE,))], []), f"1 acknowledged recipients never got their message: m1 to {GONE}"),
+        (([sent("m1", recipients=(GONE,), notify="NEVER"), sent("m2")], [arrived("m2"), notice("m1", "failed", (GONE,))]), "1 notices"),
+        (([sent("m1", notify="SUCCESS,FAILURE")], [arrived("m1")]), "1 recipients whose sender was not told: m1 to a@x.test"),
+        (([sent("m1")], [arrived("m1"), notice("m1", "relayed", ("a@x.test",))]), "1 notices that nobody asked for"),
+        (([sent("m1")], [arrived("m1"), notice("m1", "failed", ("a@x.test",))]), "1 notices that nobody asked for"),
+        (([sent("m1")], [arrived("m1"), notice("m9", "failed", (GONE,))]), "1 arrivals that nobody sent"),
+        (([sent("m1", hold_s=1.5)], [arrived("m1", 2.0)]), "1 recipients got their message before its time"),
+        (([sent("m1", recipients=(GONE,))], [notice("m1", "failed", (GONE,)), notice("m1", "failed", (GONE,), "N2")]), "1 duplicates"),
+    ],
+)  # fmt: skip
+def test_what_senders_must_and_must_not_hear(books, problem):
+    [found] = prove(*books, [], {}).problems()
+    assert found.startswith(problem)
+
+
+def test_bounces_and_notices_are_as_they_should_be():
+    rows = [
+        sent("m1", recipients=("a@x.test", GONE), notify="SUCCESS,FAILURE"),
+        sent("m2", recipients=(GONE,), notify="NEVER"),
+        sent("m3", hold_s=0.5),
+    ]
+    arrivals = [arrived("m1"), arrived("m3"), notice("m1", "failed", (GONE,)), notice("m1", "relayed", ("a@x.test",), "N2")]
+    proof = prove(rows, arrivals, [], {})
+    assert proof.problems() == []
+    assert (proof.bounced, proof.own_notices, proof.notices) == (2, 2, {"failed": 1, "relayed": 1})
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [({}, 0), ({"accepted": 4}, 0), ({"accepted": 5}, 1), ({"accepted": 2}, 1), ({"bounced": 0}, 1), ({"bounced": 3}, 1)],
+)
+def test_the_ledger_must_agree(changed, found):
+    """Two acknowledged recipients, one of them refused for good, its notice, and one whose client heard nothing."""
+    rows = [sent("m1", recipients=("a@x.test", GONE)), sent("m2", 0)]
+    proof = prove(rows, [arrived("m1"), notice("m1", "failed", (GONE,))], [], {})
+    assert len(check_counts({"accepted": 3, "bounced": 1} | changed, proof)) == found
+
+
+def test_a_notice_may_come_twice_for_a_kill():
+    rows = [sent("m1", recipients=(GONE,))]
+    arrivals = [notice("m1", "failed", (GONE,)), notice("m1", "failed", (GONE,), "N2")]
+    proof = prove(rows, arrivals, [Disturbance("queue", 1.5, 1.6)], {})
+    assert proof.problems() == [] and proof.notices_twice == 1
