@@ -21,6 +21,7 @@ from gatepost.model import NextHopTrouble
 from gatepost.queue import backoff
 from gatepost.queue.deadlines import begins_at, expires_at
 from gatepost.queue.scheduler import Item, Scheduler
+from gatepost.roles.claims import checked
 from gatepost.roles.hands import Hands, Job
 from gatepost.roles.ids import IdMaker
 from gatepost.roles.keeping import Keeping
@@ -480,13 +481,13 @@ class Queue(Role):
 
 
 _HANDLERS = {
-    m.Holding: Queue._on_holding,
+    m.Holding: checked(Queue._on_holding),
     m.Facts: Queue._on_facts,
     m.NeedSegment: Queue._on_need_segment,
     m.NeedBodyFiles: Queue._on_need_body_files,
-    m.SegmentSealed: Queue._on_sealed,
-    m.BodyFileUnused: Queue._on_body_unused,
-    m.Accepted: Queue._on_accepted,
+    m.SegmentSealed: checked(Queue._on_sealed),
+    m.BodyFileUnused: checked(Queue._on_body_unused),
+    m.Accepted: checked(Queue._on_accepted),
     m.AttemptDone: Queue._on_attempt_done,
     m.StsKept: lambda queue, channel, message: queue.keeping.take(message),
     m.TlsVerified: lambda queue, channel, message: queue.remembering.verified(channel, message),

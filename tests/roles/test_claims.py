@@ -1,0 +1,84 @@
+"""What a receiver that was broken into says of other receivers' files, to the queue role and a real spool: nothing comes of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gatepost.config.schema import Queue as Settings
+from gatepost.ipc import messages as m
+from gatepost.model import Envelope, Recipient
+from gatepost.roles.queue import _HANDLERS
+from gatepost.spool.embedded import JournalSpool
+from gatepost.spool.layout import prepare_spool
+
+OTHERS, OWN = "receiver/1/3/400", "receiver/0/3/401"
+PEER = ("receiver", 0, 3)
+
+
+class Link:
+    peer = PEER
+    is_open = True
+
+    def lost(self) -> None:
+        self.is_open = False
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[JournalSpool]:
+    prepare_spool(str(tmp_path / "spool"), queue_uid=-1, queue_gid=-1, allow_volatile=True)
+    made = JournalSpool(str(tmp_path / "spool"), config=Settings(min_free_bytes=0, min_free_inodes=0))
+    made.recover()
+    yield made
+    made.close()
+
+
+def queue_of(spool: JournalSpool) -> Any:
+    """As much of the role as the handlers need; what they would do is noted."""
+    taken: list[Any] = []
+    events: list[str] = []
+    return SimpleNamespace(
+        spool=spool,
+        owners={},
+        taken=taken,
+        events=events,
+        event=lambda name, **fields: events.append(name),
+        worker=SimpleNamespace(call=lambda *_: None),
+        _take_over=taken.extend,
+    )
+
+
+def test_files_of_others_are_out_of_reach(spool: JournalSpool) -> None:
+    segment, descriptor = spool.new_segment(OTHERS)
+    ((body, body_descriptor),) = spool.new_body_files(1, OTHERS)
+    envelope = Envelope("A1", "s", "", [Recipient("a@b.test", "b.test", "mx:b.test")], 0.0, "192.0.2.1", "h", "x")
+    for message in (
+        m.SegmentSealed(segment, 0),
+        m.BodyFileUnused(body),
+        m.Holding(OTHERS),
+        m.Holding("receiver/0/3/401/../1"),
+        m.Accepted(segment, 0, 100, envelope, 50, 50),
+    ):
+        queue, link = queue_of(spool), Link()
+        _HANDLERS[type(message)](queue, link, message)  # type: ignore[arg-type]
+        assert (link.is_open, queue.events, queue.taken, queue.owners) == (False, ["error"], [], {}), message
+    assert spool.segments[segment].sealed < 0 and spool.bodies == {body: OTHERS} and not spool.entries
+    for each in (descriptor, body_descriptor):
+        os.close(each)
+
+
+def test_its_own_are_not(spool: JournalSpool) -> None:
+    segment, descriptor = spool.new_segment(OWN)
+    ((body, body_descriptor),) = spool.new_body_files(1, OWN)
+    queue, link = queue_of(spool), Link()
+    for message in (m.Holding(OWN), m.BodyFileUnused(body), m.SegmentSealed(segment, 0)):
+        _HANDLERS[type(message)](queue, link, message)  # type: ignore[arg-type]
+    assert link.is_open and queue.owners == {PEER: OWN} and spool.bodies == {}
+    assert segment not in spool.segments  # sealed, and nothing in it
+    for each in (descriptor, body_descriptor):
+        os.close(each)
