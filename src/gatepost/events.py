@@ -288,9 +288,14 @@ EVENTS: dict[str, dict[str, str]] = {
     "source_down": {"source": "of the configuration", "server": "that failed", "reason": "what went wrong"},
     "source_up": {"source": "of the configuration", "server": "that answers again"},
     "source_shrinks": {
-        "table": "that denies what it had named, and is not believed until a reload, or until stale_s has passed",
+        "table": "that denies what it had named, and is not believed: look, then gatepost recipients confirm",
         "vanished": "keys that are gone", "asked": "keys that had been found and were asked for again",
     },
+    "recipients_held": {
+        "list": "domain, or table, whose file has lost many recipients: the last good list holds until gatepost recipients confirm",
+        "kept": "recipients of that list", "found": "recipients in the file", "gone": "how many are gone", "sample": "some of them",
+    },
+    "snapshot_answers": {"table": "that gives no answer", "reason": "why", "known": "recipients of it in the snapshot"},
     "call_ahead_down": {"reason": "why a next hop that is asked for recipients gives no answer"},
     "call_ahead_takes_all": {"next_hop": "that takes recipients that cannot exist", "domain": "of ours", "advice": "what to do"},
     "source_failed": {"source": "of the configuration", "server": "that answered so", "reason": "why it gives no answer"},

@@ -39,6 +39,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "gatepost.cli.replay:replay",
         "Decide the recorded facts of past traffic again under a new configuration, and print what would change.",
     ),
+    "recipients": (
+        "gatepost.cli.recipients:recipients",
+        "Say where it is known from who exists; confirm that recipients are gone; forget what was known.",
+    ),
     "tls": ("gatepost.cli.tls:tls", "Say what secures mail towards a destination, and why; forget what is remembered."),
     "version": ("gatepost.cli.version:version", "Print the version."),
 }

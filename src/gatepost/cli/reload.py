@@ -33,5 +33,10 @@ def reload(config_path: str, as_json: bool) -> None:
         complain("gatepost: not reloaded, everything goes on as before:", *(f"  {error}" for error in errors))
     else:
         emit(answer, False, "reloaded")
+        for one in ask_or_exit(config_path, "recipients_lists")["held"]:
+            complain(
+                f"gatepost: {one['name']}: {one['gone']} of {one['kept']} recipients are gone from its file; the list of before "
+                "holds until gatepost recipients confirm"
+            )
     if errors:
         raise click.exceptions.Exit(1)

@@ -128,6 +128,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "call_ahead.stale_s": (0, 90 * DAY),
     "call_ahead.max_vanished": (0, 1),
     "call_ahead.check_s": (0, 30 * DAY),
+    "snapshot.max_entries": (0, 1_000_000),
+    "snapshot.max_shrink": (0, 1),
     "dns.timeout_s": (0.01, 60),
     "dns.attempts": (1, 20),
     "dns.max_cache_entries": (0, 100_000_000),

@@ -423,6 +423,13 @@ class CallAhead(Section, frozen=True, kw_only=True):
     check_s: float = 3600.0  # how often it is tried whether a next hop takes every recipient; 0: never
 
 
+class Snapshot(Section, frozen=True, kw_only=True):
+    """`[snapshot]`: what was known of recipients, where a list or a table that is asked has lost it."""
+
+    max_entries: int = 100_000  # of tables that are asked over the network, kept on disk; 0: none
+    max_shrink: float = 0.2  # part of a list in a file that may be gone at a reload or start; 1: all of it
+
+
 class PathException(Section, frozen=True, kw_only=True):
     """A path that `gatepost check` may find as it is: see config/exceptions.py."""
 
@@ -456,6 +463,7 @@ class Config(Section, frozen=True, kw_only=True):
     detail_separator: str | None = None  # "+": user+detail@ours exists where user does
     sources: dict[str, Source] = {}  # servers that tables are asked of
     call_ahead: CallAhead = CallAhead()
+    snapshot: Snapshot = Snapshot()
     domaintable: list[str] = []  # tables of domains that stand for others
     genericstable: list[str] = []  # tables of addresses for mail on its way out
     rewrite: Rewrite = Rewrite()

@@ -362,6 +362,18 @@ class StsKept(Message):
     record: bytes
 
 
+class RecipientsKept(Message):
+    """The resolver to the queue: records of its snapshot of recipients, by table and key; an empty one: forget it."""
+
+    records: dict[str, bytes]
+
+
+class RecipientsRestored(Message):
+    """The queue to a new resolver: records that were kept."""
+
+    records: dict[str, bytes]
+
+
 class StsRestored(Message):
     """The queue to a new resolver: policies that were kept. `is_all`: these were the last."""
 
@@ -433,6 +445,8 @@ Any = (
     | Post
     | PostDone
     | StsKept
+    | RecipientsKept
+    | RecipientsRestored
     | StsRestored
     | Ask
     | Answer

@@ -56,7 +56,7 @@ ROLES: dict[str, RoleRights] = {
                 "supervisor": FROM_SUPERVISOR,
                 "deliverer": frozenset({m.Lookup, m.CallAheadDone}),
                 "receiver": frozenset({m.Lookup, m.TableLookup, m.Introspect}),
-                "queue": frozenset({m.StsRestored, m.Lookup, m.Post}),
+                "queue": frozenset({m.StsRestored, m.RecipientsRestored, m.Lookup, m.Post}),
                 "control": frozenset({m.Ask}),
             },
         ),
@@ -74,7 +74,7 @@ ROLES: dict[str, RoleRights] = {
                     {m.Holding, m.NeedSegment, m.SegmentSealed, m.NeedBodyFiles, m.BodyFileUnused, m.Accepted, m.Facts}
                 ),
                 "deliverer": frozenset({m.AttemptDone, m.TlsVerified, m.TlsResults}),
-                "resolver": frozenset({m.StsKept, m.LookupDone, m.PostDone}),
+                "resolver": frozenset({m.StsKept, m.RecipientsKept, m.LookupDone, m.PostDone}),
                 "maildir": frozenset({m.AttemptDone}),
                 "control": frozenset({m.Ask}),
             },

@@ -42,7 +42,9 @@ from gatepost.privsep.notify import Notifier
 from gatepost.privsep.plan import Placement, changes_needing_restart, placements
 from gatepost.privsep.proving import refutation_of
 from gatepost.privsep.pulse import Pulse, View
+from gatepost.privsep.recipientlists import RecipientLists
 from gatepost.privsep.reloading import PendingReload
+from gatepost.privsep.signals import catch_signals
 from gatepost.privsep.watch import Watch
 from gatepost.privsep.wiring import Wiring
 
@@ -65,7 +67,8 @@ class Supervisor:
 
     def __init__(self, config_path: str, config: Config, *, on_ready: Callable[[list[str]], None]) -> None:
         self._config_path = config_path
-        self._config = config
+        self._lists = RecipientLists(config.spool)
+        self._config = config = self._lists.at_start(config)
         self._on_ready = on_ready
         self._selector = selectors.DefaultSelector()
         self._children: dict[tuple[str, int, int], Child] = {}
@@ -92,10 +95,12 @@ class Supervisor:
 
     def run(self) -> int:
         """Start everything and serve until told to stop; returns the exit status."""
-        signals = self._catch_signals()
+        signals = catch_signals()
+        self._selector.register(signals, selectors.EVENT_READ, None)
         try:
             self._ground.prepare()
             self._log = EventLog(self._ground.event_descriptor, "supervisor", 0)
+            self._lists.commit(self._log.event)
             for note in notes(self._config):
                 self._log.event("weakened", why=note)
             for placement in placements(self._config, self._generation):
@@ -108,14 +113,6 @@ class Supervisor:
             self._ground.release()
             self._notifier.close()
         return self._exit_status
-
-    def _catch_signals(self) -> int:
-        reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(number, lambda *_: None)
-        self._selector.register(reading, selectors.EVENT_READ, None)
-        return reading
 
     def _start(self, placement: Placement) -> None:
         child = Child(placement.role, placement.instance, placement.generation)
@@ -224,6 +221,8 @@ class Supervisor:
             answer_control(child, ask.request, describe_roles(self._children.values(), self._generation))
         elif ask.what == "stats":
             answer_control(child, ask.request, self._watch.counters() | {"roles_hung": self._pulse.killed})
+        elif ask.what == "recipients_lists":
+            answer_control(child, ask.request, self._lists.answer(ask.arguments))
         else:
             bound = self._ground.listeners.bound()
             state = describe_state(self._config, self._generation, self._started_s, self._watch, bound)
@@ -406,7 +405,8 @@ class Supervisor:
         if self._announced and not self._stopping:
             self._notifier.reloading()
         try:
-            config = unchanged or load_config(self._config_path)
+            self._lists.begin()
+            config = unchanged or self._lists.guard(load_config(self._config_path))
             errors = changes_needing_restart(self._config, config)
             errors += [str(problem) for problem in inspect_paths(config, self._config_path)]
             errors += refutation_of(config)
@@ -453,6 +453,7 @@ class Supervisor:
         if any(c.state is State.STARTING for c in new):
             return
         self._pending_reload = None
+        self._lists.commit(self._log.event)
         self._generation = pending.generation
         for child in self._children.values():
             if child.role == "queue":

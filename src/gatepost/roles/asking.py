@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 WAIT_LIMIT_S = 40.0  # of one decision, all its steps together; a client waits 300 s (RFC 5321 4.5.3.2.3)
 MAX_STEPS = 16
+CONFIRMED_S = 86400.0
 MAX_KEYS = 64  # of one message
 MAX_UNDER_WAY = 20_000  # questions of one receiver
 DNS = "dns:"
@@ -77,6 +78,7 @@ class Asking:
         event: Callable[..., None] = lambda name, **fields: None,
     ) -> None:
         self._shrinkages = shrinkages or {}
+        self._confirmed: set[str] = set()  # tables that are believed, whatever they deny
         self._event = event
         self.answers = answers
         self._loop = loop
@@ -125,10 +127,19 @@ class Asking:
             if not wait.missing:
                 self._decide(wait)
 
+    def confirm(self, tables: list[str]) -> list[str]:
+        """What these tables deny is believed for a day; empty: all that are doubted. Returns which."""
+        done = [name for name, one in self._shrinkages.items() if name in tables or (not tables and one.is_doubted)]
+        for name in done:
+            self._shrinkages[name].reset()
+            self._confirmed.add(name)
+            self._loop.call_later(CONFIRMED_S, self._confirmed.discard, name)
+        return done
+
     def _is_believed(self, table: str, answer: Answer) -> bool:
         """Whether an answer about a key that had been found counts."""
         shrinkage = self._shrinkages.get(table)
-        if shrinkage is None:
+        if shrinkage is None or table in self._confirmed:
             return True
         was_doubted = shrinkage.is_doubted
         is_believed = shrinkage.believes(answer.value is not None)

@@ -24,9 +24,10 @@ ANSWER_WAIT_S = 30.0
 QUEUE_WAIT_S = 5.0  # a queue that died is back by then
 QUEUE_LOOK_S = 0.05
 RELOAD_WAIT_S = 120.0
-SUPERVISOR_VERBS = frozenset({"roles", "status"})
+SUPERVISOR_VERBS = frozenset({"roles", "status", "recipients_lists"})
 DELIVERER_VERBS = frozenset({"tls_show"})
 QUEUE_LOOKS = frozenset({"tls_remembered", "ledger", "list", "show", "next_hops", "tls_report"})
+RECIPIENT_VERBS = frozenset({"recipients_status", "recipients_confirm", "recipients_forget"})
 QUEUE_VERBS = QUEUE_LOOKS | {"retry", "remove", "hold", "release", "tls_forget"}
 
 
@@ -124,9 +125,15 @@ class Control(Role):
         elif what in DELIVERER_VERBS:
             self._ask_deliverer(what, arguments, answer)
         elif what in SUPERVISOR_VERBS and self.supervisor is not None:
-            self._post(self.supervisor, m.Ask(self._number(answer, ANSWER_WAIT_S), what, {}))
+            self._post(self.supervisor, m.Ask(self._number(answer, ANSWER_WAIT_S), what, arguments))
         elif what == "reload" and self.supervisor is not None:
             self._post(self.supervisor, m.Reload(self._number(answer, RELOAD_WAIT_S)))
+        elif what in RECIPIENT_VERBS and self.peers("resolver"):
+            channel = max(self.peers("resolver"), key=lambda channel: channel.peer[2])
+            self._post(channel, m.Ask(self._number(answer, ANSWER_WAIT_S, channel.peer), what, arguments))
+            for receiver in self.peers("receiver") if what != "recipients_status" else ():
+                number = self._number(lambda data: None, ANSWER_WAIT_S, receiver.peer)
+                self._post(receiver, m.Ask(number, what, arguments))  # what it remembers goes the same way
         elif what == "stats":
             self._ask_all(answer)
         elif what == "lookup" and self.peers("resolver"):

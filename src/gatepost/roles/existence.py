@@ -16,6 +16,7 @@ from gatepost.config.schema import Config
 from gatepost.delivery.callahead import DEFERRED, KNOWN
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
+from gatepost.roles.snapshot import Snapshot
 from gatepost.routing.tables.remote import is_askable
 
 if TYPE_CHECKING:
@@ -112,15 +113,18 @@ class CallAheadAsker:
 class Existence:
     """Every table that a resolver answers for."""
 
-    def __init__(self, config: Config, tables: Tables | None, asker: CallAheadAsker) -> None:
+    def __init__(self, tables: Tables | None, asker: CallAheadAsker, snapshot: Snapshot) -> None:
         self._tables = tables
         self._asker = asker
+        self._snapshot = snapshot
 
     def submit(self, table: str, keys: list[str], answered: Answered) -> None:
-        """Ask a table; `answered(values, failed)` is called once."""
+        """Ask a table, with the snapshot behind it; `answered(values, failed)` is called once."""
         if len(keys) > MAX_KEYS or not all(map(is_askable, keys)):  # the roles that ask know that
             answered([], NO_KEY)
-        elif table.startswith(PREFIX):
+            return
+        answered = self._snapshot.behind(table, keys, answered)
+        if table.startswith(PREFIX):
             self._ask_ahead(table, keys, answered)
         elif self._tables is None:
             answered([], f"there is no source for {table}")

@@ -1,7 +1,7 @@
-"""What the queue role keeps on disk for roles that have none: MTA-STS policies of the resolver (decision 0013).
+"""What the queue role keeps on disk for roles that have none: MTA-STS policies (decision 0010) and the snapshot of recipients of the resolver.
 
 The records are octets to it. They are written a little after they came, and at the end; a crash loses the last seconds, which costs a
-fetch. Nothing of mail depends on them, so a disk that refuses is told and tried again.
+fetch, or a question. Nothing of mail depends on them, so a disk that refuses is told and tried again.
 """
 
 from __future__ import annotations
@@ -18,8 +18,49 @@ if TYPE_CHECKING:
 
 POLICIES = "policies"
 MAX_POLICIES_BYTES = 16 * 1024 * 1024
+RECIPIENTS = "known"
+RECIPIENTS_DIRECTORY = "recipients"
+MAX_RECIPIENTS_BYTES = 64 * 1024 * 1024
 WRITE_EVERY_S = 5.0
+WRITE_RECIPIENTS_EVERY_S = 30.0
 RESTORED_AT_ONCE = 500
+
+
+class _Written:
+    """A kept file that is written a while after it has changed."""
+
+    def __init__(self, queue: Queue, file: KeptFile, every_s: float) -> None:
+        self.file = file
+        self._queue = queue
+        self._every_s = every_s
+        self._scheduled = False
+
+    def load(self) -> None:
+        try:
+            self.file.load()
+        except (SpoolError, ValueError) as error:
+            self._queue.event("error", where="kept files", reason=str(error))
+
+    def write_soon(self) -> None:
+        if self.file.is_changed and not self._scheduled:
+            self._scheduled = True
+            self._queue.loop.call_later(self._every_s, self._write)
+
+    def _write(self) -> None:
+        self._scheduled = False
+        data = self.file.encoded()
+
+        def failed(error: Exception) -> None:
+            self._queue.event("error", where="kept files", reason=str(error))
+            self.file.is_changed = self._scheduled = True
+            self._queue.loop.call_later(self._every_s, self._write)
+
+        self._queue.worker.call(lambda: self.file.write(data), lambda _: None, failed)
+
+    def close(self) -> None:
+        if self.file.is_changed:
+            data = self.file.encoded()
+            self._queue.worker.call(lambda: self.file.write(data), lambda _: None, lambda _: None)
 
 
 class Keeping:
@@ -27,47 +68,47 @@ class Keeping:
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
-        self._policies = KeptFile(".", POLICIES, queue.config.tls.sts.max_policies, MAX_POLICIES_BYTES)
-        self._scheduled = False
+        config = queue.config
+        policies = KeptFile(".", POLICIES, config.tls.sts.max_policies, MAX_POLICIES_BYTES)
+        known = KeptFile(".", RECIPIENTS, config.snapshot.max_entries, MAX_RECIPIENTS_BYTES, RECIPIENTS_DIRECTORY)
+        self._policies = _Written(queue, policies, WRITE_EVERY_S)
+        self._recipients = _Written(queue, known, WRITE_RECIPIENTS_EVERY_S)
+        self._is_full_told = False
 
     def begin(self) -> None:
         """Read what is there."""
-        try:
-            self._policies.load()
-        except (SpoolError, ValueError) as error:
-            self._queue.event("error", where="kept files", reason=str(error))
+        self._policies.load()
+        self._recipients.load()
 
     def reconfigure(self) -> None:
-        self._policies.max_records = self._queue.config.tls.sts.max_policies
+        self._policies.file.max_records = self._queue.config.tls.sts.max_policies
+        self._recipients.file.max_records = self._queue.config.snapshot.max_entries
 
     def linked(self, channel: Channel) -> None:
         """A resolver is there: it gets back what was kept."""
-        records = list(self._policies.records.values())
+        records = list(self._policies.file.records.values())
         for start in range(0, len(records) or 1, RESTORED_AT_ONCE):
             part = records[start : start + RESTORED_AT_ONCE]
             channel.post(m.StsRestored(part, start + RESTORED_AT_ONCE >= len(records)))
+        known = list(self._recipients.file.records.items())
+        for start in range(0, len(known), RESTORED_AT_ONCE):
+            channel.post(m.RecipientsRestored(dict(known[start : start + RESTORED_AT_ONCE])))
 
     def take(self, message: m.StsKept) -> None:
         """A policy that is new, or to be forgotten."""
-        if not self._policies.put(message.domain, message.record):
+        if not self._policies.file.put(message.domain, message.record):
             self._queue.event("error", where="kept files", reason="no room for one more MTA-STS policy")
-        if self._policies.is_changed and not self._scheduled:
-            self._scheduled = True
-            self._queue.loop.call_later(WRITE_EVERY_S, self._write)
+        self._policies.write_soon()
 
-    def _write(self) -> None:
-        self._scheduled = False
-        data = self._policies.encoded()
-
-        def failed(error: Exception) -> None:
-            self._queue.event("error", where="kept files", reason=str(error))
-            self._policies.is_changed = self._scheduled = True
-            self._queue.loop.call_later(WRITE_EVERY_S, self._write)
-
-        self._queue.worker.call(lambda: self._policies.write(data), lambda _: None, failed)
+    def take_recipients(self, message: m.RecipientsKept) -> None:
+        """Recipients that were found, or are to be forgotten: these first, since they make room."""
+        for name, record in sorted(message.records.items(), key=lambda item: bool(item[1])):
+            if not self._recipients.file.put(name, record) and not self._is_full_told:
+                self._is_full_told = True
+                self._queue.event("error", where="kept files", reason="no room for one more recipient in the snapshot")
+        self._recipients.write_soon()
 
     def close(self) -> None:
         """The end is near: what is not written yet is."""
-        if self._policies.is_changed:
-            data = self._policies.encoded()
-            self._queue.worker.call(lambda: self._policies.write(data), lambda _: None, lambda _: None)
+        self._policies.close()
+        self._recipients.close()

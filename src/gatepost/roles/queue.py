@@ -490,6 +490,7 @@ _HANDLERS = {
     m.Accepted: checked(Queue._on_accepted),
     m.AttemptDone: Queue._on_attempt_done,
     m.StsKept: lambda queue, channel, message: queue.keeping.take(message),
+    m.RecipientsKept: lambda queue, channel, message: queue.keeping.take_recipients(message),
     m.TlsVerified: lambda queue, channel, message: queue.remembering.verified(channel, message),
     m.TlsResults: lambda queue, channel, message: queue.reports.take(message),
     m.LookupDone: lambda queue, channel, message: queue.reports.answered(channel, message),

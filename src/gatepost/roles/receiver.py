@@ -479,4 +479,7 @@ class Receiver(BodyFiles, Role):
                 "open": len(self._connections), "held_bytes": self.held_bytes, "groups": self._commit.groups,
                 "committed": self._commit.committed, **self.asking.counts, **self._harvest.stats(),
             }  # fmt: skip
+        if what in ("recipients_confirm", "recipients_forget"):
+            names = [str(name) for name in arguments.get("names") or ()]
+            return self.asking.confirm(names) if what == "recipients_confirm" else self.asking.answers.forget(names)
         return super().answer(what, arguments)

@@ -25,6 +25,7 @@ from gatepost.roles.daneprobe import DaneProbe
 from gatepost.roles.existence import CallAheadAsker, Existence
 from gatepost.roles.material import take_material
 from gatepost.roles.skeleton import Peer, Role
+from gatepost.roles.snapshot import Snapshot
 
 MAX_POSTS = 20  # reports on their way at once
 MAX_POST_BYTES = 1024 * 1024  # packed
@@ -84,7 +85,11 @@ class Resolver(Role):
         if self.tables is not None:
             self.tables.begin(self.resolver.query, self.event)
         self._asker = CallAheadAsker(self.config, self.loop, lambda: self.peers("deliverer"))
-        self.existence = Existence(self.config, self.tables, self._asker)
+        self.snapshot = Snapshot(
+            self.config, keep=self._keep_recipients, call_later=self.loop.call_later, event=self.event,
+            takes_all=self._asker.takes_all,
+        )  # fmt: skip
+        self.existence = Existence(self.tables, self._asker, self.snapshot)
 
     def _begin_policies(self) -> None:
         sts = self.config.tls.sts
@@ -104,6 +109,14 @@ class Resolver(Role):
             for domain, record in self._unkept.items():
                 channel.post(m.StsKept(domain, record))
             self._unkept.clear()
+
+    def _keep_recipients(self, records: dict[str, bytes]) -> None:
+        for channel in self.peers("queue"):  # one that is away learns of them when they are found anew
+            channel.post(m.RecipientsKept(records))
+
+    def drain(self, limit_s: float, end_sessions: bool) -> None:
+        self.snapshot.flush()
+        self.exit()
 
     def on_link_lost(self, peer: Peer) -> None:
         self._asker.lost(peer)
@@ -127,6 +140,8 @@ class Resolver(Role):
             self._introspect(channel, message)
         elif type(message) is m.CallAheadDone:
             self._asker.answered(message)
+        elif type(message) is m.RecipientsRestored:
+            self.snapshot.restore(message.records)
         elif type(message) is m.StsRestored and self.policies is not None:
             self.policies.restore(message.records, message.is_all)
 
@@ -189,9 +204,12 @@ class Resolver(Role):
         """A command asks a table: `gatepost explain` and the like."""
 
         def answered(values: list[str | None], failed: str) -> None:
-            channel.post(m.Answer(ask.request, msgspec.json.encode({"values": values, "failed": failed})))
+            notes = {key: note for key in asked if (note := self.snapshot.note_of(table, key))}
+            answer = {"values": values, "failed": failed, "notes": notes}
+            channel.post(m.Answer(ask.request, msgspec.json.encode(answer)))
 
         table, keys = str(ask.arguments.get("table", "")), ask.arguments.get("keys")
+        asked = [str(key) for key in keys] if isinstance(keys, list) else []
         if not isinstance(keys, list) or len(keys) > MAX_ASKED_KEYS:
             answered([], f"there is no source for {table} in the running configuration")
         else:
@@ -220,8 +238,15 @@ class Resolver(Role):
 
     def answer(self, what: str, arguments: dict[str, Any]) -> Any:
         if what == "stats":
-            all_parts = (self.policies, self.tables, self.introspector, self._asker)
+            all_parts = (self.policies, self.tables, self.introspector, self._asker, self.snapshot)
             parts = [part.counts for part in all_parts if part is not None]
             counts = {name: count for part in parts for name, count in part.items()}
             return {**self.counts, "dane": self._probe.state, **counts}
+        names = [str(name) for name in arguments.get("names") or ()]
+        if what == "recipients_status":
+            return {"tables": self.snapshot.status(), "takes_all": sorted(self._asker.taking_all)}
+        if what == "recipients_confirm":
+            return self.snapshot.confirm(names)
+        if what == "recipients_forget":
+            return self.snapshot.forget(names)
         return super().answer(what, arguments)

@@ -109,6 +109,13 @@ class Answers:
         if len(known) > self._most:
             del known[next(iter(known))]
 
+    def forget(self, names: Sequence[str]) -> int:
+        """Forget all answers of these sources, or about these keys; returns how many."""
+        gone = [question for question in self._known if question.source in names or question.key in names]
+        for question in gone:
+            del self._known[question]
+        return len(gone)
+
     def give(self, given: Mapping[Question, Answer] | None, is_last: bool = False) -> None:
         """For the decision that is run next: the answers that came for it; with `is_last` it cannot ask again."""
         self._given = given or {}

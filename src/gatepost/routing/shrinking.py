@@ -30,6 +30,11 @@ class Shrinkage:
         self.is_doubted = len(recent) >= LEAST and sum(recent) > self._most * len(recent)
         return is_there or not self.is_doubted
 
+    def reset(self) -> None:
+        """An operator says that what is gone is rightly gone."""
+        self._recent.clear()
+        self.is_doubted = False
+
     @property
     def vanished(self) -> int:
         """Of the keys looked at."""

@@ -23,8 +23,8 @@ _decode = msgspec.msgpack.Decoder(dict[str, bytes]).decode
 class KeptFile:
     """`path` is below the spool. Not thread safe but for `write`, which gets all it needs."""
 
-    def __init__(self, root: str, name: str, max_records: int, max_bytes: int) -> None:
-        self._directory = f"{root}/{DIRECTORY}"
+    def __init__(self, root: str, name: str, max_records: int, max_bytes: int, directory: str = DIRECTORY) -> None:
+        self._directory = f"{root}/{directory}"
         self._path = f"{self._directory}/{name}"
         self.max_records = max_records
         self._max_bytes = max_bytes

@@ -16,7 +16,7 @@ import stat
 
 from gatepost.spool.errors import SpoolError, SpoolFull, SpoolRefused
 
-DIRECTORIES = ("segments", "bodies", "journal", "deferred", "damaged", "facts", "tls")
+DIRECTORIES = ("segments", "bodies", "journal", "deferred", "damaged", "facts", "tls", "recipients")
 DEFERRED_DIRECTORIES = 256
 SEGMENT_NAME = re.compile(r"([0-9]{8,})\.seg")
 BODY_NAME = re.compile(r"([0-9]{8,})\.body")

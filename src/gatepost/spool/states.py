@@ -91,6 +91,14 @@ STATES = (
         "The queue, when it writes the next one.",
     ),
     DiskState(
+        "recipients/known",
+        re.compile(r"recipients/known(\.new)?"),
+        "The snapshot of recipients that tables over the network have found, for the next start; no mail depends on it.",
+        "The queue, which writes a new file beside it, syncs it and renames it.",
+        "The file of before, perhaps with a known.new in part.",
+        "The queue, when it writes the next one.",
+    ),
+    DiskState(
         "lock",
         re.compile(r"lock"),
         "Empty; whoever holds its lock is the queue.",
@@ -101,7 +109,7 @@ STATES = (
     DiskState(
         "run/NAME",
         re.compile(r"run/.*"),
-        "Sockets of the running gateway; no part of the spool.",
+        "Sockets of the running gateway, the last good lists of recipients (recipients.kept), the key of recorded facts; no part of the spool.",
         "The supervisor.",
         "A dead socket.",
         "The supervisor, at its next start.",

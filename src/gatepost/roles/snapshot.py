@@ -1,0 +1,240 @@
+"""The snapshot of recipients: what tables that are asked over the network found lately, which answers while a table does not.
+
+The resolver writes down what was found for recipients, the queue role keeps it on disk (`keeping.py`), so that it holds over a restart. An
+address that was found within `stale_s` is known while its table gives no answer; one that was not found never is unknown for that, it
+defers. A table that denies more of what it had named than it may (`routing/shrinking.py`) is not believed before an operator confirms it.
+Tables that are used for other things too have no snapshot, and neither has a next hop that takes every recipient.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gatepost.config.callahead import call_ahead_tables
+from gatepost.config.schema import Config
+from gatepost.config.sources import source_of
+from gatepost.routing.shrinking import Shrinkage
+
+MAX_VALUE_CHARACTERS = 256
+TELL_S = 1.0  # the queue is told of changes after this
+FRESH_PART = 8  # a record is written anew when it has lost an eighth of its time
+CONFIRMED_S = 86400.0
+KEY_CHARACTERS = 512
+
+Answered = Callable[[list[str | None], str], None]
+
+
+class _Known(NamedTuple):
+    value: str
+    seen_s: float  # wall clock: it must mean something after a restart
+
+
+class _Table:
+    """What is known of one table."""
+
+    __slots__ = ("confirmed_until_s", "failure", "known", "shrinkage", "stale_s")
+
+    def __init__(self, stale_s: float, most: float) -> None:
+        self.stale_s = stale_s
+        self.shrinkage = Shrinkage(most)
+        self.confirmed_until_s = 0.0
+        self.failure = ""
+        self.known: dict[str, _Known] = {}
+
+
+def snapshot_tables(config: Config) -> dict[str, tuple[float, float]]:
+    """The tables with a snapshot: for how long, and what part may vanish."""
+    found: dict[str, tuple[float, float]] = {}
+    ahead = config.call_ahead
+    for table in call_ahead_tables(config):
+        found[table] = ahead.stale_s, ahead.max_vanished
+    others = {*config.virtual, *config.routes, *config.aliases}
+    for domain in config.domains.values():
+        for name in domain.recipients or ():
+            source = source_of(name, config.sources) if ":" in name and name not in others else None
+            if source is not None:
+                found[name] = source.stale_s, source.max_vanished
+    return {table: settings for table, settings in found.items() if settings[0] > 0}
+
+
+class Snapshot:
+    """Of one resolver. `keep` hands records to the queue, an empty one to forget; `takes_all(table, key)` are not written down."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        keep: Callable[[dict[str, bytes]], None],
+        call_later: Callable[[float, Callable[[], None]], Any],
+        event: Callable[..., None],
+        takes_all: Callable[[str, str], bool] = lambda table, key: False,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._most = config.snapshot.max_entries
+        self._tables = {table: _Table(*settings) for table, settings in snapshot_tables(config).items()}
+        self._keep = keep
+        self._call_later = call_later
+        self._event = event
+        self._takes_all = takes_all
+        self._now_s = now_s
+        self._changed: dict[str, bytes] = {}
+        self._entries = 0
+        self.counts = {"snapshot_answers": 0, "snapshot_told": 0}
+
+    # --- what the queue has kept ------------------------------------------------------------------------------------
+
+    def restore(self, records: dict[str, bytes]) -> None:
+        """What was written down before; what was found since is newer."""
+        for name, record in records.items():
+            table_name, _, key = name.partition(" ")
+            table = self._tables.get(table_name)
+            try:
+                seen_s, value = msgspec.msgpack.decode(record, type=tuple[float, str])
+            except msgspec.MsgspecError:
+                continue
+            if table is None or key in table.known or self._entries >= self._most:
+                continue
+            if self._now_s() - table.stale_s < seen_s <= self._now_s():
+                table.known[key] = _Known(value, seen_s)
+                self._entries += 1
+
+    def _write(self, table: str, key: str, known: _Known | None) -> None:
+        if not self._changed:
+            self._call_later(TELL_S, self.flush)
+        record = b"" if known is None else msgspec.msgpack.encode((known.seen_s, known.value))
+        self._changed[f"{table} {key}"] = record
+
+    def flush(self) -> None:
+        """Tell the queue what has changed."""
+        changed, self._changed = self._changed, {}
+        if changed:
+            self.counts["snapshot_told"] += len(changed)
+            self._keep(changed)
+
+    # --- answers ----------------------------------------------------------------------------------------------------
+
+    def behind(self, name: str, keys: list[str], answered: Answered) -> Answered:
+        """`answered` with the snapshot behind the table."""
+        table = self._tables.get(name)
+        if table is None or not self._most:
+            return answered
+
+        def take(values: list[str | None], failed: str) -> None:
+            if failed:
+                answered(*self._stand_in(name, table, keys, failed))
+                return
+            table.failure = ""
+            answered([self._note(name, table, *pair) for pair in zip(keys, values, strict=True)], "")
+
+        return take
+
+    def _stand_in(self, name: str, table: _Table, keys: list[str], failed: str) -> tuple[list[str | None], str]:
+        values = [self._stale(name, table, key) for key in keys]
+        if all(value is None for value in values):
+            return [], failed
+        self.counts["snapshot_answers"] += 1
+        if not table.failure:
+            self._event("snapshot_answers", table=name, reason=failed, known=len(table.known))
+        table.failure = failed
+        return values, ""
+
+    def _stale(self, name: str, table: _Table, key: str) -> str | None:
+        known = table.known.get(key)
+        if known is None:
+            return None
+        if known.seen_s + table.stale_s <= self._now_s():
+            self._forget(name, table, key)
+            return None
+        return known.value
+
+    def _note(self, name: str, table: _Table, key: str, value: str | None) -> str | None:
+        """One answer of the table; what is answered to whoever asked."""
+        known = self._stale(name, table, key)
+        if value is not None:
+            if known is not None:
+                table.shrinkage.believes(True)
+            if len(value) <= MAX_VALUE_CHARACTERS and not self._takes_all(name, key):
+                self._remember(name, table, key, value)
+            return value
+        if known is None:
+            return None
+        was_doubted = table.shrinkage.is_doubted
+        if table.confirmed_until_s > self._now_s() or table.shrinkage.believes(False):
+            self._forget(name, table, key)
+            return None
+        if not was_doubted:
+            shrinkage = table.shrinkage
+            self._event("source_shrinks", table=name, vanished=shrinkage.vanished, asked=shrinkage.asked)
+        return known
+
+    def _remember(self, name: str, table: _Table, key: str, value: str) -> None:
+        old = table.known.pop(key, None)
+        now_s = self._now_s()
+        if old is None:
+            if len(name) + len(key) >= KEY_CHARACTERS:
+                return
+            if self._entries >= self._most:
+                self._drop_oldest()
+            self._entries += 1
+        is_fresh = old is not None and old.value == value and now_s - old.seen_s < table.stale_s / FRESH_PART
+        table.known[key] = known = old if is_fresh and old is not None else _Known(value, now_s)
+        if not is_fresh:
+            self._write(name, key, known)
+
+    def _drop_oldest(self) -> None:
+        name, table = max(self._tables.items(), key=lambda item: len(item[1].known))
+        self._forget(name, table, next(iter(table.known)))
+
+    def _forget(self, name: str, table: _Table, key: str) -> None:
+        if table.known.pop(key, None) is not None:
+            self._entries -= 1
+            self._write(name, key, None)
+
+    # --- the operator -----------------------------------------------------------------------------------------------
+
+    def note_of(self, name: str, key: str) -> str:
+        """Where the answer about a key comes from, if not from its table; for who explains."""
+        table = self._tables.get(name)
+        known = table.known.get(key) if table is not None else None
+        if table is None or known is None or not (table.failure or table.shrinkage.is_doubted):
+            return ""
+        when = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(known.seen_s))
+        return f"by the snapshot, where it is from {when}, since the table " + (
+            f"gives no answer: {table.failure}" if table.failure else "denies more than it may"
+        )
+
+    def status(self) -> list[dict[str, Any]]:
+        """A row for each table."""
+        return [
+            {
+                "table": name, "known": len(table.known), "stale_s": table.stale_s, "failure": table.failure,
+                "doubted": table.shrinkage.is_doubted, "vanished": table.shrinkage.vanished, "asked": table.shrinkage.asked,
+                "confirmed": table.confirmed_until_s > self._now_s(),
+            }
+            for name, table in self._tables.items()
+        ]  # fmt: skip
+
+    def confirm(self, names: Iterable[str]) -> list[str]:
+        """What these tables deny from now on, for a day, is believed; empty: all that are doubted. Returns which."""
+        wanted = set(names)
+        done = []
+        for name, table in self._tables.items():
+            if name in wanted or (not wanted and table.shrinkage.is_doubted):
+                table.shrinkage.reset()
+                table.confirmed_until_s = self._now_s() + CONFIRMED_S
+                done.append(name)
+        return done
+
+    def forget(self, names: Iterable[str]) -> int:
+        """Forget whole tables, or addresses in all of them; returns how many entries."""
+        wanted = set(names)
+        count = 0
+        for name, table in self._tables.items():
+            for key in [key for key in table.known if name in wanted or key in wanted]:
+                self._forget(name, table, key)
+                count += 1
+        return count
