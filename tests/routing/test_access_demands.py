@@ -13,6 +13,15 @@ from gatepost.config.tables import LoadedConfig, table_key
 from gatepost.config.warnings import warnings_of
 from gatepost.model import TlsPeer
 from gatepost.policy.engine import Engine, Phase
+from gatepost.policy.record import (
+    FORM,
+    FORM_WITH_TLS,
+    FactRecord,
+    RecordedRecipient,
+    decode_records,
+    encode_records,
+)
+from gatepost.policy.replay import Replay
 from gatepost.routing.tables.sendmail_access import AccessTable
 
 TEXT = """\
@@ -139,3 +148,21 @@ def test_a_certificate_that_nobody_asks_for_is_told(tmp_path: Path):
     for text in ("TLS_Clt:10 ENCR:128\n", "TLS_Srv:10 VERIFY\n"):
         keys = [warning.key for warning in warnings_of(config_of(tmp_path, text))]
         assert "tls.client_certificates" not in keys
+
+
+def test_replay_knows_what_tls_a_session_had(tmp_path: Path):
+    replay = Replay(config_of(tmp_path, "TLS_Clt:198 ENCR:112\n"))
+
+    def refused(form: int, tls: TlsPeer | None) -> int:
+        record = FactRecord(
+            "S", "M", 1000.0, "198.51.100.1", has_mail=True, reverse_path="a@b.test", form=form, tls=tls
+        )
+        record.recipients = [
+            RecordedRecipient("anna@ours.test", next_hop="smtp://127.0.0.1:9", permit="recipient-domain")
+        ]
+        difference = replay.compare(decode_records(encode_records([record])))
+        return sum(change.count for change in difference.changes if "454" in change.after)
+
+    assert refused(FORM, None) == 1
+    assert refused(FORM, TlsPeer(128)) == 0
+    assert refused(FORM_WITH_TLS - 1, None) == 0  # of before TLS was recorded: not known, and so not refused
