@@ -365,6 +365,8 @@ def test_logins_that_nobody_else_can_read_are_used_where_they_lie(tmp_path: Path
     config = load_config(str(tmp_path / "out/gatepost.toml"))
     assert config.delivery.credentials_file == str(listed)
     assert [(row.next_hop, row.user) for row in config.delivery.credentials] == [(hop, "gate")]
+    if kind == "postfix":
+        assert results(answer, "main.cf")[49] == {"exact"}  # smtp_sasl_auth_enable
     assert "T0pSecret" not in json.dumps(answer) + (tmp_path / "out/gatepost.toml").read_text()
 
 

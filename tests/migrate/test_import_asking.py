@@ -96,6 +96,8 @@ def test_an_open_list_of_submission_and_mta_sts(tmp_path: Path) -> None:
         ("smtpd_tls_protocols = !SSLv2, !SSLv3, !TLSv1, !TLSv1.1", "exact"),
         ("smtpd_tls_protocols = !SSLv2, !SSLv3", "approximated"),
         ("permit_mx_backup_networks = 192.0.2.0/24", "refused"),
+        ("smtp_tls_wrappermode = yes", "refused"),
+        ("smtp_sasl_auth_enable = no", "exact"),
     ],
 )
 def test_single_parameters(tmp_path: Path, line: str, result: str) -> None:

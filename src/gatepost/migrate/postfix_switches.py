@@ -195,6 +195,12 @@ class SwitchPart(PostfixState):
             else:
                 why = "names of hosts are looked up in the DNS, and nowhere else"
                 self.tell(name, Result.REFUSED, why, "write next hops by their addresses")
+        if self.parameters.is_written("smtp_tls_wrappermode"):
+            if self.parameters.value("smtp_tls_wrappermode").strip() == "yes":
+                why = "towards other servers TLS begins with STARTTLS"
+                self.tell("smtp_tls_wrappermode", Result.REFUSED, why, "name the smart host with port 587")
+            else:
+                self.tell("smtp_tls_wrappermode", Result.EXACT, "STARTTLS")
         for name in ("smtp_bind_address", "smtp_bind_address6"):
             if self.parameters.is_written(name) and self.parameters.value(name).strip():
                 why = "outgoing connections take the address that the routes of the system give them"

@@ -70,15 +70,27 @@ class TlsPart(PostfixState):
             self._policies()
         if self.parameters.is_written("smtpd_tls_auth_only"):
             self.tell("smtpd_tls_auth_only", Result.EXACT, "passwords never go in clear")
-        for name in ("smtp_sasl_password_maps",):
-            if self.parameters.is_written(name):
-                why, advice = WHY, ADVICE
-                path = self.places.path(self.parameters.value(name).partition(":")[2])
-                if import_logins(path, self.draft, self.report):
-                    self.tell(name, Result.EXACT, f"delivery.credentials_file = {path}")
-                    continue
-                self.tell(name, Result.REFUSED, why, advice)
-                self._note_files(name, why, advice, is_secret=True)
+        self._logins()
+
+    def _logins(self) -> None:
+        """smtp_sasl_*: logins for other servers, where Postfix would use them."""
+        name = "smtp_sasl_password_maps"
+        enabled = self.parameters.value("smtp_sasl_auth_enable").strip() == "yes"
+        if self.parameters.is_written("smtp_sasl_auth_enable") and not enabled:
+            self.tell("smtp_sasl_auth_enable", Result.EXACT, "no logins for other servers")
+        if not self.parameters.is_written(name):
+            return
+        path = self.places.path(self.parameters.value(name).partition(":")[2])
+        if enabled and import_logins(path, self.draft, self.report):
+            self.seen.update((path, path + ".db"))
+            self.tell(name, Result.EXACT, f"delivery.credentials_file = {path}")
+            self.tell("smtp_sasl_auth_enable", Result.EXACT, "logins go to the hosts that have one")
+            if self.parameters.value("smtp_sasl_security_options").strip() in ("noanonymous", ""):
+                self.tell("smtp_sasl_security_options", Result.EXACT, "ANONYMOUS is not known; passwords go inside TLS only")
+            return
+        why = WHY if enabled else "smtp_sasl_auth_enable is not set: Postfix does not use them either"
+        self.tell(name, Result.REFUSED, why, ADVICE)
+        self._note_files(name, why, ADVICE, is_secret=True)
 
     def _certificate(self) -> None:
         names = ("smtpd_tls_cert_file", "smtpd_tls_key_file")

@@ -209,10 +209,8 @@ class McReader:
 
     def _throttle(self, path: str, call: Call, value: str) -> None:
         if value.isdigit() and int(value):
-            self.draft.number("smtp.max_errors", int(value) * 3, "confBAD_RCPT_THROTTLE")
-            self._near(
-                path, call, "a session ends after smtp.max_errors refusals, three times as many; it is not slowed down"
-            )
+            how = "who guesses recipients waits for each reply to RCPT, longer with each guess, and is sent away in the end"
+            self._near(path, call, how, "see smtp.max_unknown_recipients")
         else:
             self._unused(path, call, "0 means none")
 
