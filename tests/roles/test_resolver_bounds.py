@@ -13,6 +13,7 @@ from gatepost.ipc import messages as m
 from gatepost.mail.tlsrpt import MEDIA_TYPE
 from gatepost.roles.existence import MAX_KEYS, NO_KEY, Existence
 from gatepost.roles.resolver import MAX_POST_BYTES, Resolver
+from gatepost.roles.snapshot import Snapshot
 from gatepost.roles.tables import Tables
 
 CONFIG = Config(hostname="mx.example.net", listen=[], spool="/s", domains={})
@@ -32,7 +33,8 @@ def test_keys_that_no_role_in_order_sends(keys: list[str]) -> None:
     async def ask(keys: list[str]) -> tuple[list[str | None], str]:
         tables = Tables(CONFIG, [], asyncio.get_running_loop())
         tables._sources["ldap:people"] = Asked()  # type: ignore[assignment]
-        existence = Existence(CONFIG, tables, None)  # type: ignore[arg-type]
+        snapshot = Snapshot(CONFIG, keep=lambda records: None, call_later=lambda s, call: None, event=lambda name, **fields: None)
+        existence = Existence(tables, None, snapshot)  # type: ignore[arg-type]
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         existence.submit("ldap:people", keys, lambda values, failed: done.set_result((values, failed)))
         return await done
