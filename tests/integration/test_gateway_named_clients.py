@@ -92,3 +92,14 @@ def test_the_login_by_a_certificate_is_its_holders(gateway: Proxied, order: str)
             act(talk, gateway)
         talk.hello()
         talk.say(b"AUTH EXTERNAL %b\r\n" % base64.b64encode(ANNA.encode()), b"235" if is_allowed else b"535")
+
+
+def test_who_has_logged_in_names_no_client(gateway: Proxied) -> None:
+    with Talk(gateway.submission) as talk:
+        secure(talk, gateway)
+        talk.hello()
+        talk.say(b"AUTH EXTERNAL %b\r\n" % base64.b64encode(ANNA.encode()), b"235")
+        talk.say(b"MAIL FROM:<%b>\r\n" % ANNA.encode(), b"250")
+        talk.say(b"RCPT TO:<user@world.test>\r\n", b"250")
+        talk.say(b"RSET\r\n", b"250")
+        talk.say(STRANGER, b"550 5.7.0")  # it would be a client with the login of another

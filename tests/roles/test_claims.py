@@ -12,7 +12,8 @@ import pytest
 
 from gatepost.config.schema import Queue as Settings
 from gatepost.ipc import messages as m
-from gatepost.model import Envelope, Recipient
+from gatepost.model import Envelope, Outcome, Recipient, Result
+from gatepost.roles.hands import MAX_TEXT, Job, outcomes_of
 from gatepost.roles.queue import _HANDLERS
 from gatepost.spool.embedded import JournalSpool
 from gatepost.spool.layout import prepare_spool
@@ -82,3 +83,12 @@ def test_its_own_are_not(spool: JournalSpool) -> None:
     assert segment not in spool.segments  # sealed, and nothing in it
     for each in (descriptor, body_descriptor):
         os.close(each)
+
+
+def test_outcomes_are_one_for_each_recipient_and_bounded() -> None:
+    job = Job(None, None, [1, 2])  # type: ignore[arg-type]
+    plain = Outcome(1, Result.DELIVERED, "body", 250, "2.0.0", "ok")
+    assert outcomes_of(job, [plain]) == [plain]
+    said = [Outcome(index, Result.FAILED, "rcpt", 550, "5.1.1", "x" * 5000) for index in (0, 1, 1, -1, 7, 2, 1)]
+    assert [(one.recipient, len(one.text)) for one in outcomes_of(job, said)] == [(1, MAX_TEXT), (2, MAX_TEXT)]
+    assert outcomes_of(job, said[:1]) == []

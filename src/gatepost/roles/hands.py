@@ -6,9 +6,11 @@ from itertools import count
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+import msgspec
+
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
-from gatepost.model import Envelope
+from gatepost.model import Envelope, Outcome
 from gatepost.privsep.plan import fixed_part, maildir_roots
 from gatepost.queue.scheduler import Item
 from gatepost.spool.entry import Entry
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from gatepost.roles.queue import Queue
 
 _MAILDIR = "maildir:"
+MAX_TEXT = 1200  # of an outcome; a deliverer cuts the reply at 1,000 characters
 RETRY_WITHOUT_DELIVERER_S = 0.2  # it is being started
 RETRY_NO_SUCH_ROOT_S = 60.0  # no configuration, now, has that Maildir root: only a reload can bring it
 
@@ -31,6 +34,18 @@ class Job:
         self.entry = entry
         self.item = item
         self.recipients = recipients
+
+
+def outcomes_of(job: Job, said: list[Outcome]) -> list[Outcome]:
+    """One for each recipient of the attempt, and no longer than is kept, whatever the deliverer says."""
+    if len(said) == 1 and len(said[0].text) <= MAX_TEXT and said[0].recipient in job.recipients:
+        return said
+    found: dict[int, Outcome] = {}
+    for outcome in said:
+        if outcome.recipient in job.recipients and outcome.recipient not in found:
+            text = outcome.text[:MAX_TEXT]
+            found[outcome.recipient] = outcome if text == outcome.text else msgspec.structs.replace(outcome, text=text)
+    return list(found.values())
 
 
 class _Hand:

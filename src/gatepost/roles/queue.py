@@ -22,7 +22,7 @@ from gatepost.queue import backoff
 from gatepost.queue.deadlines import begins_at, expires_at
 from gatepost.queue.scheduler import Item, Scheduler
 from gatepost.roles.claims import checked
-from gatepost.roles.hands import Hands, Job
+from gatepost.roles.hands import Hands, Job, outcomes_of
 from gatepost.roles.ids import IdMaker
 from gatepost.roles.keeping import Keeping
 from gatepost.roles.notices import Notices
@@ -333,7 +333,7 @@ class Queue(Role):
         self.counts["attempts"] += 1
         envelope = entry.envelope
         retry_at_s = None
-        outcomes = [o for o in message.outcomes if o.recipient in job.recipients]
+        outcomes = outcomes_of(job, message.outcomes)
         is_overdue = now_s >= expires_at(entry.begun_s, envelope, self.config.queue)
         if not is_overdue and (any(o.result == 2 for o in outcomes) or len(outcomes) < len(job.recipients)):
             if message.trouble and all(o.stage in NOT_THE_MESSAGES_FAULT for o in outcomes):
