@@ -10,7 +10,16 @@ import pytest
 
 from gatepost.config.schema import Source as Settings
 from gatepost.config.sources import Server
-from gatepost.lookup.source import MAX_WAITING, Lost, QueryFailed, Source, SourceDown
+from gatepost.lookup.source import (
+    MAX_VALUE_CHARACTERS,
+    MAX_VALUES,
+    MAX_WAITING,
+    Lost,
+    QueryFailed,
+    Source,
+    SourceDown,
+    join_values,
+)
 
 ONE, TWO = Server("one", 1, "none"), Server("two", 2, "none")
 
@@ -193,11 +202,18 @@ def test_a_refused_question_is_no_dead_server() -> None:
     run(test)
 
 
+def test_a_list_is_never_cut_short() -> None:
+    assert join_values(["anna@a.example", "bob"]) == "anna@a.example,bob"
+    for values in (["x"] * (MAX_VALUES + 1), ["x" * MAX_VALUE_CHARACTERS, "y"]):
+        with pytest.raises(QueryFailed, match="more than"):
+            join_values(values)
+
+
 def test_limits() -> None:
     async def test() -> None:
         bed = Bed(ONE)
-        bed.does["one"] = "x" * 4097
-        with pytest.raises(SourceDown, match="4096 characters"):
+        bed.does["one"] = "x" * (MAX_VALUE_CHARACTERS + 1)
+        with pytest.raises(SourceDown, match=f"{MAX_VALUE_CHARACTERS} characters"):
             await bed.find()
         bed.source._under_way.update((str(n), asyncio.ensure_future(asyncio.sleep(0))) for n in range(MAX_WAITING))
         with pytest.raises(SourceDown, match="too many"):

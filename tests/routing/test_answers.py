@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gatepost.model import NeedsAnswer, Question
-from gatepost.routing.answers import Answer, Answers, NotAsked
+from gatepost.routing.answers import COUNTED_CHARACTERS, Answer, Answers, NotAsked
 from gatepost.routing.table import TableUnavailable
 
 TABLE = "ldap:people"
@@ -71,6 +71,23 @@ def test_the_oldest_goes_when_there_are_too_many() -> None:
     assert answers.need(TABLE, ["b", "c"]) == ["b", "c"]
     with pytest.raises(NeedsAnswer):
         answers.need(TABLE, ["a"])
+
+
+def test_long_values_count_as_several() -> None:
+    answers = Answers(most=10)
+    for key in "abc":
+        answers.keep(Question(TABLE, key), Answer(key), 60.0)
+    answers.keep(Question(TABLE, "list"), Answer("x" * 7 * COUNTED_CHARACTERS), 60.0)
+    assert answers.need(TABLE, ["c", "list"])[0] == "c"
+    with pytest.raises(NeedsAnswer):
+        answers.need(TABLE, ["a"])
+    for key in "abcdef":
+        answers.keep(Question(TABLE, "list"), Answer("x" * 100 * COUNTED_CHARACTERS), 60.0)
+        answers.keep(Question(TABLE, key), Answer(key), 60.0)
+    assert len(answers) == 1
+    for key in "abcdefghijk":
+        answers.keep(Question(TABLE, key), Answer(key), 60.0)
+    assert len(answers) == 10
 
 
 def test_a_decision_sees_what_came_for_it_though_nothing_is_kept() -> None:

@@ -17,6 +17,7 @@ from migrate.debian import run_tool, unpacked
 
 from gatepost.config.errors import ConfigErrors
 from gatepost.config.schema import Source
+from gatepost.config.sources import DEFAULT_KEYS
 from gatepost.config.tables import TableData, without_notes
 from gatepost.model import NeedsAnswer, Question
 from gatepost.routing.answers import Answer, Answers
@@ -252,7 +253,7 @@ def test_unavailable_is_neither_yes_nor_no() -> None:
             ask(table)
 
 
-@pytest.mark.parametrize("use", ["recipients", "routes", "virtual"])
+@pytest.mark.parametrize("use", DEFAULT_KEYS)
 @pytest.mark.parametrize("kind", sorted(REMOTE_TYPES))
 def test_a_server_that_cannot_be_reached_defers(kind: str, use: str) -> None:
     question = Question(f"{kind}:people", "anna@a.example")
@@ -276,7 +277,14 @@ def test_what_a_server_is_asked_for() -> None:
     assert asked == ["anna@a.b.example", "anna", "@a.b.example", "a.b.example", ".b.example", ".example", "*"]
 
 
-@pytest.mark.parametrize(("use", "value"), [("routes", "to nowhere at all"), ("virtual", "no address"), ("virtual", "a@b c@d")])
+@pytest.mark.parametrize(
+    ("use", "value"),
+    [
+        ("routes", "to nowhere at all"), ("virtual", "no address"), ("virtual", "a@b c@d"), ("aliases", "|/bin/vacation"),
+        ("aliases", "bob, /var/mail/x"), ("aliases", " , "), ("sender_routes", "to nowhere at all"), ("rewrite", "a@b.example, c@d.example"),
+        ("rewrite", "bob"), ("rewrite", "bob@$1"),
+    ],
+)  # fmt: skip
 def test_a_value_without_sense_defers_and_is_told(use: str, value: str) -> None:
     told: list[str] = []
     answers = Answers(trouble=lambda source, why: told.append(source))

@@ -7,6 +7,7 @@ import time
 
 import click
 
+from gatepost.cli.asked import AskedAnswers
 from gatepost.cli.options import config_option, json_option
 from gatepost.cli.output import complain, emit
 from gatepost.cli.rewriting import NO_SECRETS, prepare
@@ -34,7 +35,7 @@ def rewrite(config_path: str, as_json: bool, client: str, addresses: tuple[str, 
         except ValueError:
             complain(f"gatepost: --ip {client} is not an IP address")
             raise click.exceptions.Exit(2) from None
-    engine = Engine(config)
+    engine = Engine(config, answers=AskedAnswers(config))
     note = prepare(engine, config)
     rewriting = engine.rewriting or Rewriting(config)
     data = [_one(rewriting, text, client, bool(note)) for text in addresses]

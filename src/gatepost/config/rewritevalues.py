@@ -17,10 +17,8 @@ USE = "rewrite"  # what the tables of its rules are read for
 MAX_RULES = 1000
 MIN_SECRET_BYTES = 16
 MAX_SECRETS_BYTES = 64 * 1024
-ASKED_AT_ONCE = (
-    "domaintable",
-    "genericstable",
-)  # and the tables of rules: their answers must be there when a header is
+HEADER_TABLES = ("domaintable", "genericstable")  # of header fields as well: their answers must be there when a header is
+PATHS = frozenset({"reverse-path", "forward-path"})  # what is decided when a command comes, and may wait
 
 
 def rewrite_tables(values: dict[str, object]) -> Iterator[tuple[str, KeyPath]]:
@@ -35,7 +33,7 @@ def check_rewrite(values: dict[str, object], findings: Findings) -> None:
     rules = _rules(values)
     if len(rules) > MAX_RULES:
         findings.add(("rewrite", "rules"), f"there are more than {MAX_RULES} rules", "put addresses into tables")
-    names: set[object] = {*ASKED_AT_ONCE}
+    names: set[object] = {*HEADER_TABLES}
     for index, rule in enumerate(rules):
         here: KeyPath = ("rewrite", "rules", index)
         name = rule.get("name")
@@ -51,12 +49,18 @@ def check_rewrite(values: dict[str, object], findings: Findings) -> None:
         for key in ("directions", "parts", "domains", "networks"):
             if rule.get(key) == []:
                 findings.add((*here, key), "the list is empty", "write what it is for, or remove the line")
-    named = [(name, path) for name, path in rewrite_tables(values)]
-    named += [(name, (key,)) for key in ASKED_AT_ONCE for name in values.get(key) or ()]  # type: ignore[attr-defined]
-    for name, path in named:
-        if name.partition(":")[0] not in file_types():
-            problem = f'"{name}" is asked over the network, and a header is rewritten at once'
-            findings.add(path, problem, "use a table in a file")
+    for key in HEADER_TABLES:
+        for name in values.get(key) or ():  # type: ignore[attr-defined]
+            if name.partition(":")[0] not in file_types():
+                problem = f'"{name}" is asked over the network, and {key} is for header fields too, which do not wait'
+                findings.add((key,), problem, "use a table in a file, or a rule of [[rewrite.rules]] for paths")
+    for index, rule in enumerate(rules):
+        for name in rule.get("tables") or ():  # type: ignore[attr-defined]
+            parts = rule.get("parts")
+            if name.partition(":")[0] not in file_types() and not (isinstance(parts, list) and PATHS.issuperset(parts)):
+                problem = f'"{name}" is asked over the network, and header fields do not wait for an answer'
+                advice = 'write parts = ["reverse-path"] or ["reverse-path", "forward-path"], or use a table in a file'
+                findings.add(("rewrite", "rules", index, "tables"), problem, advice)
     _check_srs(values, findings)
 
 

@@ -34,7 +34,12 @@ _ONLY = {
 }  # fmt: skip
 PORTS = {"ldap": 389, "ldaps": 636, "postgresql": 5432, "mysql": 3306}
 KEY_FORMS = ("address", "local", "catch-all", "domain", "parents", "any")
-DEFAULT_KEYS = {"recipients": ("address",), "virtual": ("address", "catch-all"), "routes": ("address", "domain")}
+DEFAULT_KEYS = {
+    "recipients": ("address",), "virtual": ("address", "catch-all"), "aliases": ("address",), "routes": ("address", "domain"),
+    "sender_routes": ("address", "domain"), "rewrite": ("address",),
+}  # fmt: skip
+LISTED = ("aliases", "virtual")  # uses whose values may be several
+_VALUE_KEYS = {"ldap": "attribute", "http": "field"}
 EXAMPLES = {
     "servers": 'servers = ["ldaps://ldap.example.net"] or, for SQL, servers = ["db.example.net"]',
     "base": 'base = "ou=people,dc=example,dc=net"',
@@ -115,6 +120,12 @@ def keys_of(source: Source, use: str) -> tuple[str, ...]:
     return tuple(source.keys) or DEFAULT_KEYS.get(use, ("address",))
 
 
+def listed_sources(config: Config) -> frozenset[str]:
+    """The names of the sources whose answers may be several values: those that a table of aliases or virtual addresses is on."""
+    names = {*config.aliases, *config.virtual}
+    return frozenset(name.partition(":")[2] for name in names if source_of(name, config.sources) is not None)
+
+
 # --- checking ---------------------------------------------------------------------------------------------------------
 
 
@@ -135,11 +146,9 @@ def check_sources(
             findings.add(table_path, "a next hop can be asked for recipients only", "remove it here")
         if kind not in KINDS.values():
             continue
-        if use not in DEFAULT_KEYS:
-            uses = ", ".join(DEFAULT_KEYS)
-            findings.add(
-                table_path, "a table that is asked over the network cannot be used here", f"use it for {uses}"
-            )
+        if use == "access":
+            problem = "an access table is one of sendmail's own format, and cannot be asked over the network"
+            findings.add(table_path, problem, 'name a file: "sendmail-access:/etc/mail/access"')
         found = sources.get(argument)
         if found is None:
             findings.add(
@@ -148,6 +157,9 @@ def check_sources(
         elif KINDS.get(found.get("type", ""), kind) != kind:
             right = f'"{KINDS[found["type"]]}:{argument}"'
             findings.add(table_path, f'the source "{argument}" is of the type {found["type"]}', f"write {right}")
+        elif use in DEFAULT_KEYS and use != "recipients" and (key := _VALUE_KEYS.get(kind)) and not found.get(key):
+            problem = f'the source "{argument}" has no "{key}": it says only that there is something'
+            findings.add(table_path, problem, f"write {key} in [sources.{argument}], whose value is the answer")
 
 
 def _check(source: dict[str, Any], path: KeyPath, findings: Findings) -> None:

@@ -35,7 +35,8 @@ Addresses = Callable[[str], Awaitable[list[str]]]
 class HttpQuery:
     """What one source is asked for."""
 
-    def __init__(self, source: Source, password: bytes) -> None:
+    def __init__(self, source: Source, password: bytes, is_list: bool = False) -> None:
+        """`is_list` changes nothing: a list of texts is one answer for every use."""
         self.url = parse_pieces(source.url)
         self.field = tuple(source.field.split(".")) if source.field else ()
         self.headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "gatepost"}

@@ -18,7 +18,7 @@ from gatepost.config.pieces import parse_pieces
 from gatepost.config.schema import Source
 from gatepost.config.sources import Server
 from gatepost.lookup import ldapwire as wire
-from gatepost.lookup.source import Lost, QueryFailed
+from gatepost.lookup.source import MAX_VALUE_CHARACTERS, MAX_VALUES, Lost, QueryFailed, join_values
 
 MAX_ENTRIES = 16
 _DN_SPECIAL = re.compile(r'[,+"\\<>;=\0]|^[ #]| $')
@@ -27,7 +27,9 @@ _DN_SPECIAL = re.compile(r'[,+"\\<>;=\0]|^[ #]| $')
 class LdapSearch:
     """What one source is asked for."""
 
-    def __init__(self, source: Source, password: bytes) -> None:
+    def __init__(self, source: Source, password: bytes, is_list: bool = False) -> None:
+        """`is_list`: the values of all entries are the answer, not those of the first."""
+        self.is_list = is_list and bool(source.attribute)
         self.name = source.user
         self.password = password
         self.scope = wire.SCOPES[source.scope]
@@ -44,7 +46,7 @@ class LdapSearch:
             self.scope,
             wire.encode_filter(self.filter, values),
             [self.attribute] if self.attribute else [],
-            most=MAX_ENTRIES,
+            most=MAX_VALUES if self.is_list else MAX_ENTRIES,
             limit_s=self.limit_s,
         )
 
@@ -74,33 +76,36 @@ class LdapConnection:
         """See `source.Connection`."""
         number = self._next()
         await self._send(self._search.build(number, values))
-        found: str | None = None
+        is_list = self._search.is_list
+        found: list[str] = []
+        size = 0
         while True:
             response = await self._receive(number)
-            if response.kind == wire.ENTRY and found is None:
-                found = self._value(response.values or {})
+            if response.kind == wire.ENTRY and (is_list or not found):
+                new = self._values(response.values or {})
+                size += sum(map(len, new))
+                if size > MAX_VALUE_CHARACTERS:
+                    raise QueryFailed(f"the values have more than {MAX_VALUE_CHARACTERS} characters")
+                found += new
             elif response.kind == wire.DONE:
                 assert response.result is not None
                 code = response.result.code
                 if code == wire.NO_SUCH_OBJECT and self._search.base.places:
                     return None
-                if not (code == wire.SIZE_LIMIT_EXCEEDED and found is not None):
+                if not (code == wire.SIZE_LIMIT_EXCEEDED and found and not is_list):
                     _check(response.result, "search")
-                return found
+                return join_values(found) if found else None
 
     def abort(self) -> None:
         """See `source.Connection`."""
         self._writer.transport.abort()
 
-    def _value(self, values: dict[str, list[bytes]]) -> str | None:
-        """An entry without the attribute is no answer; several values come joined by commas."""
+    def _values(self, values: dict[str, list[bytes]]) -> list[str]:
+        """Of one entry; one without the attribute is no answer."""
         if not self._search.attribute:
-            return ""
-        found = values.get(self._search.attribute)
-        if not found:
-            return None
+            return [""]
         try:
-            return ",".join(value.decode() for value in found)
+            return [value.decode() for value in values.get(self._search.attribute, ())]
         except UnicodeDecodeError:
             raise QueryFailed(f"a value of {self._search.attribute} is not UTF-8") from None
 

@@ -18,7 +18,7 @@ from gatepost.config.pieces import parse_pieces
 from gatepost.config.schema import Source
 from gatepost.config.sources import Server
 from gatepost.lookup.named import NamedContext
-from gatepost.lookup.source import Lost, QueryFailed
+from gatepost.lookup.source import MAX_VALUES, Lost, QueryFailed, join_values
 
 _LOST = frozenset(
     {1040, 1053, 1077, 1079, 1152, 1184, 1203, 2002, 2003, 2006, 2013, 4031}
@@ -28,7 +28,9 @@ _LOST = frozenset(
 class MysqlQuery:
     """What one source is asked for: `{key}` and the like become ?, each a variable of the session."""
 
-    def __init__(self, source: Source, password: bytes) -> None:
+    def __init__(self, source: Source, password: bytes, is_list: bool = False) -> None:
+        """`is_list`: the first column of all rows is the answer, not that of the first row."""
+        self.is_list = is_list
         pieces = parse_pieces(source.query)
         self.places = pieces.places
         self.text = pieces.fill(dict.fromkeys(self.places, "?"))
@@ -59,13 +61,10 @@ class MysqlConnection:
             with self._connection.cursor() as cursor:
                 for statement in self._query.statements(values):
                     cursor.execute(statement)
-                row = cursor.fetchone()
+                rows = cursor.fetchmany(MAX_VALUES + 1 if self._query.is_list else 1)
         except pymysql.Error as error:
             raise _translated(error) from None
-        if row is None:
-            return None
-        value = row[0]
-        return "" if value is None else value.decode() if isinstance(value, bytes) else str(value)
+        return join_values([_text(row[0]) for row in rows]) if rows else None
 
     def abort(self) -> None:
         """See `source.Connection`. The thread that may read from it finds it closed."""
@@ -120,6 +119,10 @@ def _prepare(query: MysqlQuery, connection: Any) -> Any:
         connection._force_close()
         raise
     return connection
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _translated(error: pymysql.Error) -> Exception:

@@ -12,13 +12,15 @@ from gatepost.config.pieces import parse_pieces
 from gatepost.config.schema import Source
 from gatepost.config.sources import Server
 from gatepost.lookup.named import NamedContext
-from gatepost.lookup.source import Lost, QueryFailed
+from gatepost.lookup.source import MAX_VALUES, Lost, QueryFailed, join_values
 
 
 class PostgresqlQuery:
     """What one source is asked for: `{key}` and the like become $1, $2 ..."""
 
-    def __init__(self, source: Source, password: bytes) -> None:
+    def __init__(self, source: Source, password: bytes, is_list: bool = False) -> None:
+        """`is_list`: the first column of all rows is the answer, not that of the first row."""
+        self.is_list = is_list
         pieces = parse_pieces(source.query)
         self.places = list(dict.fromkeys(pieces.places))
         self.text = pieces.fill({name: f"${self.places.index(name) + 1}" for name in self.places})
@@ -38,14 +40,22 @@ class PostgresqlConnection:
     async def find(self, values: Mapping[str, str]) -> str | None:
         """See `source.Connection`."""
         try:
-            row = await self._statement.fetchrow(*(values[name] for name in self._query.places))
+            rows = await self._fetch([values[name] for name in self._query.places])
         except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError) as error:
             raise Lost(str(error)) from None
         except asyncpg.PostgresError as error:
             raise QueryFailed(f"{type(error).__name__}: {error}") from None
-        if row is None:
-            return None
-        return "" if row[0] is None else str(row[0])
+        return join_values(["" if row[0] is None else str(row[0]) for row in rows]) if rows else None
+
+    async def _fetch(self, values: list[str]) -> list[Any]:
+        """One row, or as many as an answer may have and one more: however many there are, no more are sent."""
+        if not self._query.is_list:
+            row = await self._statement.fetchrow(*values)
+            return [] if row is None else [row]
+        async with self._connection.transaction():
+            cursor = await self._statement.cursor(*values)
+            rows: list[Any] = await cursor.fetch(MAX_VALUES + 1)
+            return rows
 
     def abort(self) -> None:
         """See `source.Connection`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from gatepost.config.pieces import values_of
@@ -22,7 +22,8 @@ MAX_WAITING = 2000  # questions of one source
 MAX_REST_S = 60.0
 KEPT_S = 60.0  # a connection that was idle for longer is not used again
 MAX_TOTAL_S = 30.0  # of one question, over all servers
-MAX_VALUE_CHARACTERS = 4096
+MAX_VALUE_CHARACTERS = 65_536  # a list of some thousand addresses
+MAX_VALUES = 10_000  # that are joined to one answer
 
 
 class Lost(Exception):
@@ -35,6 +36,13 @@ class QueryFailed(Exception):
 
 class SourceDown(Exception):
     """There is no answer now; the text is for the log."""
+
+
+def join_values(values: Sequence[str]) -> str:
+    """Several values as one text, with commas; raises QueryFailed where there are too many: a list is never cut short."""
+    if len(values) > MAX_VALUES or sum(map(len, values)) > MAX_VALUE_CHARACTERS:
+        raise QueryFailed(f"more than {MAX_VALUES} values, or {MAX_VALUE_CHARACTERS} characters")
+    return ",".join(values)
 
 
 class Connection(Protocol):

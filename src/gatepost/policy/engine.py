@@ -119,7 +119,7 @@ class Engine:
 
     __slots__ = (
         "_checks", "_local_users", "_permits", "_rcpt_checks", "_router", "_rules", "_shadow_rules", "_users_relay", "access",
-        "rewriting",
+        "answers", "rewriting",
     )  # fmt: skip
 
     def __init__(
@@ -137,7 +137,9 @@ class Engine:
         """
         self._router = router or Router(config, answers=answers)
         self.access = AccessCheck(config)
-        self.rewriting: Rewriting | None = build_rewriting(config)  # without secrets, until somebody puts in another
+        self.answers = answers
+        # Without secrets, until somebody puts in another.
+        self.rewriting: Rewriting | None = build_rewriting(config, answers=answers)
         self._permits = Permits(config.relay.networks)
         self._local_users = LocalUsers(config)
         self._users_relay = has_users(config.auth)
@@ -279,7 +281,7 @@ class Engine:
         route = self._router.resolve(address, facts.local_address)
         if isinstance(route, Refusal):
             return Verdict(route.code, route.detail, route.text, None, "", "recipient", cause=route.cause)
-        if self._router.has_sender_routes:
+        if self._router.has_sender_routes and (client_permit is not None or self._rules or self._shadow_rules):
             found = self._router.route_by_sender(route, facts.reverse_path)
             if isinstance(found, Refusal):
                 if decide(client_permit, route.ours) is not None:

@@ -259,9 +259,8 @@ class Explainer:
         if verdict.rule:
             without = [rule for rule in self._config.relay.rules if rule.name != verdict.rule]
             relay = msgspec.structs.replace(self._config.relay, rules=without)
-            other = Engine(msgspec.structs.replace(self._config, relay=relay), self._router).decide_rcpt(
-                _copy(facts), address
-            )
+            trial = msgspec.structs.replace(self._config, relay=relay)
+            other = Engine(trial, self._router, answers=self._answers).decide_rcpt(_copy(facts), address)
             if not other.accepted:
                 yield f"would be refused without the rule {verdict.rule}"
             elif (

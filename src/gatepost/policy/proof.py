@@ -96,7 +96,7 @@ def prove(config: Config, now_s: float | None = None) -> Proof:
     specification = Specification(config, now_s)
     sessions, is_whole = sessions_of(config)
     if config.rewrite.srs.domain:  # with a secret for this occasion: what is tried is the form, not the key
-        engine.rewriting = literal.rewriting = rewriting = Rewriting(config, [secrets.token_bytes(32)])
+        engine.rewriting = literal.rewriting = rewriting = Rewriting(config, [secrets.token_bytes(32)], assumed)
         assert rewriting.srs is not None
         sessions = chain(sessions, bounces_of(config, rewriting.srs, now_s))
     count = relayed = 0

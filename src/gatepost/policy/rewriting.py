@@ -22,6 +22,7 @@ from gatepost.mail.mailbox import InvalidMailbox, parse_mailbox
 from gatepost.mail.srs import Srs, SrsError, SrsRefused, is_srs
 from gatepost.model import Address
 from gatepost.policy.relay import AddressSet
+from gatepost.routing.answers import Answers
 from gatepost.routing.rewrite import (
     FORWARD_PATH,
     HEADER_RECIPIENTS,
@@ -68,10 +69,11 @@ class Rewriting:
         "_hidden", "_identities", "_insiders", "_max_addresses", "_named_certificates", "_ours", "_rewriter", "_srs_kept", "srs",
     )  # fmt: skip
 
-    def __init__(self, config: Config, secrets: Sequence[bytes] = ()) -> None:
+    def __init__(self, config: Config, secrets: Sequence[bytes] = (), answers: Answers | None = None) -> None:
+        """`answers` is what tables that are asked over the network answer from; without it they cannot be had."""
         rewrite = config.rewrite
         rules = [rule for rule in config.relay.rules if rule.mode == "enforce"]
-        self._rewriter = Rewriter(config, AddressSet)
+        self._rewriter = Rewriter(config, AddressSet, answers)
         self._insiders = AddressSet(text for rule in rules for text in rule.networks if not rule.identities)
         self._named_certificates = frozenset(name for rule in rules for name in rule.certificates)
         self._hidden = AddressSet(rewrite.hide_received) if rewrite.hide_received else None
@@ -100,7 +102,7 @@ class Rewriting:
         )
 
     def path(self, part: str, facts: Facts, address: Address) -> Rewritten:
-        """What a path becomes; raises RewriteFailed and TableUnavailable."""
+        """What a path becomes; raises RewriteFailed, TableUnavailable and NeedsAnswer."""
         if part not in self._rewriter.parts:
             return Rewritten(address)
         return self.rewrite(part, self.is_outbound(facts), facts.client_address, address)
@@ -225,6 +227,8 @@ class Rewriting:
             raise RewriteFailed(f"{local}@{domain} in the header becomes {new}: {error}") from None
 
 
-def build_rewriting(config: Config, secrets: Sequence[bytes] = ()) -> Rewriting | None:
+def build_rewriting(
+    config: Config, secrets: Sequence[bytes] = (), answers: Answers | None = None
+) -> Rewriting | None:
     """None if the configuration rewrites nothing: then nobody asks."""
-    return Rewriting(config, secrets) if is_rewriting(config) else None
+    return Rewriting(config, secrets, answers) if is_rewriting(config) else None

@@ -12,7 +12,7 @@ from gatepost.config.rewritevalues import is_rewriting, parse_secrets
 from gatepost.config.schema import Config
 from gatepost.mail.header import split_header
 from gatepost.mail.srs import SrsError
-from gatepost.model import Address
+from gatepost.model import Address, NeedsAnswer
 from gatepost.net.headerhold import HeaderHold
 from gatepost.policy.engine import Engine
 from gatepost.policy.rewriting import REVERSE_PATH, RewriteFailed, Rewriting
@@ -39,11 +39,14 @@ class SessionRewriting:
         self._refuse = refuse
 
     def begin_mail(self, connection: SmtpIn, path: Address | None) -> Reply | None:
-        """The reverse-path of a new transaction; a reply gives the transaction up."""
+        """The reverse-path of a new transaction; a reply gives the transaction up, and so does NeedsAnswer: MAIL is decided again."""
         if path is None:
             return None
         try:
             found = self._rewriting.path(REVERSE_PATH, connection.facts, path)
+        except NeedsAnswer:
+            connection.transaction = None
+            raise
         except (RewriteFailed, TableUnavailable) as error:
             self._refuse(connection, LATER, "MAIL", argument=path.text, cause=f"rewrite: {error.args[0]}")
             connection.transaction = None
@@ -134,6 +137,6 @@ def take_rewriting(
     material = take_material(descriptors)
     if not is_rewriting(config):
         return None
-    rewriting = Rewriting(config, parse_secrets(material[0]) if material else ())
+    rewriting = Rewriting(config, parse_secrets(material[0]) if material else (), engine.answers)
     engine.rewriting = rewriting
     return SessionRewriting(rewriting, event, refuse)

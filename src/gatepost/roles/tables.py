@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 from gatepost.config.schema import Config
 from gatepost.config.schema import Source as Settings
-from gatepost.config.sources import KINDS, Server, servers_of, uses_tls
+from gatepost.config.sources import KINDS, Server, listed_sources, servers_of, uses_tls
 from gatepost.ipc import messages as m
 from gatepost.lookup.named import new_named_context
 from gatepost.lookup.source import Lost, Source, SourceDown
 
 MAX_LOOKUPS = 4096  # of other roles, under way at once
+MAX_ANSWER_CHARACTERS = 1_000_000  # of one question; a message between roles has 16 MiB
 
 _MODULES = {
     "ldap": ("gatepost.lookup.ldap", "LdapSearch", "open_ldap"),
@@ -48,16 +49,17 @@ class Tables:
         self._prepared: dict[str, _Prepared] = {}
         self._sources: dict[str, Source] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        listed = listed_sources(config)
         left = iter(material)
         for name, settings in sorted(config.sources.items()):
             authorities = next(left).decode() if uses_tls(settings) else ""
             password = next(left).rstrip(b"\r\n") if settings.password_file is not None else b""
-            self._prepared[name] = self._prepare(settings, authorities, password)
+            self._prepared[name] = self._prepare(settings, authorities, password, name in listed)
 
-    def _prepare(self, settings: Settings, authorities: str, password: bytes) -> _Prepared:
+    def _prepare(self, settings: Settings, authorities: str, password: bytes, is_list: bool) -> _Prepared:
         path, query_name, open_name = _MODULES[settings.type]
         module = importlib.import_module(path)
-        query = getattr(module, query_name)(settings, password)
+        query = getattr(module, query_name)(settings, password, is_list)
         servers = servers_of(settings)
         contexts: dict[str, ssl.SSLContext] = {}
         for server in servers:
@@ -109,7 +111,10 @@ async def _answer(source: Source, keys: list[str], answered: Callable[[list[str 
         answered([], "internal error")  # and the loop tells of it
         raise
     else:
-        answered(list(values), "")
+        if sum(len(value) for value in values if value) > MAX_ANSWER_CHARACTERS:
+            answered([], "the values of one question are too long together")
+        else:
+            answered(list(values), "")
 
 
 async def _open(prepared: _Prepared, addresses: Callable[[str], Awaitable[list[str]]], server: Server) -> Any:

@@ -22,6 +22,7 @@ from gatepost.routing.table import TableUnavailable
 
 ANY = "\0"  # of Assumed: there is something, whatever it is
 MAX_ANSWERS = 50_000  # of one receiver: about 20 MB
+COUNTED_CHARACTERS = 256  # a longer value counts as several answers
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -35,7 +36,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 class Answers:
     """What one receiver knows. A decision that waited sees, beside the cache, the answers that came for it."""
 
-    __slots__ = ("_given", "_is_last", "_known", "_most", "_now_s", "said", "trouble", "why")
+    __slots__ = ("_given", "_is_last", "_known", "_most", "_now_s", "_size", "said", "trouble", "why")
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Answers:
         self.why = ""  # for whoever explains: the last reason for which a fact could not be had
         self._known: dict[Question, tuple[float, float, Answer]] = {}  # fresh until, of use until
         self._most = most
+        self._size = 0  # of `_known`, in answers
         self._now_s = now_s
         self._given: Mapping[Question, Answer] = {}
         self._is_last = False
@@ -87,8 +89,13 @@ class Answers:
         if fresh_s > now_s:
             return answer
         if useful_s <= now_s:
-            del self._known[question]
+            self._forget(question)
         return None
+
+    def _forget(self, question: Question) -> None:
+        entry = self._known.pop(question, None)
+        if entry is not None:
+            self._size -= _size_of(entry[2])
 
     def stale(self, question: Question) -> Answer | None:
         """What was found when there was last an answer, if that may stand in for one that cannot be had."""
@@ -100,14 +107,15 @@ class Answers:
         useful_s = max(ttl_s, stale_s) if answer.value is not None else ttl_s
         if answer.failed or useful_s <= 0:
             if not answer.failed:
-                self._known.pop(question, None)
+                self._forget(question)
             return
         known = self._known
-        known.pop(question, None)
+        self._forget(question)
         now_s = self._now_s()
         known[question] = (now_s + ttl_s, now_s + useful_s, answer)
-        if len(known) > self._most:
-            del known[next(iter(known))]
+        self._size += _size_of(answer)
+        while self._size > self._most and len(known) > 1:
+            self._forget(next(iter(known)))
 
     def forget(self, names: Sequence[str]) -> int:
         """Forget all answers of these sources, or about these keys; returns how many."""
@@ -123,6 +131,10 @@ class Answers:
 
     def __len__(self) -> int:
         return len(self._known)
+
+
+def _size_of(answer: Answer) -> int:
+    return 1 + len(answer.value or "") // COUNTED_CHARACTERS
 
 
 class Assumed(Answers):

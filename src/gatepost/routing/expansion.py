@@ -17,7 +17,7 @@ import msgspec
 
 from gatepost.config.nexthop import DISCARD
 from gatepost.config.recipients import fold_local
-from gatepost.model import Address
+from gatepost.model import Address, NeedsAnswer, Question
 from gatepost.routing.route import Expansion, Refusal, Route
 
 if TYPE_CHECKING:
@@ -69,11 +69,11 @@ class Expander:
         """The targets of an alias and its owner ("" if it has none); None: there is no such alias. Raises TableUnavailable."""
         if domain not in self._domains:
             return None
-        name, targets = self._lookups.alias(key)
+        name, targets = self._lookups.alias(key, domain)
         if targets is None:
             return None
         owner = "" if name.startswith(OWNER) else OWNER + name
-        has_owner = bool(owner) and self._lookups.alias(owner)[1] is not None
+        has_owner = bool(owner) and self._lookups.alias(owner, domain)[1] is not None
         return targets, f"{owner}@{domain}" if has_owner else ""
 
     def expand(self, key: str, domain: str, targets: str, owner: str) -> Route | Refusal:
@@ -93,13 +93,22 @@ class Expander:
         walk.lines.append(f"{chain[-1]} -> {targets}" + (f" (reverse-path {owner})" if owner else ""))
         if len(chain) > MAX_DEPTH:
             return Refusal(550, "4.6", LOOP_TEXT, " -> ".join(chain))
+        missing: dict[Question, None] = {}
         for target in targets.split(", "):
-            refusal = self._one(walk, target, domain, owner, chain)
+            try:
+                refusal = self._one(walk, target, domain, owner, chain)
+            except NeedsAnswer as needed:  # all are asked at once: a list would else wait for each member in turn
+                missing.update(dict.fromkeys(needed.questions))
+                if len(missing) >= self._limit:
+                    break
+                continue
             if refusal is not None:
                 return refusal
             if len(walk.routes) > self._limit:
                 cause = f"{chain[0]} stands for more than {self._limit} addresses"
                 return Refusal(550, "2.4", TOO_MANY_TEXT, cause)
+        if missing:
+            raise NeedsAnswer(list(missing))
         return None
 
     def _one(self, walk: _Walk, target: str, domain: str, owner: str, chain: tuple[str, ...]) -> Refusal | None:

@@ -1,8 +1,8 @@
 """What an address is rewritten to: the rules of a configuration in one order, one after the other.
 
-Pure, and from memory: domain maps first, then generic addresses, then `[[rewrite.rules]]` as they stand; each is asked once, with what the
+Pure: domain maps first, then generic addresses, then `[[rewrite.rules]]` as they stand; each is asked once, with what the
 one before it made (with `repeat`, until nothing changes). It gives no right to anybody: who may send to a rewritten address is
-decided about that address. Not here: whether the result may stand in a path (`policy/rewriting.py`), and header fields
+decided about that address. A table that is asked over the network raises NeedsAnswer; rules with one are for paths alone. Not here: whether the result may stand in a path (`policy/rewriting.py`), and header fields
 (`mail/headerrewrite.py`).
 """
 
@@ -17,8 +17,10 @@ from gatepost.config.recipients import fold_local
 from gatepost.config.relayvalues import OURS
 from gatepost.config.rewritevalues import USE
 from gatepost.config.schema import Config, RewriteRule
+from gatepost.routing.answers import Answers
 from gatepost.routing.router import compared_local
 from gatepost.routing.tables.lookups import Lookups
+from gatepost.routing.tables.remote import RemoteTable
 
 REVERSE_PATH, FORWARD_PATH = "reverse-path", "forward-path"
 HEADER_SENDERS, HEADER_RECIPIENTS = "header-senders", "header-recipients"
@@ -112,8 +114,10 @@ class Rewriter:
 
     __slots__ = ("_own_names", "_rules", "_separator", "parts")
 
-    def __init__(self, config: Config, address_set: Callable[[list[str]], Container[str]]) -> None:
-        lookups = Lookups(config)
+    def __init__(
+        self, config: Config, address_set: Callable[[list[str]], Container[str]], answers: Answers | None = None
+    ) -> None:
+        lookups = Lookups(config, answers)
         ours = own_domains(config)
         self._own_names = Domains([*config.domains, config.hostname])
         self._separator = config.detail_separator or ""
@@ -140,7 +144,7 @@ class Rewriter:
     def rewrite(self, rules: Iterable[_Rule], local: str, domain: str) -> tuple[str, str, list[Change]]:
         """Local part (as written) and domain (canonical) of what an address becomes, and which rules did it.
 
-        Raises RewriteFailed and TableUnavailable.
+        Raises RewriteFailed, TableUnavailable and NeedsAnswer.
         """
         changes: list[Change] = []
         stopped = not domain or domain[0] == "["
@@ -187,6 +191,8 @@ class Rewriter:
         if hasattr(table, "rewrite"):
             found = table.rewrite(key, domain, local)
             return found
+        if type(table) is RemoteTable:
+            return self._ask_remote(table, key, domain)
         found = table.lookup(f"{key}@{domain}")
         if found is not None or not hasattr(table, "has_bare_locals"):
             return found
@@ -202,6 +208,16 @@ class Rewriter:
             new_local, _, new_domain = found.rpartition("@")
             return f"{new_local}{separator}{detail}@{new_domain}" if new_local else found
         return table.lookup(f"@{domain}")
+
+    def _ask_remote(self, table: RemoteTable, key: str, domain: str) -> str | None:
+        """In the forms that its source is asked for; without its detail if there is nothing with it."""
+        found = table.find_address(key, domain)
+        bare, separator, detail = key.partition(self._separator) if self._separator else (key, "", "")
+        if found is not None or not separator or not bare:
+            return found
+        found = table.find_address(bare, domain)
+        new_local, _, new_domain = found.rpartition("@") if found is not None else ("", "", "")
+        return f"{new_local}{separator}{detail}@{new_domain}" if new_local else found
 
     @staticmethod
     def _whole(value: str, local: str, domain: str) -> str:

@@ -13,6 +13,7 @@ from gatepost.config.callahead import PREFIX
 from gatepost.config.schema import Config
 from gatepost.config.sources import source_of
 from gatepost.config.tables import table_key
+from gatepost.model import NeedsAnswer, Question
 from gatepost.routing.answers import Answers, NotAsked
 from gatepost.routing.tables import build_table
 from gatepost.routing.tables.callahead import CallAheadTable
@@ -87,17 +88,26 @@ class Lookups:
         new_local, _, new_domain = found.rpartition("@")
         return f"{new_local}{separator}{detail}@{new_domain}"
 
-    def alias(self, local: str) -> tuple[str, str | None]:
+    def alias(self, local: str, domain: str) -> tuple[str, str | None]:
         """The alias that fits a local part, with its detail or without, and its targets; raises TableUnavailable."""
+        missing: list[Question] = []
         separator = self._separator
         names = [local]
         if separator and separator in local:
             names.append(local.partition(separator)[0])
         for name in names:
             for table in self._aliases:
-                found: str | None = table.lookup(name)
-                if found:
+                try:
+                    found: str | None = (
+                        table.find_address(name, domain) if type(table) is RemoteTable else table.lookup(name)
+                    )
+                except NeedsAnswer as needed:  # what comes behind it is asked in the same breath
+                    missing += needed.questions
+                    continue
+                if found and not missing:
                     return name, found
+        if missing:
+            raise NeedsAnswer(missing)
         return local, None
 
     def sender_route(self, reverse_path: str) -> str | None:

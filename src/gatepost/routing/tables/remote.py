@@ -16,7 +16,6 @@ from gatepost.routing.table import TableUnavailable
 from gatepost.routing.tables.postfix_transport import BadTransport
 
 MAX_KEY_CHARACTERS = 512  # no address that SMTP takes is longer
-MAX_VALUE_CHARACTERS = 4096
 
 
 class RemoteTable:

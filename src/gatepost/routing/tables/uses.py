@@ -124,7 +124,29 @@ def fit_virtual_value(value: str) -> tuple[str, TableNote | None]:
     return fitted, note
 
 
-FITS: dict[str, Callable[[str], tuple[str, TableNote | None]]] = {"routes": fit_route_value, "virtual": fit_virtual_value}
+def fit_alias_value(value: str) -> tuple[str, TableNote | None]:
+    """The targets of an alias in canonical form; raises InvalidValue."""
+    targets = [parse_target(one) for one in split_targets(value)]
+    if not targets:
+        raise InvalidValue("the alias leads nowhere", "answer with an address, or with nothing if there is no such alias")
+    return ", ".join(dict.fromkeys(targets)), None
+
+
+def fit_rewritten_value(value: str) -> tuple[str, TableNote | None]:
+    """The one address that another becomes, or `@domain`, in canonical form; raises InvalidValue."""
+    fitted, note = _virtual_value(value)
+    if ", " in fitted or "$" in fitted.rpartition("@")[2]:
+        raise InvalidValue(f'"{value}" is not one address', "answer with one address, its domain written out")
+    return fitted, note
+
+
+FITS: dict[str, Callable[[str], tuple[str, TableNote | None]]] = {
+    "routes": fit_route_value,
+    "virtual": fit_virtual_value,
+    "aliases": fit_alias_value,
+    "sender_routes": fit_route_value,
+    "rewrite": fit_rewritten_value,
+}
 """For tables whose values are not there when the configuration is loaded; a use that is not here takes any value."""
 
 
