@@ -108,3 +108,16 @@ def test_single_parameters(tmp_path: Path, line: str, result: str) -> None:
     _, answer = run_import("postfix", source, tmp_path / "out")
     assert results(answer, "main.cf")[3] == {result}
     check_written(tmp_path / "out")
+
+
+def test_logins_that_give_no_right_there_give_none_here(tmp_path: Path) -> None:
+    source = tmp_path / "etc/postfix"
+    source.mkdir(parents=True)
+    (source / "main.cf").write_text(
+        "myhostname = g.example.net\nrelay_domains = a.example\nsmtpd_sasl_type = dovecot\nsmtpd_sasl_path = private/auth\n"
+        "smtpd_sasl_auth_enable = yes\nsmtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination\n"
+    )
+    (source / "master.cf").write_text("smtp inet n - y - - smtpd\n")
+    _, answer = run_import("postfix", source, tmp_path / "out")
+    assert results(answer, "main.cf")[5] == {"refused"}
+    assert load_config(str(tmp_path / "out/gatepost.toml")).auth.on_edge is False

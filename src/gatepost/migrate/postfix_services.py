@@ -152,6 +152,10 @@ class ServiceImport:
             why = "a listener for submission needs a certificate, and there is none"
             advice = f'write [[tls.certificates]], and [[listeners]] with address = "{good[0]}"'
             self._add(service, service.text, Result.REFUSED, why, advice)
+        elif port in (587, 465) and not self.importer.permits_logins(service.options):
+            why = "who has authenticated may not relay there, and may here"
+            advice = f'write [[listeners]] with address = "{good[0]}" if that is meant'
+            self._add(service, service.text, Result.REFUSED, why, advice)
         elif port in (587, 465):
             kind = "submissions" if port == 465 else "submission"
             self.importer.draft.listeners += [{"address": address, "kind": kind} for address in good]

@@ -129,9 +129,18 @@ class SwitchPart(PostfixState):
         is_on = written("smtpd_sasl_auth_enable") and self.parameters.value("smtpd_sasl_auth_enable").strip() == "yes"
         if written("smtpd_sasl_auth_enable") and not is_on:
             self.tell("smtpd_sasl_auth_enable", Result.EXACT, "AUTH is offered on submission listeners only")
+        elif is_on and not self.permits_logins({}):
+            why = "who has authenticated may not relay there, and may here"
+            self.tell("smtpd_sasl_auth_enable", Result.REFUSED, why, "write auth.on_edge = true if that is meant")
         elif is_on and "auth.dovecot" in self.draft.values:
             self.draft.values["auth.on_edge"] = (True, "smtpd_sasl_auth_enable")
             self.tell("smtpd_sasl_auth_enable", Result.EXACT, "auth.on_edge = true, inside TLS")
+
+    def permits_logins(self, options: dict[str, str]) -> bool:
+        """Whether who has authenticated may relay, with these options of a service."""
+        names = ("smtpd_relay_restrictions", "smtpd_recipient_restrictions", "smtpd_client_restrictions")
+        values = [options.get(name) or self.parameters.value(name) for name in names]
+        return any("permit_sasl_authenticated" in split_list(value) for value in values)
 
     def dovecot(self, path: str) -> None:
         """Dovecot's socket: below Postfix's queue directory if its path is relative."""
