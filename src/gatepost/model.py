@@ -137,11 +137,15 @@ class Question(NamedTuple):
 
 
 class NeedsAnswer(Exception):
-    """A decision cannot go on without the answers to these `questions`; see routing/answers.py."""
+    """A decision cannot go on without the answers to these `questions`; see routing/answers.py.
 
-    def __init__(self, questions: Sequence[Question]) -> None:
-        super().__init__(f"{len(questions)} facts are not there")
-        self.questions = questions
+    Those of a group are about one thing, the forms of one address, and are answered together; groups fail each by itself.
+    """
+
+    def __init__(self, *groups: Sequence[Question]) -> None:
+        self.groups = groups
+        self.questions = list(dict.fromkeys(question for group in groups for question in group))
+        super().__init__(f"{len(self.questions)} facts are not there")
 
 
 class ScramVerifier(msgspec.Struct, frozen=True, gc=False):

@@ -352,5 +352,27 @@ def test_a_failed_question_of_dns_is_one_that_cannot_be_had(host: Host) -> None:
     assert seen == ["dns:A: time-out"]
 
 
+def test_groups_of_questions_are_asked_each_by_itself(host: Host) -> None:
+    """What stands in for one member of a list while the table is away says nothing of another."""
+    connection, _ = host.connect()
+    forms, other = [Question(PEOPLE, "a@x"), Question(PEOPLE, "@x")], [Question(PEOPLE, "b@x"), Question(PEOPLE, "@x")]
+    done: list[list[str | None]] = []
+
+    def decide() -> None:
+        missing = []
+        for group in (forms, other):
+            try:
+                done.append(host.answers.need(PEOPLE, [question.key for question in group]))
+            except NeedsAnswer as needed:
+                missing += needed.groups
+        if missing:
+            raise NeedsAnswer(*missing)
+
+    host.asking.run(connection, decide)
+    assert [question.keys for question in host.link.posted] == [["a@x", "@x"], ["b@x"]]
+    host.answer({"@x": "1"})
+    assert done == [[None, "1"], [None, "1"]] and connection.wait is None
+
+
 def test_the_exception_names_its_questions() -> None:
     assert str(NeedsAnswer([Question("a", "b")])) == "1 facts are not there"

@@ -85,6 +85,7 @@ def test_long_values_count_as_several() -> None:
         answers.keep(Question(TABLE, "list"), Answer("x" * 100 * COUNTED_CHARACTERS), 60.0)
         answers.keep(Question(TABLE, key), Answer(key), 60.0)
     assert len(answers) == 1
+    assert answers.forget([TABLE]) == 1
     for key in "abcdefghijk":
         answers.keep(Question(TABLE, key), Answer(key), 60.0)
     assert len(answers) == 10

@@ -191,16 +191,19 @@ class Asking:
         if wait.steps > MAX_STEPS:
             self._loop.call_soon(self._give_up, wait)
             return
-        new = []
-        for question in needed.questions:
-            wait.missing.add(question)
-            waiting = self._waiting.get(question)
-            if waiting is None:
-                self._waiting[question] = [wait]
-                new.append(question)
-            else:
-                waiting.append(wait)
-        self._ask(new)
+        for group in needed.groups:
+            new = []
+            for question in group:
+                if question in wait.missing:
+                    continue
+                wait.missing.add(question)
+                waiting = self._waiting.get(question)
+                if waiting is None:
+                    self._waiting[question] = [wait]
+                    new.append(question)
+                else:
+                    waiting.append(wait)
+            self._ask(new)
 
     def _give_up(self, wait: Wait) -> None:
         if wait.connection.wait is wait:

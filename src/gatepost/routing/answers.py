@@ -121,7 +121,7 @@ class Answers:
         """Forget all answers of these sources, or about these keys; returns how many."""
         gone = [question for question in self._known if question.source in names or question.key in names]
         for question in gone:
-            del self._known[question]
+            self._forget(question)
         return len(gone)
 
     def give(self, given: Mapping[Question, Answer] | None, is_last: bool = False) -> None:

@@ -10,7 +10,7 @@ Invariant: what comes out is bounded by `limit`, and the depth by MAX_DEPTH, wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -93,12 +93,12 @@ class Expander:
         walk.lines.append(f"{chain[-1]} -> {targets}" + (f" (reverse-path {owner})" if owner else ""))
         if len(chain) > MAX_DEPTH:
             return Refusal(550, "4.6", LOOP_TEXT, " -> ".join(chain))
-        missing: dict[Question, None] = {}
+        missing: list[Sequence[Question]] = []
         for target in targets.split(", "):
             try:
                 refusal = self._one(walk, target, domain, owner, chain)
             except NeedsAnswer as needed:  # all are asked at once: a list would else wait for each member in turn
-                missing.update(dict.fromkeys(needed.questions))
+                missing += needed.groups
                 if len(missing) >= self._limit:
                     break
                 continue
@@ -108,7 +108,7 @@ class Expander:
                 cause = f"{chain[0]} stands for more than {self._limit} addresses"
                 return Refusal(550, "2.4", TOO_MANY_TEXT, cause)
         if missing:
-            raise NeedsAnswer(list(missing))
+            raise NeedsAnswer(*missing)
         return None
 
     def _one(self, walk: _Walk, target: str, domain: str, owner: str, chain: tuple[str, ...]) -> Refusal | None:

@@ -6,7 +6,7 @@ from `Answers`. A name whose data is not there is a table that cannot answer: it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gatepost.config.callahead import PREFIX
@@ -90,7 +90,7 @@ class Lookups:
 
     def alias(self, local: str, domain: str) -> tuple[str, str | None]:
         """The alias that fits a local part, with its detail or without, and its targets; raises TableUnavailable."""
-        missing: list[Question] = []
+        missing: list[Sequence[Question]] = []
         separator = self._separator
         names = [local]
         if separator and separator in local:
@@ -102,12 +102,12 @@ class Lookups:
                         table.find_address(name, domain) if type(table) is RemoteTable else table.lookup(name)
                     )
                 except NeedsAnswer as needed:  # what comes behind it is asked in the same breath
-                    missing += needed.questions
+                    missing += needed.groups
                     continue
                 if found and not missing:
                     return name, found
         if missing:
-            raise NeedsAnswer(missing)
+            raise NeedsAnswer(*missing)
         return local, None
 
     def sender_route(self, reverse_path: str) -> str | None:
