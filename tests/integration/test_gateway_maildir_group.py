@@ -147,3 +147,18 @@ def test_without_root_the_setgid_bit_gives_the_group(place: Path):
             assert rights(directory) == (0o2750, gid), directory
         assert gateway.ask("privs")["as_declared"] is True
         gateway.assert_no_bugs()
+
+
+def test_maildirs_that_only_a_table_or_a_rule_names(place: Path):
+    """Each root has a process of its own: that of a rule is found, that of a table is named."""
+    (place / "routes").write_text(f"user@example.test maildir:{place}/tabled/{{local}}\n")
+    (place / "routes").chmod(0o600)
+    table = f'routes = ["file:{place}/routes"]\n'
+    section = f'[maildir]\nroots = ["{place}/tabled"]\n[[relay.rules]]\nname = "kept"\nnetworks = ["127.0.0.1"]\n'
+    section += f'domains = ["elsewhere.test"]\nnext_hop = "maildir:{place}/ruled"\n'
+    with Gateway(place, top=table, extra=section) as gateway:
+        send(gateway.port, "user@example.test")
+        send(gateway.port, "someone@elsewhere.test")
+        assert len(wait_for_messages(place / "tabled/user", 1)) == 1
+        assert len(wait_for_messages(place / "ruled", 1)) == 1
+        gateway.assert_no_bugs()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import time
 from typing import Any
 
 import click
@@ -22,6 +23,23 @@ from gatepost.privsep.control_path import control_path
 from gatepost.safeopen import read_regular
 
 WAIT_S = 130.0
+TRIES = 4
+AGAIN_S = 0.1
+ONLY_ASKS = frozenset(
+    {
+        "ledger",
+        "list",
+        "recipients_lists",
+        "recipients_status",
+        "roles",
+        "show",
+        "stats",
+        "status",
+        "tls_remembered",
+        "tls_report",
+        "tls_show",
+    }
+)  # asked twice, nothing is done twice
 _MAX_FILE_BYTES = 1 << 20
 _PLACE = re.compile(r"""^[ \t]*(spool|control_socket)[ \t]*=[ \t]*(?:"([^"\\\n]+)"|'([^'\n]+)')""", re.MULTILINE)
 
@@ -30,13 +48,26 @@ class NotRunning(Exception):
     """Nobody answers on the control socket."""
 
 
+class CutOff(NotRunning):
+    """It answered no more: its control process has ended, as that of an old generation does."""
+
+
 def ask(config: Config, what: str, **arguments: Any) -> Any:
     """The answer as Python data. Raises NotRunning."""
     return ask_at(control_path(config), what, **arguments)
 
 
 def ask_at(path: str, what: str, **arguments: Any) -> Any:
-    """The same, by the path of the socket."""
+    """The same, by the path of the socket. A question that ran into the end of an old generation is asked again."""
+    for _ in range(TRIES - 1 if what in ONLY_ASKS else 0):
+        try:
+            return _ask_once(path, what, arguments)
+        except CutOff:
+            time.sleep(AGAIN_S)
+    return _ask_once(path, what, arguments)
+
+
+def _ask_once(path: str, what: str, arguments: dict[str, Any]) -> Any:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(WAIT_S)
     try:
@@ -45,13 +76,15 @@ def ask_at(path: str, what: str, **arguments: Any) -> Any:
         parts = []
         while block := sock.recv(1 << 20):
             parts.append(block)
+    except (BrokenPipeError, ConnectionResetError) as error:
+        raise CutOff(f"the gateway on {path} closed the connection without an answer; try again") from error
     except OSError as error:
         raise NotRunning(f"no gateway answers on {path} ({error.strerror or error}); is it running?") from error
     finally:
         sock.close()
     data = b"".join(parts)
     if not data:
-        raise NotRunning(f"the gateway on {path} closed the connection without an answer; try again")
+        raise CutOff(f"the gateway on {path} closed the connection without an answer; try again")
     return msgspec.json.decode(data)
 
 
@@ -87,7 +120,9 @@ def running_config(config_path: str) -> Config:
         path = _named_socket(config_path)
         if path is None:
             raise
-    complain(f"gatepost: {config_path} has errors (gatepost check); this is the gateway that still runs with the one before")
+    complain(
+        f"gatepost: {config_path} has errors (gatepost check); this is the gateway that still runs with the one before"
+    )
     try:
         running = ask_at(path, "status")["running"]
     except NotRunning as error:

@@ -12,6 +12,7 @@ import re
 import stat
 
 from gatepost.config.errors import Findings
+from gatepost.config.nexthop import parse_next_hop
 from gatepost.config.schema import Config
 from gatepost.config.users import ROLE_USERS
 from gatepost.config.values import InvalidValue
@@ -46,6 +47,30 @@ def parse_group(text: str) -> str:
     if not _NAME(text):
         raise InvalidValue(f'"{text}" is not the name of a group of this host', "write the name of a group")
     return text
+
+
+def parse_root(text: str) -> str:
+    """A directory: a whole path, without placeholders."""
+    if not text.startswith("/") or "{" in text or text.rstrip("/") != os.path.normpath(text):
+        raise InvalidValue(f'"{text}" is not the path of a directory', 'write one such as "/var/mail/gatepost"')
+    return text.rstrip("/")
+
+
+def maildir_roots(config: Config) -> list[str]:
+    """The distinct directories that Maildir next hops deliver below, in a stable order; each gets a process of its own.
+
+    Next hops that only a table names are not among them: tables change, and processes with their rights do not.
+    """
+    texts = [text for domain in config.domains.values() for text in domain.next_hop] + list(config.relay.next_hop)
+    texts += [text for rule in config.relay.rules for text in rule.next_hop]
+    hops = [hop for text in texts if text != "mx" for hop in parse_next_hop(text)]
+    return sorted({fixed_part(hop.path) for hop in hops if hop.kind == "maildir"} | set(config.maildir.roots))
+
+
+def fixed_part(path: str) -> str:
+    """The part of a Maildir path template before its first placeholder, as a directory."""
+    fixed = path.partition("{")[0]
+    return fixed.rstrip("/") if fixed == path else os.path.dirname(fixed) or "/"
 
 
 def check_maildir(values: dict[str, object], findings: Findings) -> None:

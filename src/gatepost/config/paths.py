@@ -20,8 +20,7 @@ import msgspec
 
 from gatepost.config.exceptions import is_expired
 from gatepost.config.listening import UNIX, SocketFile, socket_files
-from gatepost.config.maildirfiles import root_mode
-from gatepost.config.nexthop import parse_next_hop
+from gatepost.config.maildirfiles import maildir_roots, root_mode
 from gatepost.config.programfiles import foreign_files, interpreter_files, mend_command, program_trees
 from gatepost.config.schema import Config
 from gatepost.config.users import name_of_uid, role_ids
@@ -89,7 +88,7 @@ def _inspect(config: Config, config_path: str, starter: int | None) -> list[Path
     for path, is_secret in sorted(named_files(config)):
         inspector.file(path, is_secret=is_secret)
     inspector.spool(config.spool)
-    for root in _maildir_roots(config):
+    for root in maildir_roots(config):
         inspector.maildir(root, config.maildir.group, root_mode(config, as_root=uid == 0))
     if config.events.output != "stderr":
         inspector.file(config.events.output)
@@ -386,13 +385,3 @@ def _group_name(gid: int) -> str:
 def _chown_name(uid: int) -> str:
     name = name_of_uid(uid)
     return str(uid) if " " in name else name
-
-
-def _maildir_roots(config: Config) -> list[str]:
-    texts = [text for domain in config.domains.values() for text in domain.next_hop] + config.relay.next_hop
-    roots = set()
-    for text in texts:
-        for hop in parse_next_hop(text):
-            if hop.kind == "maildir":
-                roots.add(hop.path.partition("/{")[0])
-    return sorted(roots)

@@ -14,7 +14,7 @@ from gatepost.config.authvalues import parse_dovecot
 from gatepost.config.credentialsfile import MECHANISMS, parse_smtp_host
 from gatepost.config.introspection import parse_url
 from gatepost.config.listening import parse_listener, parse_mode, parse_socket_path, parse_user
-from gatepost.config.maildirfiles import parse_directory_mode, parse_file_mode, parse_group
+from gatepost.config.maildirfiles import parse_directory_mode, parse_file_mode, parse_group, parse_root
 from gatepost.config.nexthop import canonical, parse_next_hop
 from gatepost.config.pools import parse_member
 from gatepost.config.recipients import parse_recipient
@@ -383,6 +383,7 @@ PARSERS: dict[str, Callable[[str], str]] = {
     "maildir.file_mode": parse_file_mode,
     "maildir.directory_mode": parse_directory_mode,
     "maildir.group": parse_group,
+    "maildir.roots": parse_root,
     "local.socket": parse_socket_path,
     "local.users": parse_user,
     "local.groups": parse_user,

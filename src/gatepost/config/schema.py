@@ -264,6 +264,7 @@ class Maildir(Section, frozen=True, kw_only=True):
     file_mode: str = "0600"
     directory_mode: str = "0700"
     group: str | None = None  # None: that of the maildir role, or of who starts the gateway
+    roots: list[str] = []  # directories below which next hops that only tables name may deliver
 
 
 class Certificate(Section, frozen=True, kw_only=True):

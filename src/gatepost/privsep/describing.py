@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from gatepost import __version__
+from gatepost.config.maildirfiles import maildir_roots
 from gatepost.config.schema import Config
 from gatepost.ipc.messages import Answer
 from gatepost.privsep.attest import notes
 from gatepost.privsep.child import Child
-from gatepost.privsep.plan import maildir_roots
 from gatepost.privsep.watch import Watch
 
 PART_BYTES = 60_000  # of one packet

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from gatepost.config.encoded import encode_config
 from gatepost.config.listening import listen_addresses, socket_files
-from gatepost.config.maildirfiles import NO_GROUP, group_id, root_mode
+from gatepost.config.maildirfiles import NO_GROUP, group_id, maildir_roots, root_mode
 from gatepost.config.schema import Config
 from gatepost.config.users import role_ids
 from gatepost.events import open_output
@@ -21,7 +21,7 @@ from gatepost.privsep.factskey import make_facts_key
 from gatepost.privsep.listeners import Listeners, bind_control, own_addresses
 from gatepost.privsep.material import Materials
 from gatepost.privsep.memorylock import lock_supervisor
-from gatepost.privsep.plan import Placement, maildir_roots
+from gatepost.privsep.plan import Placement
 from gatepost.privsep.roles import ROLES
 from gatepost.spool.layout import make_path, prepare_spool
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
-from gatepost.config.nexthop import parse_next_hop
+from gatepost.config.maildirfiles import maildir_roots
 from gatepost.config.schema import Config
 from gatepost.privsep.roles import are_peers
 
@@ -18,20 +17,6 @@ class Placement:
     instance: int
     generation: int
     root: str = ""
-
-
-def maildir_roots(config: Config) -> list[str]:
-    """The distinct directories that Maildir next hops deliver below, in a stable order."""
-    hops = [hop for domain in config.domains.values() for hop in domain.next_hop] + list(config.relay.next_hop)
-    return sorted(
-        {fixed_part(hop.path) for text in hops if text != "mx" for hop in parse_next_hop(text) if hop.kind == "maildir"}
-    )
-
-
-def fixed_part(path: str) -> str:
-    """The part of a Maildir path template before its first placeholder, as a directory."""
-    fixed = path.partition("{")[0]
-    return fixed.rstrip("/") if fixed == path else os.path.dirname(fixed) or "/"
 
 
 def placements(config: Config, generation: int) -> list[Placement]:

@@ -8,10 +8,10 @@ from zlib import crc32
 
 import msgspec
 
+from gatepost.config.maildirfiles import fixed_part, maildir_roots
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.model import Envelope, Outcome
-from gatepost.privsep.plan import fixed_part, maildir_roots
 from gatepost.queue.scheduler import Item
 from gatepost.spool.entry import Entry
 from gatepost.spool.spool import Source
