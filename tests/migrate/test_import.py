@@ -216,7 +216,7 @@ def test_what_the_postfix_example_becomes(postfix: tuple[int, dict[str, Any], Pa
     assert (config.smtp.dsn, config.smtp.chunking, config.smtp.pipelining) == (False, False, True)
     assert config.smtp.xclient_from == ["127.0.0.1/32", "10.0.0.4/32"]
     assert (config.smtp.xforward_from, config.smtp.proxy_from) == ([], [])
-    assert (config.auth.dovecot, config.auth.on_edge) == ("unix:/var/spool/postfix/private/auth", True)
+    assert (config.auth.dovecot, config.auth.on_edge) == ("unix:/run/dovecot/auth-client", True)
     assert (config.aliases[0].endswith("etc/aliases"), config.alias_domains) == (True, ["gate.example.net", "example.org"])
     assert config.sources["people"].filter == "(&(objectClass=person)(mail={key}))"
     assert config.sources["boxes"].query == "SELECT 1 FROM boxes WHERE address = {key}"

@@ -110,6 +110,28 @@ def test_single_parameters(tmp_path: Path, line: str, result: str) -> None:
     check_written(tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("path", "dovecot"),
+    [
+        ("private/auth", "unix:/run/dovecot/auth-client"),  # Postfix's user could put another socket there
+        ("unix:/var/spool/postfix/private/auth", "unix:/run/dovecot/auth-client"),
+        ("/run/dovecot/auth-other", "unix:/run/dovecot/auth-other"),
+        ("inet:[127.0.0.1]:12345", None),
+        ("inet:192.0.2.1:12345", None),
+    ],
+)
+def test_sockets_of_dovecot(tmp_path: Path, path: str, dovecot: str | None) -> None:
+    source = tmp_path / "etc/postfix"
+    source.mkdir(parents=True)
+    (source / "main.cf").write_text(
+        f"myhostname = g.example.net\nrelay_domains = a.example\nsmtpd_sasl_type = dovecot\nsmtpd_sasl_path = {path}\n"
+    )
+    (source / "master.cf").write_text("smtp inet n - y - - smtpd\n")
+    _, answer = run_import("postfix", source, tmp_path / "out")
+    assert load_config(str(tmp_path / "out/gatepost.toml")).auth.dovecot == dovecot
+    assert results(answer, "main.cf")[4] == {"approximated" if dovecot else "refused"}
+
+
 def test_logins_that_give_no_right_there_give_none_here(tmp_path: Path) -> None:
     source = tmp_path / "etc/postfix"
     source.mkdir(parents=True)

@@ -41,7 +41,7 @@ ALWAYS: dict[str, dict[str, str]] = {
     "enable_long_queue_ids": {"yes": "ids are never used again"},
     "smtpd_peername_lookup": {"no": "names of clients decide nothing"},
 }
-_VERSIONS = {"TLSv1.3": "1.3", "TLSv1.2": "1.2"}
+OWN_SOCKET = "/run/dovecot/auth-client"
 
 
 class SwitchPart(PostfixState):
@@ -143,19 +143,23 @@ class SwitchPart(PostfixState):
         return any("permit_sasl_authenticated" in split_list(value) for value in values)
 
     def dovecot(self, path: str) -> None:
-        """Dovecot's socket: below Postfix's queue directory if its path is relative."""
+        """Dovecot's socket; one below Postfix's queue directory, which the user of Postfix owns, is not opened."""
+        queue = self.parameters.value("queue_directory") or "/var/spool/postfix"
         kind, _, rest = path.partition(":") if path.startswith(("inet:", "unix:")) else ("unix", "", path)
-        if kind == "unix" and not rest.startswith("/"):
-            rest = os.path.join(self.parameters.value("queue_directory") or "/var/spool/postfix", rest)
-        text = f"{kind}:{rest.replace('localhost:', '127.0.0.1:')}"
+        is_theirs = kind == "unix" and os.path.join(queue, rest).startswith(queue + "/")
+        text = f"unix:{OWN_SOCKET}" if is_theirs else f"{kind}:{rest.replace('localhost:', '127.0.0.1:')}"
         try:
             self.draft.values["auth.dovecot"] = (parse_dovecot(text), "smtpd_sasl_path")
         except InvalidValue as error:
             self.tell("smtpd_sasl_path", Result.REFUSED, error.problem, error.advice)
             return
         self.tell("smtpd_sasl_type", Result.EXACT, "auth.dovecot")
-        how = "auth.dovecot; PLAIN and LOGIN inside TLS; who may use the socket is Dovecot's matter: the receivers' user must be able to"
-        self.tell("smtpd_sasl_path", Result.APPROXIMATED, how, "see docs/auth.md")
+        how = f'auth.dovecot = "{text}"; PLAIN and LOGIN inside TLS'
+        advice = "see docs/auth.md for who must be able to use the socket"
+        if is_theirs:
+            how += "; the directory there belongs to Postfix's user, who could put another socket in its place"
+            advice = f"let Dovecot listen at {OWN_SOCKET} too, and see docs/auth.md for who must be able to use it"
+        self.tell("smtpd_sasl_path", Result.APPROXIMATED, how, advice)
 
     # --- TLS, addresses ---------------------------------------------------------------------------------------------
 
