@@ -549,3 +549,18 @@ def test_an_outcome_waits_for_the_notice_of_its_success(tmp_path):
     for each in (spool, crashed, later):
         assert_balanced(each)
         each.close()
+
+
+def test_only_what_its_notice_tells_of_waits_for_it(tmp_path):
+    """A bounce to one recipient must not let a kill undo the delivery to another."""
+    spool = open_spool(tmp_path / "spool")
+    [entry] = Writer(spool).take("a1", recipients=2)
+    spool.commit()
+    spool.record(entry, [FAILED], 0.0)
+    spool.store(make_envelope("d1"), [make_body("d1")], entry, (0,))
+    spool.record(entry, [msgspec.structs.replace(DELIVERED, recipient=1)], 0.0)
+    killed = open_spool(copy_spool(tmp_path / "spool", tmp_path / "killed"))
+    assert bytes(killed.entries["a1"].states) == bytes([2, 1])
+    assert_balanced(killed)
+    killed.close()
+    spool.close()

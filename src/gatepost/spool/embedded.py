@@ -253,7 +253,7 @@ class JournalSpool:
             entry.content_bytes = size
             self._own.append(entry, record)
             if about is not None and about.id in self.entries:
-                self._own.awaited_by.add(about.id)
+                self._own.awaits(about.id, entry.id, not recipients)
                 self.log.add_later(self._notice_line(about, recipients))
         return entry
 
@@ -357,7 +357,7 @@ class JournalSpool:
             if keep:
                 entry.last = self._share(entry.last, outcomes)
             # Not durable before the notice of its success is: else a power cut could leave this and take that.
-            write = log.add_later if entry.id in self._own.awaited_by else log.write
+            write = log.add_later if entry.id in self._own.successes else log.write
             write((_OUTCOME, entry.id, bytes(states), entry.attempts, next_due_s, outcomes if keep else ()))
 
     def _share(self, last: tuple[Outcome, ...], outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:

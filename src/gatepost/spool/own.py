@@ -24,6 +24,8 @@ class OwnSegment:
 
     def __init__(self, spool: JournalSpool) -> None:
         self.awaited_by: set[str] = set()  # ids whose end may not be logged before their notice is durable
+        self.successes: set[str] = set()  # of those: whose delivery the notice tells of, so that no outcome may
+        self._notices: dict[str, tuple[str, bool]] = {}  # not durable yet: notice -> whom it is about, whether of success
         self._spool = spool
         self._writer: SegmentWriter | None = None
         self._unsynced: list[tuple[Entry, Record]] = []
@@ -38,6 +40,13 @@ class OwnSegment:
         entry.content_offset = entry.offset + record.content_start
         self._unsynced.append((entry, record))
         self._spool.admit(entry, self._spool.segments[writer.number], writer.length, later=True)
+
+    def awaits(self, about: str, notice: str, is_success: bool) -> None:
+        """The message `about` has a notice that is not durable yet; the lock is held."""
+        self._notices[notice] = about, is_success
+        self.awaited_by.add(about)
+        if is_success:
+            self.successes.add(about)
 
     def _next(self) -> SegmentWriter:
         number, fd = self._spool.new_segment(OWNER)
@@ -64,8 +73,10 @@ class OwnSegment:
         with self._spool.lock:
             done = {entry.id for entry, _ in unsynced}
             self._unsynced = [pair for pair in self._unsynced if pair[0].id not in done]
-            if not self._unsynced:
-                self.awaited_by.clear()
+            for notice in done & self._notices.keys():
+                del self._notices[notice]
+            self.awaited_by = {about for about, _ in self._notices.values()}
+            self.successes = {about for about, is_success in self._notices.values() if is_success}
 
     def close(self) -> None:
         if self._writer is not None:

@@ -25,7 +25,8 @@ STATES = (
     DiskState(
         "segments/N.seg",
         re.compile(r"segments/[0-9]{8,}\.seg"),
-        "Records of messages, whole ones of many mail transactions. Open: one receiver appends. Sealed: it does not any more.",
+        "Records of messages, whole ones of many mail transactions. Open: one receiver appends, or the queue (DSNs and reports of our own). "
+        "Sealed: nobody does any more.",
         "The queue makes it and syncs its name before the receiver gets the descriptor; only that receiver appends. Never renamed.",
         "Open, with a torn record at the end, which nobody acknowledged; or acknowledged records that the queue was not told of.",
         "Recovery takes in what the journal does not know. The queue removes it when it is sealed and no message in it is live, "
@@ -34,7 +35,7 @@ STATES = (
     DiskState(
         "bodies/N.body",
         re.compile(r"bodies/[0-9]{8,}\.body"),
-        "Content of one large message; its record in a segment names it.",
+        "Content of one message that is large, or binary (BINARYMIME) of any size; its record in a segment names it.",
         "The queue makes it and syncs its name; one receiver writes it, then the record. Moving to the deferred store is a "
         "second link, then removal of the first.",
         "Empty, written in part, or whole without a record: no message. Linked twice: the deferred one is used if the journal says so.",
