@@ -16,7 +16,7 @@ from bench.crash.books import Arrival, Sent
 from bench.crash.kinds import is_gone
 
 CLOCK_S = 0.005  # the log has milliseconds, from the start of a turn of the loop
-AWAITED_S = 1.0  # until the notice of a success is durable, and with it what it tells of
+AWAITED_S = 3.0  # until the notice of a success is durable behind what the disk is busy with, and with it what it tells of
 EARLY_S = 0.05  # a Maildir has the time of its file system
 NOTICE_S = 0.2  # a deliverer on a busy machine sees within this that its queue has gone
 MAX_NAMED = 5
