@@ -11,7 +11,8 @@ import pytest
 
 import gatepost
 from gatepost import events
-from gatepost.events import EVENTS, EventLog, UnknownEvent, open_output
+from gatepost.events import EventLog, UnknownEvent, open_output
+from gatepost.eventtable import EVENTS
 
 SOURCE = Path(gatepost.__file__).parent
 

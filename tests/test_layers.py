@@ -21,7 +21,8 @@ WORDS = {"safeopen", "model", "config", "events", "ipc"}
 MAY_IMPORT: dict[str, set[str]] = {
     "safeopen": set(),
     "model": set(),
-    "events": {"safeopen"},
+    "eventtable": set(),
+    "events": {"safeopen", "eventtable"},
     "smtp": {"model"},
     "mail": {"model", "smtp"},
     "config": {"safeopen", "model", "smtp", "mail"},
@@ -42,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {*WORDS, "sendmail", "selftest", "migrate", "smtp", "net", "routing", "policy", "spool", "delivery", "privsep", "admin"},
 }
 NEVER_IN_THE_SUPERVISOR = {"asyncio", "ssl", "_ssl", "uvloop", "email", "smtplib", "http"}
-PACKAGES_OF_THE_SUPERVISOR = {"safeopen", "model", "config", "events", "ipc", "net", "spool", "privsep"}
+PACKAGES_OF_THE_SUPERVISOR = {"safeopen", "model", "config", "events", "eventtable", "ipc", "net", "spool", "privsep"}
 
 
 def imports_of(path: Path) -> set[str]:

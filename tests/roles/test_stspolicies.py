@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 
 from gatepost.config.schema import Sts
-from gatepost.events import EVENTS
+from gatepost.eventtable import EVENTS
 from gatepost.ipc.messages import LookupDone
 from gatepost.mail.mtasts import Policy
 from gatepost.net.https import Answer, HttpsError

@@ -10,7 +10,7 @@ import pytest
 
 from gatepost.config.schema import Config, Tls
 from gatepost.config.schema import TlsReports as Settings
-from gatepost.events import EVENTS
+from gatepost.eventtable import EVENTS
 from gatepost.ipc import messages as m
 from gatepost.model import TlsSeen
 from gatepost.roles import tlsreports
