@@ -19,6 +19,8 @@ from gatepost.spool.errors import SpoolFull
 CONFIG = """hostname = "gate.example.net"
 listen = "192.0.2.1:25"
 spool = "/var/spool/gatepost"
+aliases = ["http:lists", "inline:{{ owner-all = anna@listed.example }}"]
+alias_domains = ["lists.example"]
 [domains."asked.example"]
 next_hop = "smtp://10.0.0.5:25"
 recipients = ["http:people"]
@@ -27,9 +29,15 @@ next_hop = "smtp://10.0.0.6:25"
 recipients = ["anna"]
 [domains."later.example"]
 next_hop = "hold:smtp://10.0.0.7:25"
+[domains."lists.example"]
+next_hop = "smtp://10.0.0.8:25"
 [sources.people]
 type = "http"
 url = "https://people.example/{key}"
+[sources.lists]
+type = "http"
+url = "https://people.example/lists/{key}"
+field = "members"
 [queue]
 retry_min_s = 1.0
 retry_max_s = 10.0
@@ -95,6 +103,8 @@ def build_entry(received_s: float = 1000.0) -> Entry:
         ("anna@listed.example", "smtp://10.0.0.6:25"),
         ("nobody@listed.example", 550),
         ("anna@later.example", "smtp://10.0.0.7:25"),
+        ("owner-all@lists.example", "smtp://10.0.0.6:25"),  # nobody can ask the other table, this one is in memory
+        ("anna@lists.example", "smtp://10.0.0.8:25"),
     ],
 )
 def test_where_a_notice_goes(queue: Queue, address: str, expected: object) -> None:

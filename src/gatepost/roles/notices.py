@@ -16,6 +16,7 @@ import msgspec
 
 from gatepost.config.nexthop import POOL
 from gatepost.config.schema import Domain
+from gatepost.config.sources import source_of
 from gatepost.mail.header import TraceBuilder, split_header
 from gatepost.model import Address, Envelope, Outcome, Recipient, Result, by_sender
 from gatepost.queue import deadlines
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 FINAL = ("lmtp:", "maildir:")  # next hops that are the last
 HEADER_READ_BYTES = 64 * 1024
 FULL_RETURN_BYTES = 50 * 1024
+_USES = ("routes", "virtual", "aliases")
 AGAIN_S = 60.0  # a deadline that cannot be dealt with now (an attempt is under way, the spool is full) comes again
 
 
@@ -47,17 +49,19 @@ class Notices:
 
     def reconfigure(self) -> None:
         config = self._queue.config
-        self._router = Router(config)
         domains = {name: _without_tables(domain) for name, domain in config.domains.items()}
-        plain = msgspec.structs.replace(config, domains=domains, routes=[], virtual=[], aliases=[], sender_routes=[])
-        self._plain = Router(plain)
+        in_files = {use: [name for name in getattr(config, use) if source_of(name, config.sources) is None] for use in _USES}
+        known = msgspec.structs.replace(config, domains=domains, sender_routes=[], **in_files)
+        plain = msgspec.structs.replace(config, domains=domains, sender_routes=[], **{use: [] for use in _USES})
+        self._routers = [Router(one) for one in (config, known, plain)]
         self._trace = TraceBuilder(self._queue.config.hostname)
 
     def route(self, address: Address) -> Route | Refusal:
         """Where mail of our own to an address goes."""
-        found = self._router.resolve(address)
-        if isinstance(found, Refusal) and found.code < 500:  # a table that the queue cannot ask: the domain's own next hop
-            found = self._plain.resolve(address)
+        for router in self._routers:  # a table that the queue cannot ask: as those in files say, and at last by the domain
+            found = router.resolve(address)
+            if not isinstance(found, Refusal) or found.code >= 500:
+                break
         return found
 
     def enter_when_durable(self, notice: Entry) -> None:
