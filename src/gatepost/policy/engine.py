@@ -15,7 +15,7 @@ import msgspec
 from gatepost.config.authvalues import has_users
 from gatepost.config.schema import Config
 from gatepost.mail.srs import SrsRefused
-from gatepost.model import Address, TlsPeer
+from gatepost.model import Address, NeedsAnswer, TlsPeer
 from gatepost.policy.checks.access import NAME as access_name
 from gatepost.policy.checks.access import AccessCheck
 from gatepost.policy.localusers import LOCAL_PREFIX, LocalUsers
@@ -26,7 +26,7 @@ from gatepost.policy.rewriting import FORWARD_PATH, RewriteFailed, Rewriting, Re
 from gatepost.policy.verdict import ACCEPT, Verdict
 from gatepost.routing.answers import Answers
 from gatepost.routing.rewrite import Change
-from gatepost.routing.router import REWRITE_FAILED, Refusal, Route, Router, led_by
+from gatepost.routing.router import REWRITE_FAILED, TABLE_DOWN, Refusal, Route, Router, led_by
 from gatepost.routing.table import TableUnavailable
 
 
@@ -278,8 +278,15 @@ class Engine:
         client_permit = facts.client_permit
         if client_permit is None and is_routed_local(address.local):
             return ROUTE_REFUSED
-        route = self._router.resolve(address, facts.local_address)
+        try:
+            route = self._router.resolve(address, facts.local_address)
+        except NeedsAnswer:
+            if self._is_of_strangers(client_permit, address):
+                return RELAY_REFUSED
+            raise
         if isinstance(route, Refusal):
+            if route is TABLE_DOWN and self._is_of_strangers(client_permit, address):
+                return RELAY_REFUSED
             return Verdict(route.code, route.detail, route.text, None, "", "recipient", cause=route.cause)
         if self._router.has_sender_routes and (client_permit is not None or self._rules or self._shadow_rules):
             found = self._router.route_by_sender(route, facts.reverse_path)
@@ -297,6 +304,13 @@ class Engine:
             if shadow is not None and (verdict.code or shadow.route != verdict.route):
                 _note_shadow(facts, shadow)
         return verdict
+
+    def _is_of_strangers(self, client_permit: ClientPermit | None, address: Address) -> bool:
+        """Whether nothing that a table could say of the route matters: no right, and none of our domains.
+
+        So strangers cannot have servers asked, and hear the same while one is down.
+        """
+        return client_permit is None and not (self._rules or self._shadow_rules) and self._router.is_foreign(address)
 
     @staticmethod
     def _by_rule(rules: RelayRules, facts: Facts, route: Route) -> Verdict | None:

@@ -159,6 +159,10 @@ class Router:
     def _ours(self, domain: str) -> _OurDomain | None:
         return self._domains.get(domain) or (self._above(domain) if self._below else None)
 
+    def is_foreign(self, address: Address) -> bool:
+        """Whether the domain is a name, and certainly none of ours."""
+        return _CANONICAL_DOMAIN.fullmatch(address.domain) is not None and self._ours(address.domain) is None
+
     def _elsewhere(self, address: Address, local_address: str) -> Route | Refusal:
         domain = address.domain
         if not domain:
