@@ -7,7 +7,6 @@ name LMTP and Maildir instead: no role may run a program or open a path.
 
 from __future__ import annotations
 
-import os
 import re
 from typing import ClassVar
 
@@ -16,6 +15,7 @@ from gatepost.config.tables import TableData
 from gatepost.config.values import InvalidValue, parse_domain
 from gatepost.routing.tables.berkeley import parse_berkeley
 from gatepost.routing.tables.postfix_maps import read_compiled
+from gatepost.routing.tables.sendmail_source import ValuesTable, text_or_compiled
 from gatepost.routing.tables.source import Collector, read_lines
 
 MAX_TARGETS = 100_000
@@ -28,21 +28,16 @@ _MAILDIR = "no file is ever written by an alias: deliver to maildir:/PATH, or by
 _INCLUDE = "lists in files are not opened: write the members here, or let a list manager take the address by LMTP"
 
 
-class AliasesTable:
+class AliasesTable(ValuesTable):
     """Targets by name, several joined by ", "."""
 
     kind: ClassVar[str] = "aliases"
-    is_path = True
-    __slots__ = ("_values", "name")
-
-    def __init__(self, name: str, values: dict[str, str]) -> None:
-        self.name = name
-        self._values = values
+    __slots__ = ()
 
     @classmethod
     def load(cls, argument: str) -> TableData:
         """Read the text, or the .db where there is no text; raises ConfigErrors with every bad line."""
-        path = argument if os.path.exists(argument) or not os.path.exists(argument + ".db") else argument + ".db"
+        path = text_or_compiled(argument)
         collector = Collector(path)
         if path.endswith(".db"):
             for name, value in read_compiled(path, parse_berkeley).items():
@@ -52,11 +47,6 @@ class AliasesTable:
         entries = {name: _targets(name, value, collector) for name, value in collector.entries.items()}
         collector.finish()
         return TableData(cls.kind, argument, entries, files=[path], notes=collector.notes, lines=collector.lines)
-
-    @classmethod
-    def of_data(cls, data: TableData) -> AliasesTable:
-        """The table out of what was read."""
-        return cls(data.name, data.entries)
 
     def lookup(self, key: str) -> str | None:
         """The targets of a name."""

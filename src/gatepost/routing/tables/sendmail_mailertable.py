@@ -15,7 +15,7 @@ from gatepost.config.errorreply import BadError, canonical_error, parse_error
 from gatepost.config.nexthop import NextHopError, canonical, parse_next_hop
 from gatepost.config.tables import TableData
 from gatepost.config.values import InvalidValue, parse_domain
-from gatepost.routing.tables.sendmail_source import lines_of, read_makemap
+from gatepost.routing.tables.sendmail_source import ValuesTable, lines_of, read_makemap
 from gatepost.routing.tables.source import Collector
 
 SMTP_MAILERS = ("smtp", "esmtp", "smtp8", "dsmtp", "relay")
@@ -28,16 +28,11 @@ class BadRoute(Exception):
     """A value that cannot be used; `args` are what is wrong and what to write."""
 
 
-class MailertableTable:
+class MailertableTable(ValuesTable):
     """Next hops by domain."""
 
     kind: ClassVar[str] = "sendmail-mailertable"
-    is_path = True
-    __slots__ = ("_values", "name")
-
-    def __init__(self, name: str, values: dict[str, str]) -> None:
-        self.name = name
-        self._values = values
+    __slots__ = ()
 
     @classmethod
     def load(cls, argument: str) -> TableData:
@@ -54,11 +49,6 @@ class MailertableTable:
                 collector.error(line, error.problem, error.advice)
         collector.finish()
         return TableData(cls.kind, argument, entries, files=[collector.path], notes=collector.notes)
-
-    @classmethod
-    def of_data(cls, data: TableData) -> MailertableTable:
-        """The table out of what was read."""
-        return cls(data.name, data.entries)
 
     def lookup(self, key: str) -> str | None:
         """The value of exactly this key."""

@@ -8,16 +8,40 @@ not count case. Stricter in one thing: a key given twice is an error, where make
 from __future__ import annotations
 
 import os
+from typing import ClassVar, Self
 
+from gatepost.config.tables import TableData
 from gatepost.routing.tables.berkeley import parse_berkeley
 from gatepost.routing.tables.postfix_maps import read_compiled
 from gatepost.routing.tables.source import MAX_LINE_CHARACTERS, Collector, read_lines
 
 
+class ValuesTable:
+    """What such tables have in common once they are read: a name, and values by key."""
+
+    kind: ClassVar[str] = ""
+    is_path = True
+    __slots__ = ("_values", "name")
+
+    def __init__(self, name: str, values: dict[str, str]) -> None:
+        self.name = name
+        self._values = values
+
+    @classmethod
+    def of_data(cls, data: TableData) -> Self:
+        """The table out of what was read."""
+        return cls(data.name, data.entries)
+
+
+def text_or_compiled(path: str) -> str:
+    """The text if it is there, else the .db made of it."""
+    is_compiled_only = not path.endswith(".db") and not os.path.exists(path) and os.path.exists(path + ".db")
+    return path + ".db" if is_compiled_only else path
+
+
 def read_makemap(path: str) -> Collector:
     """The entries of a table; the collector may hold errors already, its user adds its own and calls `finish`."""
-    if not path.endswith(".db") and not os.path.exists(path) and os.path.exists(path + ".db"):
-        path += ".db"
+    path = text_or_compiled(path)
     collector = Collector(path)
     if path.endswith(".db"):
         collector.entries = read_compiled(path, parse_berkeley)

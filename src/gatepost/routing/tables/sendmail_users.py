@@ -7,25 +7,17 @@ error of its line.
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
-
 from gatepost.config.errorreply import BadError, canonical_error, parse_error
 from gatepost.config.tables import TableData
 from gatepost.config.values import InvalidValue, parse_domain
-from gatepost.routing.tables.sendmail_source import lines_of, read_makemap
+from gatepost.routing.tables.sendmail_source import ValuesTable, lines_of, read_makemap
 from gatepost.routing.tables.source import Collector
 
 
-class _Addresses:
+class _Addresses(ValuesTable):
     """What the three have in common: keys and values, read and checked line by line."""
 
-    kind: ClassVar[str] = ""
-    is_path = True
-    __slots__ = ("_values", "name")
-
-    def __init__(self, name: str, values: dict[str, str]) -> None:
-        self.name = name
-        self._values = values
+    __slots__ = ()
 
     @classmethod
     def load(cls, argument: str) -> TableData:
@@ -40,11 +32,6 @@ class _Addresses:
                 collector.error(line, error.problem, error.advice)
         collector.finish()
         return TableData(cls.kind, argument, entries, files=[collector.path], notes=collector.notes)
-
-    @classmethod
-    def of_data(cls, data: TableData) -> Self:
-        """The table out of what was read."""
-        return cls(data.name, data.entries)
 
     @classmethod
     def _key(cls, key: str) -> str:
