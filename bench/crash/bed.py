@@ -230,8 +230,8 @@ class Bed:
             serious = [finding for finding in findings if finding.get("serious")]
             result.problems.append(f"queue fsck: {str(serious or report)[:1000]}")
         for name in ("bug", "internal_error"):
-            if count := self.gateway.count_events(name):
-                result.problems.append(f"{count} events {name!r} in the log")
+            if events := self.gateway.read_events(name):
+                result.problems.append(f"{len(events)} events {name!r} in the log, the first: {events[0]}")
         result.figures |= self._figures(proof, ledger) | {"drained_s": round(drained_s, 1)}
         self._is_done = result.is_good
         return result

@@ -233,7 +233,7 @@ class Gateway:
 
     def living(self) -> list[int]:
         """Processes of this life that have not ended."""
-        return [pid for pid, started in self.family.items() if processes.born(pid) == started]
+        return [pid for pid, started in self.family.items() if started and processes.born(pid) == started]
 
     def _forget(self) -> None:
         if self.process is not None and self.process.stdout is not None:
@@ -300,6 +300,14 @@ class Gateway:
             return 0
         with open(self.events, "rb") as file:
             return sum(wanted in line for line in file)
+
+    def read_events(self, name: str) -> list[dict[str, Any]]:
+        """The events of a name in the log, oldest first."""
+        wanted = f'"event":"{name}"'.encode()
+        if not self.events.exists():
+            return []
+        with open(self.events, "rb") as file:
+            return [json.loads(line) for line in file if wanted in line]
 
     def read_box(self) -> list[Arrival]:
         """What lies in the Maildir."""

@@ -23,6 +23,7 @@ NAME = "power"
 QUICK_CUTS = 4
 CHANCES = (0.0, 0.0, 0.5, 0.5, 0.9, 1.0)
 GRACE_S = 3.0  # outcomes are made durable half a second after they are noted, and behind what the disk is busy with
+DYING_S = (0.0, 0.0, 0.5, 2.0)  # between the cut and the end of all processes: the gateway has to live with a disk that is gone
 STARTING_SHARE = 0.25  # of the cuts: while the gateway starts
 MOST_CHANGES = 400
 CUT_LIMIT_S = 30.0
@@ -106,6 +107,7 @@ def _cut_once(bed: Bed, disk: Disk, rng: random.Random, chance: float) -> str:
     disk.plan_cut(rng.randint(1, MOST_CHANGES), chance, rng.getrandbits(32))
     if not disk.wait_cut(CUT_LIMIT_S):
         raise CrashError("nothing was written, so no cut came")
+    time.sleep(rng.choice(DYING_S))
     _start_anew(bed, disk)
     what = "under load"
     while rng.random() < STARTING_SHARE:
@@ -113,6 +115,7 @@ def _cut_once(bed: Bed, disk: Disk, rng: random.Random, chance: float) -> str:
         bed.gateway.launch()
         if disk.wait_cut(3.0):
             what += ", again while starting"
+            time.sleep(rng.choice(DYING_S))
         _start_anew(bed, disk)
     bed.gateway.start()
     return what

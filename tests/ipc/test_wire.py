@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 
@@ -93,6 +94,28 @@ def channel_on(sock, lost=None, taken=None):
         on_message=lambda channel, message, descriptors: taken.append(message),
         on_lost=lambda channel: lost.append(channel.peer),
     )
+
+
+def test_a_descriptor_that_a_dying_disk_will_not_close_says_nothing_of_the_peer(pair, monkeypatch):
+    ours, theirs = pair
+    closed, lost = [], []
+
+    def close_with_error(descriptor: int) -> None:
+        closed.append(descriptor)
+        raise OSError(errno.EIO, "Input/output error")
+
+    channel = channel_on(ours, lost=lost)
+    monkeypatch.setattr(wire.os, "close", close_with_error)
+    with open(os.devnull, "rb") as file:
+        channel.post(Link("queue", 0, 0), [file.fileno()])
+        channel.flush()
+    monkeypatch.undo()
+    assert len(closed) == 1
+    messages, descriptors = PacketReader(theirs).read()
+    assert messages == [Link("queue", 0, 0)] and len(descriptors) == 1
+    for descriptor in (*descriptors, *closed):
+        os.close(descriptor)
+    assert channel.is_open and not [call for call, _ in channel._loop.soon if call == channel.lost]
 
 
 def test_descriptors_that_belong_to_no_message_end_the_reader_and_are_closed(pair):

@@ -11,6 +11,7 @@ plain functions, the roles a `Channel` on whatever loop they are given.
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import os
 import socket
@@ -128,8 +129,7 @@ class PacketReader:
 
     def forget(self) -> None:
         """Close descriptors that came for a message that will never be complete."""
-        for descriptor in self._descriptors:
-            os.close(descriptor)
+        close_all(self._descriptors)
         self._descriptors = []
         self._parts, self._size = [], 0
 
@@ -225,7 +225,7 @@ class Channel:
     def _block(self, packet: bytes, descriptors: list[int]) -> None:
         """Keep for a peer that does not read now; one that never does is given up."""
         if self._sock is None:
-            _close_all(descriptors)
+            close_all(descriptors)
             return
         self._blocked.append((packet, descriptors))
         before, self._blocked_bytes = self._blocked_bytes, self._blocked_bytes + len(packet)
@@ -235,12 +235,11 @@ class Channel:
     def _send(self, packet: bytes, descriptors: list[int]) -> bool:
         """True if it is off our hands."""
         if self._sock is None:
-            _close_all(descriptors)
+            close_all(descriptors)
             return True
         try:
             if descriptors:
                 socket.send_fds(self._sock, [packet], descriptors)
-                _close_all(descriptors)
             else:
                 self._sock.send(packet)
         except (BlockingIOError, InterruptedError):
@@ -249,8 +248,8 @@ class Channel:
             # ENOBUFS and ENOMEM pass; anything else means that the peer is gone.
             if error.errno in _PASSING:
                 return False
-            _close_all(descriptors)
             self._loop.call_soon(self.lost)
+        close_all(descriptors)
         return True
 
     def _writable(self) -> None:
@@ -275,7 +274,7 @@ class Channel:
             return
         accepts = self._accepts
         if descriptors and (len(batch) != 1 or type(batch[0]) not in messages.WITH_DESCRIPTORS):
-            _close_all(descriptors)
+            close_all(descriptors)
             raise WireError(f"descriptors from {self.peer[0]} that belong to no message")
         for message in batch:
             if type(message) not in accepts:
@@ -298,12 +297,14 @@ class Channel:
             self._loop.remove_writer(sock.fileno())
         self._reader.forget()
         for _, descriptors in [*self._blocked, *self._out]:
-            _close_all(list(descriptors))
+            close_all(list(descriptors))
         self._blocked.clear()
         self._out.clear()
         sock.close()
 
 
-def _close_all(descriptors: list[int]) -> None:
+def close_all(descriptors: list[int]) -> None:
+    """Let go of descriptors. Linux frees one whatever close(2) answers, and a dying disk answers EIO: it says nothing of the peer."""
     for descriptor in descriptors:
-        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            os.close(descriptor)

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from gatepost.ipc.messages import Message
-from gatepost.ipc.wire import LinkClosed, PacketReader, WireError, send_blocking
+from gatepost.ipc.wire import LinkClosed, PacketReader, WireError, close_all, send_blocking
 
 CONTROL_DESCRIPTOR = 3
 SEND_TIMEOUT_S = 30.0  # a role reads its first message only when its interpreter has started
@@ -111,8 +111,7 @@ class Child:
         if self.reader is None:
             raise LinkClosed
         batch, descriptors = self.reader.read()
-        for descriptor in descriptors:
-            os.close(descriptor)  # no role has descriptors to give to the supervisor
+        close_all(descriptors)  # no role has any to give to the supervisor
         second, before = self._heard
         self._heard = int(now_s), len(batch) + (before if second == int(now_s) else 0)
         if self._heard[1] > MAX_MESSAGES_S:

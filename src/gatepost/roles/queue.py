@@ -7,7 +7,6 @@ durability is the spool's; here they are joined to the links. Slow calls of the 
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import time
 from collections.abc import Callable
@@ -170,7 +169,7 @@ class Queue(Role):
             self.notices.reconfigure()
             self.keeping.reconfigure()
             self.remembering.reconfigure()
-            os.close(self.log.replace(descriptors[0]))
+            close_anyway(self.log.replace(descriptors[0]))
 
     def handle(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
         _HANDLERS[type(message)](self, channel, message)
