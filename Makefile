@@ -87,6 +87,7 @@ test-deb: $(VENV)/.test
 lint: $(VENV)/.test
 	$(BIN)/pip install -q ruff
 	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench
 
 lock: $(VENV)/.test
 	$(BIN)/pip install -q pip-tools

@@ -40,7 +40,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "selftest": {*WORDS, "net", "privsep", "delivery"},
     "migrate": {*WORDS, "routing", "policy"},
     "sendmail": {"mail"},  # starts for each message of a local program: little to load
-    "cli": {*WORDS, "sendmail", "selftest", "migrate", "smtp", "net", "routing", "policy", "spool", "delivery", "privsep", "admin"},
+    "cli": {
+        *WORDS,
+        "sendmail",
+        "selftest",
+        "migrate",
+        "smtp",
+        "net",
+        "routing",
+        "policy",
+        "spool",
+        "delivery",
+        "privsep",
+        "admin",
+    },
 }
 NEVER_IN_THE_SUPERVISOR = {"asyncio", "ssl", "_ssl", "uvloop", "email", "smtplib", "http"}
 PACKAGES_OF_THE_SUPERVISOR = {"safeopen", "model", "config", "events", "eventtable", "ipc", "net", "spool", "privsep"}

@@ -47,7 +47,9 @@ class Message(NamedTuple):
 class Client:
     """One client: one connection at a time."""
 
-    def __init__(self, number: int, options: argparse.Namespace, book: Book, bodies: list[list[tuple[bytes, int]]]) -> None:
+    def __init__(
+        self, number: int, options: argparse.Namespace, book: Book, bodies: list[list[tuple[bytes, int]]]
+    ) -> None:
         self.rng = random.Random(f"{options.seed} {number}")
         self.name = f"{options.prefix}c{number}"
         self.ports = (options.port, options.submission)
@@ -169,7 +171,9 @@ class Client:
                     return self._refused(row, "mail", *replies[0])
         refused = {who for who, reply in zip(message.named, replies[1:-1], strict=True) if reply[0] != 250}
         members = [] if refused.intersection(kind.recipients) else kind.stands_for
-        row.recipients = [who for who in row.recipients if who in members or (who in message.named and who not in refused)]
+        row.recipients = [
+            who for who in row.recipients if who in members or (who in message.named and who not in refused)
+        ]
         code, answer = replies[-1]
         if code != 354 and (code != 250 or not row.recipients):
             stage, first = next(

@@ -23,7 +23,8 @@ NAME = "power"
 QUICK_CUTS = 4
 CHANCES = (0.0, 0.0, 0.5, 0.5, 0.9, 1.0)
 GRACE_S = 3.0  # outcomes are made durable half a second after they are noted, and behind what the disk is busy with
-DYING_S = (0.0, 0.0, 0.5, 2.0)  # between the cut and the end of all processes: the gateway has to live with a disk that is gone
+# between the cut and the end of all processes: the gateway has to live with a disk that is gone
+DYING_S = (0.0, 0.0, 0.5, 2.0)
 STARTING_SHARE = 0.25  # of the cuts: while the gateway starts
 MOST_CHANGES = 400
 CUT_LIMIT_S = 30.0

@@ -16,7 +16,8 @@ from bench.crash.books import Arrival, Sent
 from bench.crash.kinds import is_gone
 
 CLOCK_S = 0.005  # the log has milliseconds, from the start of a turn of the loop
-AWAITED_S = 3.0  # until the notice of a success is durable behind what the disk is busy with, and with it what it tells of
+# until the notice of a success is durable behind what the disk is busy with, and with it what it tells of
+AWAITED_S = 3.0
 EARLY_S = 0.05  # a Maildir has the time of its file system
 NOTICE_S = 0.2  # a deliverer on a busy machine sees within this that its queue has gone
 MAX_NAMED = 5
@@ -152,7 +153,11 @@ def _prove_notices(
             several = told.setdefault((arrival.id, recipient), [])
             several.append(arrival)
             is_failure = arrival.notice == "failed"
-            if row.notify == "NEVER" or is_failure != is_gone(recipient) or (not is_failure and "SUCCESS" not in row.notify):
+            if (
+                row.notify == "NEVER"
+                or is_failure != is_gone(recipient)
+                or (not is_failure and "SUCCESS" not in row.notify)
+            ):
                 proof.unasked.append(f"{arrival.id} to {recipient}: {arrival.notice}")
             if len(several) > 1:
                 proof.notices_twice += 1
@@ -161,7 +166,9 @@ def _prove_notices(
     return told
 
 
-def _prove_wishes(proof: Proof, sent: Sequence[Sent], found: Mapping[tuple[str, str], list[Arrival]], told: Told) -> None:
+def _prove_wishes(
+    proof: Proof, sent: Sequence[Sent], found: Mapping[tuple[str, str], list[Arrival]], told: Told
+) -> None:
     """What the sender of an acknowledged message asked for: to be told, and not before a time."""
     for row in sent:
         if row.code == 250:

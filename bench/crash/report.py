@@ -18,7 +18,9 @@ def build_report(results: Sequence[Result], machine: str) -> str:
         if result.skipped:
             lines.append(f"{result.scenario}: NOT RUN, shows nothing: {result.skipped}")
         if result.figures.get("file_system") in VOLATILE:
-            lines.append(f"{result.scenario}: on {result.figures['file_system']}, with queue.allow_volatile; --directory names a disk")
+            lines.append(
+                f"{result.scenario}: on {result.figures['file_system']}, with queue.allow_volatile; --directory names a disk"
+            )
         lines += [f"{result.scenario}: {problem}" for problem in result.problems]
     return "\n".join(lines)
 

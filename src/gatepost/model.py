@@ -37,7 +37,9 @@ class Recipient(msgspec.Struct, array_like=True, gc=False):
 
     address: str  # forward-path mailbox, the `text` of its Address
     domain: str  # lower case, A-labels
-    next_hop: str  # canonical next-hop name, see routing/nexthop.py: "smtp://10.0.0.5:25", "mx:example.net", "maildir:/v"
+    next_hop: (
+        str  # canonical next-hop name, see routing/nexthop.py: "smtp://10.0.0.5:25", "mx:example.net", "maildir:/v"
+    )
     notify: int = 0  # DSN NOTIFY bits (RFC 3461); 0 = not given
     original: str = ""  # DSN ORCPT as received; empty = not given
     reverse_path: str = ""  # in place of the envelope's: the owner of the list that led here; empty: the envelope's
@@ -68,7 +70,9 @@ class Envelope(msgspec.Struct, array_like=True, gc=False):
     deliver_by: str = ""  # RFC 2852: "R" return it then, "N" tell the sender then; "T" behind it: tell of each relay
     hold: str = ""  # why the message is held until the operator releases it; empty: it is not
     bounce_to: str = ""  # whom our own notices go to, where the reverse-path is one that stands for his (SRS)
-    ascii_header: bool = False  # known of a message with `smtputf8`: its header needs none, so hosts without it get it too
+    ascii_header: bool = (
+        False  # known of a message with `smtputf8`: its header needs none, so hosts without it get it too
+    )
 
 
 def by_sender(envelope: Envelope, indices: list[int]) -> list[list[int]]:

@@ -123,7 +123,11 @@ def test_a_name_is_no_address(explain) -> None:
 
 def test_what_would_change_a_circle_is_not_that_the_recipient_existed(explain_with) -> None:
     output = explain_with(
-        'aliases = "inline:{a = b, b = a}"\nalias_domains = ["example.net"]\n', "--ip", "8.8.8.8", "--to", "a@example.net"
+        'aliases = "inline:{a = b, b = a}"\nalias_domains = ["example.net"]\n',
+        "--ip",
+        "8.8.8.8",
+        "--to",
+        "a@example.net",
     )
     assert "S: 550 5.4.6 The address leads in a circle" in output
     assert "would be accepted if its aliases led to an end" in output

@@ -102,7 +102,10 @@ def test_the_examples_of_the_authentication_page_are_good(tmp_path):
 
 def test_the_examples_of_the_readme_are_good(tmp_path):
     readme = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
-    first, second = (re.search(rf"(?:^    .*\n)*^    {begin}.*\n(?:^    .*\n)*", readme, re.MULTILINE)[0] for begin in ("hostname = ", "users_file = "))
+    first, second = (
+        re.search(rf"(?:^    .*\n)*^    {begin}.*\n(?:^    .*\n)*", readme, re.MULTILINE)[0]
+        for begin in ("hostname = ", "users_file = ")
+    )
     file = tmp_path / "gatepost.toml"
     (tmp_path / "recipients").write_text("anna\n")
     file.write_text(first.replace("/etc/gatepost/recipients", str(tmp_path / "recipients")) + second)

@@ -115,7 +115,12 @@ def test_bounces_and_notices_are_as_they_should_be():
         sent("m2", recipients=(GONE,), notify="NEVER"),
         sent("m3", hold_s=0.5),
     ]
-    arrivals = [arrived("m1"), arrived("m3"), notice("m1", "failed", (GONE,)), notice("m1", "relayed", ("a@x.test",), "N2")]
+    arrivals = [
+        arrived("m1"),
+        arrived("m3"),
+        notice("m1", "failed", (GONE,)),
+        notice("m1", "relayed", ("a@x.test",), "N2"),
+    ]
     proof = prove(rows, arrivals, [], {})
     assert proof.problems() == []
     assert (proof.bounced, proof.own_notices, proof.notices) == (2, 2, {"failed": 1, "relayed": 1})
@@ -123,7 +128,14 @@ def test_bounces_and_notices_are_as_they_should_be():
 
 @pytest.mark.parametrize(
     ("changed", "found"),
-    [({}, 0), ({"accepted": 4}, 0), ({"accepted": 5}, 1), ({"accepted": 2}, 1), ({"bounced": 0}, 1), ({"bounced": 3}, 1)],
+    [
+        ({}, 0),
+        ({"accepted": 4}, 0),
+        ({"accepted": 5}, 1),
+        ({"accepted": 2}, 1),
+        ({"bounced": 0}, 1),
+        ({"bounced": 3}, 1),
+    ],
 )
 def test_the_ledger_must_agree(changed, found):
     """Two acknowledged recipients, one of them refused for good, its notice, and one whose client heard nothing."""

@@ -196,7 +196,14 @@ class Bed:
         self.waiters: dict[int, asyncio.Future[AttemptDone]] = {}
         self.broken_sources: set[int] = set()
         self.jobs = 0
-        config = Config(hostname="gate.test", listen=[], spool="/nowhere", domains={}, pools=pools or {}, delivery=Delivery(**delivery))
+        config = Config(
+            hostname="gate.test",
+            listen=[],
+            spool="/nowhere",
+            domains={},
+            pools=pools or {},
+            delivery=Delivery(**delivery),
+        )
         self.engine = DeliveryEngine(
             config,
             own_addresses=own_addresses,

@@ -177,5 +177,7 @@ def test_a_backup_must_be_among_the_hosts():
     assert isinstance(found, RouteFailure) and (found.result, found.status) == (Result.DEFERRED, "4.4.6")
     for own in ("me.test", "gate.test"):
         assert [target.name for target in targets([(10, "a.test"), (20, own)], addresses, is_backup=True)] == ["a.test"]
-    unsure = targets([(10, "a.test"), (20, "b.test")], addresses | {"b.test": (Answer("tempfail", ()), NOTHING)}, is_backup=True)
+    unsure = targets(
+        [(10, "a.test"), (20, "b.test")], addresses | {"b.test": (Answer("tempfail", ()), NOTHING)}, is_backup=True
+    )
     assert isinstance(unsure, RouteFailure) and unsure.status == "4.4.3"

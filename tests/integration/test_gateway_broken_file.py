@@ -14,7 +14,7 @@ def gateway(tmp_path_factory):
         yield server
 
 
-@pytest.mark.parametrize("broken", ['listen = [\n', 'bogus_key = 1\n', 'relay = "all"\n'])
+@pytest.mark.parametrize("broken", ["listen = [\n", "bogus_key = 1\n", 'relay = "all"\n'])
 def test_the_running_gateway_still_answers(gateway, broken):
     good = gateway.config.read_text()
     gateway.config.write_text(broken + good)

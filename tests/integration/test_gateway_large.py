@@ -15,7 +15,9 @@ def test_more_large_messages_at_once_than_body_files_are_kept_ready(tmp_path):
     (tmp_path / "sink").mkdir()
     with (
         SmtpSink(tmp_path / "sink") as sink,
-        Gateway(tmp_path, next_hop=f"smtp://{sink.address}", extra="[smtp]\nmax_connections_per_client = 200\n") as gateway,
+        Gateway(
+            tmp_path, next_hop=f"smtp://{sink.address}", extra="[smtp]\nmax_connections_per_client = 200\n"
+        ) as gateway,
     ):
         done = send_with_smtp_source(
             gateway.port, MESSAGES, "user@example.test", sessions=SESSIONS, size_bytes=300_000, options=("-d",)

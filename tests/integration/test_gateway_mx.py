@@ -135,7 +135,9 @@ def test_a_backup_mx_takes_mail_of_strangers_and_passes_it_on_to_the_better_host
     assert bed.two.find("anna@ours-too.test") is None
 
 
-@pytest.mark.parametrize(("domain", "text"), [("ours-first.test", "loops back"), ("ours-not.test", "not among its MX hosts")])
+@pytest.mark.parametrize(
+    ("domain", "text"), [("ours-first.test", "loops back"), ("ours-not.test", "not among its MX hosts")]
+)
 def test_a_backup_mx_whose_zone_is_wrong_keeps_the_mail(bed, domain, text):
     sender, _ = bed.names_of_two()
     message_id = send(bed.gateway.port, f"anna@{domain}", reverse_path=sender)

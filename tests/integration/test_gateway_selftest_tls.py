@@ -36,7 +36,10 @@ class Bed:
     def asks(self, trusted: str = "") -> dict[tuple[str, str], dict]:
         """By group without its place, and name, with the kind of port before it."""
         command = [*COMMAND, "selftest", "--only", "smtp", "--json", "--config", str(self.gateway.config)]
-        environment = {**os.environ, "SSL_CERT_FILE": trusted or str(self.gateway.config)}  # that one holds no authority
+        environment = {
+            **os.environ,
+            "SSL_CERT_FILE": trusted or str(self.gateway.config),
+        }  # that one holds no authority
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         self.exit_status = done.returncode
         kinds = {f"port {port})": kind for kind, port in self.ports.items()} | {f"port {self.gateway.port})": "edge"}
@@ -65,7 +68,10 @@ def test_all_is_well_and_every_question_is_asked(bed):
         injected = [name for of, name in found if of == kind and "behind STARTTLS" in name]
         assert len(injected) == INJECTIONS and all(found[kind, name]["verdict"] == "ok" for name in injected)
     for kind in ("edge", "submission", "submissions"):
-        assert found[kind, CERTIFICATE]["verdict"] == "ok" and found[kind, CERTIFICATE]["detail"] in ("good for 59 days", "good for 60 days")
+        assert found[kind, CERTIFICATE]["verdict"] == "ok" and found[kind, CERTIFICATE]["detail"] in (
+            "good for 59 days",
+            "good for 60 days",
+        )
     in_clear = {"AUTH is not offered in clear", "STARTTLS is offered", "AUTH in clear"}
     assert in_clear <= {name for kind, name in found if kind == "submission"}
     assert found["submissions", "clear text on the TLS port"]["verdict"] == "ok"

@@ -95,7 +95,6 @@ def test_secrets_file() -> None:
             parse_secrets(bad)
 
 
-
 def test_what_the_scheme_itself_does_not_defend() -> None:
     """docs/security.md says so; a change of the signature would be understood by no other program."""
     srs = Srs("srs.test", [b"a secret of sixteen octets or more"])

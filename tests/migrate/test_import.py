@@ -159,14 +159,27 @@ def test_results_of_the_sendmail_example(
         ("postfix/senders", {1: "exact", 2: "approximated", 3: "exact", 4: "unused"}),
         ("postfix/networks", {1: "exact", 2: "exact", 3: "refused"}),
         ("postfix/sasl_passwd", {1: "refused"}),
-        ("postfix/tls_policy", {1: "exact", 2: "exact", 3: "approximated", 4: "exact", 5: "exact", 6: "refused", 7: "refused"}),
+        (
+            "postfix/tls_policy",
+            {1: "exact", 2: "exact", 3: "approximated", 4: "exact", 5: "exact", 6: "refused", 7: "refused"},
+        ),
         ("postfix/people.cf", {1: "exact", 2: "unused", 5: "exact", 9: "refused"}),
         ("postfix/boxes.cf", {1: "approximated", 3: "refused", 5: "exact"}),
         ("postfix/forwards.cf", {1: "exact", 4: "exact", 5: "approximated", 8: "refused"}),
         ("postfix/sender_relay", {1: "exact", 2: "exact", 3: "unused"}),
         (
             "postfix/main.cf",
-            {7: "exact", 26: "exact", 28: "unused", 35: "exact", 36: "exact", 51: "exact", 56: "refused", 57: "exact", 58: "refused"}
+            {
+                7: "exact",
+                26: "exact",
+                28: "unused",
+                35: "exact",
+                36: "exact",
+                51: "exact",
+                56: "refused",
+                57: "exact",
+                58: "refused",
+            }
             | {59: "exact", 60: "exact", 61: "approximated", 62: "exact", 63: "exact", 64: "refused", 65: "refused"}
             | {66: "exact", 67: "refused", 68: "exact", 69: "exact", 70: "exact", 71: "unused"},
         ),
@@ -217,7 +230,10 @@ def test_what_the_postfix_example_becomes(postfix: tuple[int, dict[str, Any], Pa
     assert config.smtp.xclient_from == ["127.0.0.1/32", "10.0.0.4/32"]
     assert (config.smtp.xforward_from, config.smtp.proxy_from) == ([], [])
     assert (config.auth.dovecot, config.auth.on_edge) == ("unix:/run/dovecot/auth-client", True)
-    assert (config.aliases[0].endswith("etc/aliases"), config.alias_domains) == (True, ["gate.example.net", "example.org"])
+    assert (config.aliases[0].endswith("etc/aliases"), config.alias_domains) == (
+        True,
+        ["gate.example.net", "example.org"],
+    )
     assert config.sources["people"].filter == "(&(objectClass=person)(mail={key}))"
     assert config.sources["boxes"].query == "SELECT 1 FROM boxes WHERE address = {key}"
     assert config.sources["forwards"].query == "SELECT target FROM forwards WHERE address = {key} AND active = 1"
@@ -354,10 +370,16 @@ def test_tables_that_are_only_there_compiled(tmp_path: Path, kind: str) -> None:
         ("postfix", "postfix/sasl_passwd", "smtp://smart.example.org:587"),
     ],
 )
-def test_logins_that_nobody_else_can_read_are_used_where_they_lie(tmp_path: Path, kind: str, name: str, hop: str) -> None:
+def test_logins_that_nobody_else_can_read_are_used_where_they_lie(
+    tmp_path: Path, kind: str, name: str, hop: str
+) -> None:
     shutil.copytree(EXAMPLES / kind / "etc", tmp_path / "etc")
     listed = tmp_path / "etc" / name
-    listed.write_text("AuthInfo:smart.example.org:587 \"U:gate\" \"P:T0pSecret\"\n" if kind == "sendmail" else "[smart.example.org]:587 gate:T0pSecret\n")
+    listed.write_text(
+        'AuthInfo:smart.example.org:587 "U:gate" "P:T0pSecret"\n'
+        if kind == "sendmail"
+        else "[smart.example.org]:587 gate:T0pSecret\n"
+    )
     listed.chmod(0o600)
     directory = listed.parent
     _, answer = run_import(kind, directory, tmp_path / "out")

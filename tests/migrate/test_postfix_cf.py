@@ -119,7 +119,10 @@ def test_every_parameter_of_postfix_has_a_meaning(tmp_path: Path) -> None:
     names = [line.partition(" =")[0] for line in output.splitlines()]
     assert len(names) > 800
     source = Path(meaning.__file__).parent
-    methods = "".join((source / f"{name}.py").read_text() for name in ("postfix", "postfix_domains", "postfix_tls", "postfix_switches"))
+    methods = "".join(
+        (source / f"{name}.py").read_text()
+        for name in ("postfix", "postfix_domains", "postfix_tls", "postfix_switches")
+    )
     known = {*meaning.NUMBERS, *meaning.TIMES, *meaning.UNUSED}
     unknown = [
         name

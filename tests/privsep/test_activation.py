@@ -73,9 +73,7 @@ def test_nothing_was_handed_over() -> None:
 def test_a_socket_that_nobody_would_serve_is_an_error(opened: list[int]) -> None:
     hand_over(opened, listening())
     inherited = take(1, "gatepost.socket")
-    with pytest.raises(
-        ActivationError, match=r"gatepost.socket listens on 127.0.0.1:\d+, which neither `listen` nor"
-    ):
+    with pytest.raises(ActivationError, match=r"gatepost.socket listens on 127.0.0.1:\d+, which neither `listen` nor"):
         match(inherited, ["127.0.0.1:9"])
     inherited[0].sock.close()
 
@@ -96,7 +94,11 @@ def both_families() -> socket.socket:
 
 @pytest.mark.parametrize(
     ("make", "words"),
-    [(unconnected, "no listening stream socket"), (datagram, "no listening"), (both_families, "BindIPv6Only=ipv6-only")],
+    [
+        (unconnected, "no listening stream socket"),
+        (datagram, "no listening"),
+        (both_families, "BindIPv6Only=ipv6-only"),
+    ],
 )
 def test_what_cannot_be_used_is_refused(opened: list[int], make: object, words: str) -> None:
     hand_over(opened, make())  # type: ignore[operator]

@@ -160,7 +160,9 @@ def test_each_kind_of_descriptor_has_its_name(opened: dict[int, str]) -> None:
     assert (accesses["file-append"], accesses["file-write"], accesses["file-read"]) == ("write", "read-write", "read")
 
 
-def test_a_socket_made_during_the_look_is_found_in_the_second_look_at_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_made_during_the_look_is_found_in_the_second_look_at_the_tables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     real, asked = kernel._read_sockets, []
 
     def late(directory: str) -> dict[int, tuple[str, str, str]]:

@@ -127,7 +127,9 @@ def test_the_watchdog_is_fed_only_while_every_role_has_a_process_that_answers(ma
     wanted = [("queue", 0, 0), ("receiver", 0, 2), ("deliverer", 0, 2)]
     children = {key: Child(*key) for key in wanted}
     expected, asked = set(wanted), []
-    pulse = Pulse(children, notifier, lambda delay_s, _: asked.append(delay_s), lambda: View(3.0, expected, EventLog(2, "x", 0)))
+    pulse = Pulse(
+        children, notifier, lambda delay_s, _: asked.append(delay_s), lambda: View(3.0, expected, EventLog(2, "x", 0))
+    )
     pulse.tell_alive()
     assert manager.receive() == {"WATCHDOG": "1"} and asked == [10.0]
     for key in wanted:

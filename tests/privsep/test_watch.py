@@ -80,7 +80,9 @@ def test_what_weakens_is_said() -> None:
 def test_a_lock_that_was_said_and_is_not_there_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = read_process(os.getpid())
     facts.locked_bytes = 0
-    report = RoleReport("receiver", 0, 1, 1, kernel=facts, says="receiver: root /, memory locked, seccomp kill", landlock="abi 7")
+    report = RoleReport(
+        "receiver", 0, 1, 1, kernel=facts, says="receiver: root /, memory locked, seccomp kill", landlock="abi 7"
+    )
     assert [str(found) for found in attest._compare_means(report, CONFIG)] == [
         "memory: the table says locked, the kernel says not locked"
     ]

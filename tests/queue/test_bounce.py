@@ -358,7 +358,9 @@ def test_the_original_recipient_in_ascii(original, shown):
 
 def test_utf8_addresses_stand_as_themselves_where_the_sender_can_read_them():
     """RFC 6533 4."""
-    recipient = Recipient("börn@example.test", "example.test", "smtp://10.0.0.5:25", original="utf-8;bj\\x{F6}rn@example.org")
+    recipient = Recipient(
+        "börn@example.test", "example.test", "smtp://10.0.0.5:25", original="utf-8;bj\\x{F6}rn@example.org"
+    )
     env = envelope(smtputf8=True, recipients=[recipient])
     made, content = build(env=env, outcomes=[(recipient, failed())])
     assert made.smtputf8

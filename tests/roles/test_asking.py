@@ -134,9 +134,7 @@ class Host:
         """The resolver answers all it was asked."""
         asked, self.link.posted = self.link.posted, []
         for question in asked:
-            self.asking.answered(
-                m.TableLookupDone(question.query, [values.get(key) for key in question.keys], failed)
-            )
+            self.asking.answered(m.TableLookupDone(question.query, [values.get(key) for key in question.keys], failed))
 
 
 @pytest.fixture
@@ -309,7 +307,9 @@ def test_a_mistake_of_ours_ends_the_connection_only(host: Host) -> None:
 
 
 def test_too_many_questions_are_answered_here(host: Host) -> None:
-    host.asking._under_way.update((-number, m.TableLookup(-number, PEOPLE, [])) for number in range(1, MAX_UNDER_WAY + 1))
+    host.asking._under_way.update(
+        (-number, m.TableLookup(-number, PEOPLE, [])) for number in range(1, MAX_UNDER_WAY + 1)
+    )
     connection, transport = host.connect()
     connection.data_received(rcpt("anna"))
     assert not host.link.posted

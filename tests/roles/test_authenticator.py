@@ -140,7 +140,9 @@ def test_without_users_a_password_is_checked_all_the_same(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("users", [(ANNA,), (BOB,)])
-def test_an_unknown_user_costs_what_a_wrong_password_costs(users: tuple[User, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_user_costs_what_a_wrong_password_costs(
+    users: tuple[User, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     checked: list[object] = []
     monkeypatch.setattr(authenticator, "is_password", lambda kept, password: checked.append(kept.iterations) or False)
     monkeypatch.setattr(argon2id, "is_password", lambda kept, password: checked.append("argon2id") or False)

@@ -17,7 +17,9 @@ class Bed:
         self.refused: list[Any] = []
         self.timers: list[float] = []
         receiver = self.receiver = Receiver.__new__(Receiver)
-        receiver.loop = SimpleNamespace(time=lambda: now_s, call_later=lambda delay_s, call: self.timers.append(delay_s))
+        receiver.loop = SimpleNamespace(
+            time=lambda: now_s, call_later=lambda delay_s, call: self.timers.append(delay_s)
+        )
         receiver._judgement = SimpleNamespace(flush=lambda: None)
         receiver._connections = set()
         receiver._queue = None if is_away else SimpleNamespace()

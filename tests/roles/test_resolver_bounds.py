@@ -27,13 +27,17 @@ class Asked:
 
 
 @pytest.mark.parametrize(
-    "keys", [["a"] * (MAX_KEYS + 1), ["x" * 513], ["a\nb"], [""], ["a", "b\0"], ["\ud800"]], ids=["many", "long", "line", "empty", "nul", "half"]
+    "keys",
+    [["a"] * (MAX_KEYS + 1), ["x" * 513], ["a\nb"], [""], ["a", "b\0"], ["\ud800"]],
+    ids=["many", "long", "line", "empty", "nul", "half"],
 )
 def test_keys_that_no_role_in_order_sends(keys: list[str]) -> None:
     async def ask(keys: list[str]) -> tuple[list[str | None], str]:
         tables = Tables(CONFIG, [], asyncio.get_running_loop())
         tables._sources["ldap:people"] = Asked()  # type: ignore[assignment]
-        snapshot = Snapshot(CONFIG, keep=lambda records: None, call_later=lambda s, call: None, event=lambda name, **fields: None)
+        snapshot = Snapshot(
+            CONFIG, keep=lambda records: None, call_later=lambda s, call: None, event=lambda name, **fields: None
+        )
         existence = Existence(tables, None, snapshot)  # type: ignore[arg-type]
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         existence.submit("ldap:people", keys, lambda values, failed: done.set_result((values, failed)))

@@ -144,7 +144,10 @@ def test_rules_go_in_order_until_one_stops(tmp_path: Path) -> None:
         (MASQUERADE + MASQUERADE, 'another rule is called "one face"'),
         (MASQUERADE + 'parts = ["envelope"]\n', '"envelope" is not one of the choices'),
         (MASQUERADE + "directions = []\n", "the list is empty"),
-        ('[[rewrite.rules]]\nname = "a"\ntables = ["sendmail-mailertable:mailertable"]\n', "cannot be used for addresses to rewrite"),
+        (
+            '[[rewrite.rules]]\nname = "a"\ntables = ["sendmail-mailertable:mailertable"]\n',
+            "cannot be used for addresses to rewrite",
+        ),
         ('[[rewrite.rules]]\nname = "a"\ntables = ["inline:{a@b.test = c}"]\n', "has no domain"),
         ('domaintable = "inline:{old.test = not_a_domain}"\n', "not_a_domain"),
         ('[rewrite.srs]\ndomain = "srs.ours.test"\n', "the key secrets_file is missing"),

@@ -156,7 +156,11 @@ def test_only_this_hosts_listening_addresses_are_asked() -> None:
 
 
 def test_unix_sockets_are_not_asked() -> None:
-    rows = [Listener(address="unix:/run/lmtp", kind="lmtp"), Listener(address="unix:/run/submit"), Listener(address="127.0.0.1:587")]
+    rows = [
+        Listener(address="unix:/run/lmtp", kind="lmtp"),
+        Listener(address="unix:/run/submit"),
+        Listener(address="127.0.0.1:587"),
+    ]
     config = Config(hostname="gate.example.test", listen=["127.0.0.1:25"], spool="/s", domains={}, listeners=rows)
     assert endpoints(config) == [("127.0.0.1", 25)]
     assert talk.submission_endpoints(config) == [(("127.0.0.1", 587), False)]

@@ -31,7 +31,13 @@ def test_every_file_of_a_spool_has_a_row(tmp_path):
             assert state is not None, path
             seen.add(state.name)
     spool.abandon()
-    assert seen == {state.name for state in STATES} - {"damaged/NAME", "run/NAME", "facts/N.ring", "tls/NAME", "recipients/known"}
+    assert seen == {state.name for state in STATES} - {
+        "damaged/NAME",
+        "run/NAME",
+        "facts/N.ring",
+        "tls/NAME",
+        "recipients/known",
+    }
 
 
 def test_a_stranger_has_none():

@@ -62,7 +62,9 @@ class AskedAnswers(Answers):
                 failed = str(answer.get("failed") or answer.get("error") or "")
                 values = answer.get("values") or values
                 notes = answer.get("notes") or {}
-                self._notes.update({question: str(notes[question.key]) for question in questions if question.key in notes})
+                self._notes.update(
+                    {question: str(notes[question.key]) for question in questions if question.key in notes}
+                )
         if len(self._kept) > MAX_KEPT:
             self._kept.clear()
         for question, value in zip(questions, values, strict=True):

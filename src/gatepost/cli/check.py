@@ -113,7 +113,9 @@ def relay_statement(config: Config) -> list[str]:
     lines += rule_statements(config)
     for row in config.relay.certificates:
         who = f"for {' or '.join(row.names)}" if row.names else "with a listed fingerprint"
-        lines.append(f"Clients with a certificate {who}, verified by {row.ca_file}, may send to every domain; it goes {way}.")
+        lines.append(
+            f"Clients with a certificate {who}, verified by {row.ca_file}, may send to every domain; it goes {way}."
+        )
     if has_users(config.auth):
         lines.append(
             f"Users {_users_text(config)} who have authenticated may send to every domain, each from the addresses that "
@@ -123,7 +125,9 @@ def relay_statement(config: Config) -> list[str]:
         local = config.local
         who = "every user" if "*" in local.users else f"the users {', '.join(local.users)}"
         who += f" and the members of {', '.join(local.groups)}" if local.groups else ""
-        lines.append(f"On this host {who} may send to every domain by a Unix socket, each from addresses of its own; it goes {way}.")
+        lines.append(
+            f"On this host {who} may send to every domain by a Unix socket, each from addresses of its own; it goes {way}."
+        )
     lines.append("Everything else is refused with 550 5.7.1, whatever the sender address, HELO or DNS name.")
     return lines
 
@@ -157,7 +161,9 @@ def _of_auth(config: Config) -> list[Warning]:
     if path is not None and not os.path.exists(path):
         problem = "nobody can authenticate: there are no users yet"
         warnings.append(Warning("auth.users_file", problem, "add the first: gatepost user add NAME"))
-    offers = config.auth.on_edge or any(row.kind in ("submission", "submissions") and not is_unix(row.address) for row in config.listeners)
+    offers = config.auth.on_edge or any(
+        row.kind in ("submission", "submissions") and not is_unix(row.address) for row in config.listeners
+    )
     if not offers:
         problem = "no listener offers AUTH"
         warnings.append(Warning("auth.users_file", problem, 'add [[listeners]] with kind = "submission"'))

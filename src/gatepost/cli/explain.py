@@ -24,9 +24,21 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 @click.option("--helo", metavar="NAME", default="client.example", show_default=True, help="The name in its EHLO.")
 @click.option("--from", "reverse_path", metavar="ADDRESS", default="", help="The reverse-path; '' is the null one.")
 @click.option("--to", "recipients", metavar="ADDRESS", multiple=True, required=True, help="A forward-path.")
-@click.option("--auth", "identity", metavar="USER", default="", help="The user it has authenticated as; uid:NAME for a user of this host by the Unix socket.")
+@click.option(
+    "--auth",
+    "identity",
+    metavar="USER",
+    default="",
+    help="The user it has authenticated as; uid:NAME for a user of this host by the Unix socket.",
+)
 @click.option("--cert", "certificate", metavar="NAME", default="", help="The name in its verified client certificate.")
-@click.option("--tls-bits", metavar="BITS", type=click.IntRange(1, 4096), default=None, help="The session is in TLS with a cipher of so many bits; 256 with --cert.")
+@click.option(
+    "--tls-bits",
+    metavar="BITS",
+    type=click.IntRange(1, 4096),
+    default=None,
+    help="The session is in TLS with a cipher of so many bits; 256 with --cert.",
+)
 @click.option("--local", metavar="ADDRESS", default="", help="The address of ours it connects to.")
 @click.option("--eml", metavar="FILE", default=None, help="A message to send in this session.")
 def explain(

@@ -22,7 +22,9 @@ def ledger_lines(ledger: dict[str, int]) -> list[str]:
         if name.startswith("messages_")
     ]
     if lost := ledger.get("lost_to_damage", 0):
-        lines.append(f"  lost      {lost:>12}  recipients of messages whose content no file holds any more; see the events \"damaged\"")
+        lines.append(
+            f'  lost      {lost:>12}  recipients of messages whose content no file holds any more; see the events "damaged"'
+        )
     sign = "=" if total == ledger["accepted"] else "is NOT"
     lines.append(f"accepted {ledger['accepted']} {sign} {' + '.join(f'{part} {ledger[part]}' for part in _PARTS)}")
     return lines

@@ -33,7 +33,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "gatepost.cli.explain:explain",
         "Print what the gateway would do with a session, and why, without any effect.",
     ),
-    "rewrite": ("gatepost.cli.rewrite:rewrite", "Print what addresses become in each part of a message, and by which rules."),
+    "rewrite": (
+        "gatepost.cli.rewrite:rewrite",
+        "Print what addresses become in each part of a message, and by which rules.",
+    ),
     "why": ("gatepost.cli.why:why", "Explain a session or a message of the past from its recorded facts."),
     "replay": (
         "gatepost.cli.replay:replay",

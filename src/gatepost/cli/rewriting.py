@@ -50,9 +50,7 @@ def prepare(engine: Engine, config: Config) -> str:
     if not is_rewriting(config) or config.rewrite.srs.domain is None or path is None:
         return ""
     try:
-        engine.rewriting = Rewriting(
-            config, parse_secrets(read_regular(path, MAX_SECRETS_BYTES)), engine.answers
-        )
+        engine.rewriting = Rewriting(config, parse_secrets(read_regular(path, MAX_SECRETS_BYTES)), engine.answers)
     except (OSError, ValueError):
         return NO_SECRETS
     return ""

@@ -64,7 +64,9 @@ def _tell(record: FactRecord, replay: Replay, explainer: Explainer) -> tuple[dic
         explanations.append({"then": recipient, "now": explanation})
         then = f"{recipient.code} {recipient.code // 100}.{recipient.detail} {recipient.text}" if recipient.code else ""
         became = f" as <{recipient.forward_path}>" if recipient.forward_path else ""
-        head.append(f"answered then: {then or f'accepted ({recipient.permit}), by way of {recipient.next_hop}{became}'}")
+        head.append(
+            f"answered then: {then or f'accepted ({recipient.permit}), by way of {recipient.next_hop}{became}'}"
+        )
         head += _now(explanation, recipient.code != 0)
     if record.more:
         head.append(f"and {record.more} more recipients that are not recorded")

@@ -106,7 +106,11 @@ def offered_mechanisms(auth: Auth, kind: str, *, secured: bool, asks_certificate
     if not has_users(auth) or (kind == "edge" and not auth.on_edge):
         return ()
     if not secured:
-        return () if auth.dovecot is not None or auth.require_tls else tuple(name for name in auth.mechanisms if name in IN_CLEAR)
+        return (
+            ()
+            if auth.dovecot is not None or auth.require_tls
+            else tuple(name for name in auth.mechanisms if name in IN_CLEAR)
+        )
     if auth.dovecot is not None:
         return tuple(name for name in auth.mechanisms if name in PASSWORDS)
     return tuple(

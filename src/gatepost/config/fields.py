@@ -144,7 +144,9 @@ class Walker:
             advice = f"remove it; the keys here are {', '.join(sorted(known))}"
         self.findings.add(path, "there is no such key", advice)
 
-    def tables(self, cls: type[schema.Section], value: object, path: KeyPath, rule: str) -> list[dict[str, object]] | None:
+    def tables(
+        self, cls: type[schema.Section], value: object, path: KeyPath, rule: str
+    ) -> list[dict[str, object]] | None:
         """`[[path]]`, each with the keys of a section; a key that is missing is noted."""
         if not isinstance(value, list):
             name = key_text(path)

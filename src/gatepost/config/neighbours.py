@@ -115,7 +115,11 @@ def findings_of(config: Config, neighbours: Neighbours) -> list[Finding]:
                 problem = f"{text} holds {balancer}: {owner}, from which strangers come"
                 findings.append(Finding(key, problem, "list your own senders by their own addresses"))
         findings += [
-            Finding(key, f"{text} holds {proxy}, which {of} names: what it says it opened itself may relay", "take the proxies out")
+            Finding(
+                key,
+                f"{text} holds {proxy}, which {of} names: what it says it opened itself may relay",
+                "take the proxies out",
+            )
             for of, proxy in proxy_networks(config)
             if (other := ipaddress.ip_network(proxy)).version == network.version and network.overlaps(other)
         ]

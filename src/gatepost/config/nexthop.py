@@ -39,10 +39,10 @@ class NextHopError(InvalidValue):
 class NextHop(msgspec.Struct, frozen=True):
     """One place to deliver to.
 
-    `kind` is "smtp", "lmtp", "mx", "maildir", "pool", "discard", "error" or "hold". `host` is a lower-case A-label name or an IP address without brackets; for
-    "mx" it is the domain whose MX hosts are meant ("" in a configuration: that of the recipient), or an address literal in
-    brackets; for "pool" its name. `port` is 0 for all but "smtp" and "lmtp". `path` is that of a Maildir, possibly with `{domain}` and
-`{local}`, or the canonical text of an error. "hold" stands in front of those that it holds mail for, or alone.
+        `kind` is "smtp", "lmtp", "mx", "maildir", "pool", "discard", "error" or "hold". `host` is a lower-case A-label name or an IP address without brackets; for
+        "mx" it is the domain whose MX hosts are meant ("" in a configuration: that of the recipient), or an address literal in
+        brackets; for "pool" its name. `port` is 0 for all but "smtp" and "lmtp". `path` is that of a Maildir, possibly with `{domain}` and
+    `{local}`, or the canonical text of an error. "hold" stands in front of those that it holds mail for, or alone.
     """
 
     kind: str
@@ -90,7 +90,9 @@ def parse_next_hops(texts: list[str], *, needs_place: bool = False) -> list[str]
     """
     alone = next((text for text in texts if text.lower().startswith((ERROR, HOLD))), "")
     if alone and len(texts) > 1:
-        advice = 'write it alone; several hosts that mail is held for are joined: "hold:smtp://a.example,smtp://b.example"'
+        advice = (
+            'write it alone; several hosts that mail is held for are joined: "hold:smtp://a.example,smtp://b.example"'
+        )
         raise NextHopError(f'"{alone}" cannot be combined with other next hops', advice)
     hops = parse_next_hop(",".join(texts))
     if hops[0].kind == "hold":

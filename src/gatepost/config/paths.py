@@ -26,14 +26,8 @@ from gatepost.config.schema import Config
 from gatepost.config.users import name_of_uid, role_ids
 
 QUEUE_DIRECTORIES = ("segments", "journal", "deferred", "bodies", "damaged")
-SECRET_WORDS = (
-    "key",
-    "secret",
-    "password",
-    "users",
-    "credentials",
-    "token",
-)  # in the name of a key that ends in _file: nobody else may read it
+# in the name of a key that ends in _file: nobody else may read it
+SECRET_WORDS = ("key", "secret", "password", "users", "credentials", "token")
 
 _GROUP_WRITE = stat.S_IWGRP
 _WORLD_WRITE = stat.S_IWOTH
@@ -287,7 +281,9 @@ class _Inspector:
             return  # told when the configuration is loaded
         if status.st_gid != gid or stat.S_IMODE(status.st_mode) & mode & 0o2070 != mode & 0o2070:
             problem = f"the group {group} of maildir.group would not reach, or not be given, what is delivered there"
-            self._add(path, status, problem, f"chgrp {group} {shlex.quote(path)} && chmod {mode:04o} {shlex.quote(path)}")
+            self._add(
+                path, status, problem, f"chgrp {group} {shlex.quote(path)} && chmod {mode:04o} {shlex.quote(path)}"
+            )
 
     def _queue_directory(self, path: str, uid: int) -> None:
         status = _lstat(path)

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 
 import gatepost
 
-NOT_IMPORTED = ("site-packages", "dist-packages", "test", "idlelib", "ensurepip")  # below the standard library, where not named
+# below the standard library, where not named
+NOT_IMPORTED = ("site-packages", "dist-packages", "test", "idlelib", "ensurepip")
 MAX_ENTRIES = 200_000  # files looked at; a tree with more is told as one that cannot be looked through
 
 

@@ -57,7 +57,9 @@ def records_to_publish(config: Config) -> list[Record]:
         note = "reports only; go on to p=quarantine and p=reject when the reports are clean"
         records.append(Record(f"_dmarc.{name}", "TXT", report, note))
         records += [
-            Record(f"{key}.", "TXT", '"v=DKIM1; k=rsa; p=<public key, base64>"', "the key that signs mail of the domain")
+            Record(
+                f"{key}.", "TXT", '"v=DKIM1; k=rsa; p=<public key, base64>"', "the key that signs mail of the domain"
+            )
             for key in config.selftest.dkim_keys
             if key.partition("._domainkey.")[2] == domain
         ]

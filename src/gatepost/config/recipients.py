@@ -83,7 +83,10 @@ def _read_text(path: str) -> str:
     try:
         data = read_regular(path, MAX_FILE_BYTES + 1)
     except LinkInPath:
-        problem, advice = "it, or a directory above it, is a symbolic link", f"write its real path, {os.path.realpath(path)}"
+        problem, advice = (
+            "it, or a directory above it, is a symbolic link",
+            f"write its real path, {os.path.realpath(path)}",
+        )
         raise ConfigErrors([ConfigError(path, 0, "", problem, advice)]) from None
     except FileNotFoundError:
         raise ConfigErrors(

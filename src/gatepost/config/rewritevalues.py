@@ -17,7 +17,8 @@ USE = "rewrite"  # what the tables of its rules are read for
 MAX_RULES = 1000
 MIN_SECRET_BYTES = 16
 MAX_SECRETS_BYTES = 64 * 1024
-HEADER_TABLES = ("domaintable", "genericstable")  # of header fields as well: their answers must be there when a header is
+# of header fields as well: their answers must be there when a header is
+HEADER_TABLES = ("domaintable", "genericstable")
 PATHS = frozenset({"reverse-path", "forward-path"})  # what is decided when a command comes, and may wait
 
 

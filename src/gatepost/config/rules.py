@@ -171,7 +171,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "tls.policies.*.level": TLS_LEVELS,
     "sandbox": ("enforce", "best-effort"),
     "auth.mechanisms": (
-        "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1", "EXTERNAL", "OAUTHBEARER", "XOAUTH2", "PLAIN", "LOGIN",
+        "SCRAM-SHA-256-PLUS",
+        "SCRAM-SHA-256",
+        "SCRAM-SHA-1",
+        "EXTERNAL",
+        "OAUTHBEARER",
+        "XOAUTH2",
+        "PLAIN",
+        "LOGIN",
     ),
     "delivery.credentials.*.mechanisms": MECHANISMS,
     "sandbox_debug": ("off", "log"),
@@ -224,7 +231,16 @@ MANDATORY = ("hostname", "listen", "spool", "domains")
 STRING_OR_LIST = ("listen", "next_hop", "domains.*.next_hop", "relay.next_hop", "relay.rules.*.next_hop")
 
 # Keys that name tables, "KIND:ARGUMENT", and what each is used for (routing/tables/uses.py); one may stand without a list.
-TABLE_KEYS = ("routes", "aliases", "sender_routes", "access", "virtual", "domaintable", "genericstable", "rewrite.rules.*.tables")
+TABLE_KEYS = (
+    "routes",
+    "aliases",
+    "sender_routes",
+    "access",
+    "virtual",
+    "domaintable",
+    "genericstable",
+    "rewrite.rules.*.tables",
+)
 TABLES_OR_TEXTS = ("recipients", "domains.*.recipients")  # may also name a table
 
 # Keys that hold a path, relative to the directory of the configuration file.
@@ -342,7 +358,10 @@ def _next_hop(text: str) -> str:
 def _dkim_key(text: str) -> str:
     selector, found, domain = text.strip().lower().partition("._domainkey.")
     if not found or not re.fullmatch(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?", selector):
-        raise InvalidValue(f'"{text}" is no name of a DKIM key', 'write SELECTOR._domainkey.DOMAIN, such as "mail1._domainkey.example.net"')
+        raise InvalidValue(
+            f'"{text}" is no name of a DKIM key',
+            'write SELECTOR._domainkey.DOMAIN, such as "mail1._domainkey.example.net"',
+        )
     return f"{selector}._domainkey.{parse_domain(domain)}"
 
 

@@ -67,9 +67,7 @@ class RewriteRule(Section, frozen=True, kw_only=True):
     name: str
     # "outbound": from clients with a right of their own; "inbound": from others
     directions: list[str] = msgspec.field(default_factory=lambda: ["outbound"])
-    parts: list[str] = msgspec.field(
-        default_factory=lambda: ["reverse-path", "header-senders", "header-recipients"]
-    )
+    parts: list[str] = msgspec.field(default_factory=lambda: ["reverse-path", "header-senders", "header-recipients"])
     networks: list[str] = []  # only from these clients
     domains: list[str] = []  # only addresses in "b", ".b" (below b), "ours"; empty: every one
     except_domains: list[str] = []
@@ -239,7 +237,9 @@ class Listener(Section, frozen=True, kw_only=True):
     """One `[[listeners]]`: an address or Unix socket to listen on beside `listen`, for clients of another kind."""
 
     address: str
-    kind: str = "submission"  # "edge"; "submission": STARTTLS, 587; "submissions": TLS from the first octet, 465; "lmtp"
+    kind: str = (
+        "submission"  # "edge"; "submission": STARTTLS, 587; "submissions": TLS from the first octet, 465; "lmtp"
+    )
     require_tls: bool | None = None  # None: where the kind is not "edge"
     client_certificates: bool = False  # ask for one
     proxy_from: list[str] = []  # as smtp.proxy_from, which does not hold here
@@ -317,7 +317,9 @@ class Tls(Section, frozen=True, kw_only=True):
     max_handshake_bytes: int = 64 * 1024
     outbound: str = "best"  # "best" (DANE, else MTA-STS, else opportunistic) or a level of a policy, see docs/config.md
     ca_file: str | None = None  # None: that of the system
-    remember_s: float = 60 * 86400.0  # how long a domain that was verified by DANE or MTA-STS is not sent in clear; 0: never
+    remember_s: float = (
+        60 * 86400.0
+    )  # how long a domain that was verified by DANE or MTA-STS is not sent in clear; 0: never
     max_remembered: int = 20_000  # domains
     policies: list[TlsPolicy] = []
     sts: Sts = Sts()
@@ -358,7 +360,9 @@ class Dns(Section, frozen=True, kw_only=True):
     """The stub resolver."""
 
     servers: list[str] = []  # "127.0.0.1:53"; empty: those of /etc/resolv.conf, read by the supervisor
-    trust_ad: str = "auto"  # believe what a server says it has validated: "auto" if all are on loopback, "never", "always"
+    trust_ad: str = (
+        "auto"  # believe what a server says it has validated: "auto" if all are on loopback, "never", "always"
+    )
     probe: str = "org"  # a signed domain: whether it is validated says whether DANE is in effect; empty: not asked
     timeout_s: float = 3.0
     attempts: int = 3
@@ -373,8 +377,12 @@ class Processes(Section, frozen=True, kw_only=True):
     receivers: int = 1
     deliverers: int = 1
     users: dict[str, str] = {}  # role -> user name; default gatepost-in, gatepost-dns ...
-    recheck_s: float = 3600.0  # how often the supervisor compares the kernel's records with the table of roles; 0: never
-    hang_limit_s: float = 30.0  # a role whose event loop does not answer for so long is killed and started again; 0: never
+    recheck_s: float = (
+        3600.0  # how often the supervisor compares the kernel's records with the table of roles; 0: never
+    )
+    hang_limit_s: float = (
+        30.0  # a role whose event loop does not answer for so long is killed and started again; 0: never
+    )
 
 
 class Selftest(Section, frozen=True, kw_only=True):

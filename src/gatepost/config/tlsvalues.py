@@ -62,7 +62,10 @@ def parse_fingerprint(text: str) -> str:
 
 def asks_dane(config: Config) -> bool:
     """Whether any policy of sending asks for TLSA records."""
-    return any(level in ("best", "dane", "dane-only") for level in (config.tls.outbound, *(row.level for row in config.tls.policies)))
+    return any(
+        level in ("best", "dane", "dane-only")
+        for level in (config.tls.outbound, *(row.level for row in config.tls.policies))
+    )
 
 
 def parse_probe(text: str) -> str:

@@ -30,7 +30,13 @@ class Warning(msgspec.Struct, frozen=True):
 
 def warnings_of(config: Config) -> list[Warning]:
     """Everything worth telling of a configuration that is valid."""
-    warnings = [*_of_domains(config), *_of_relay(config), *_of_listen(config), *_of_tables(config), *_of_demands(config)]
+    warnings = [
+        *_of_domains(config),
+        *_of_relay(config),
+        *_of_listen(config),
+        *_of_tables(config),
+        *_of_demands(config),
+    ]
     if config.sandbox != "enforce":
         problem = "on a kernel without Landlock or seccomp the gateway starts without them"
         warnings.append(Warning("sandbox", problem, 'write sandbox = "enforce" where the kernel has them'))
@@ -50,11 +56,17 @@ def warnings_of(config: Config) -> list[Warning]:
         problem = f"MX hosts are asked on port {config.delivery.port}, where no other server listens"
         warnings.append(Warning("delivery.port", problem, "remove the line, except in tests"))
     if config.dns.trust_ad == "always":
-        problem = "every DNS server is believed that it has validated: whoever can answer in its place decides what DANE says"
-        warnings.append(Warning("dns.trust_ad", problem, 'run a resolver that validates on this host, and write "auto"'))
+        problem = (
+            "every DNS server is believed that it has validated: whoever can answer in its place decides what DANE says"
+        )
+        warnings.append(
+            Warning("dns.trust_ad", problem, 'run a resolver that validates on this host, and write "auto"')
+        )
     if not config.tls.certificates:
         problem = "there is no certificate: STARTTLS is not offered, and mail comes in without encryption"
-        warnings.append(Warning("tls.certificates", problem, "add [[tls.certificates]] with certificate_file and key_file"))
+        warnings.append(
+            Warning("tls.certificates", problem, "add [[tls.certificates]] with certificate_file and key_file")
+        )
     return warnings
 
 
@@ -76,7 +88,9 @@ def _of_domains(config: Config) -> list[Warning]:
                 f"every local part of {name} is taken, and goes to {domain.catch_all}: spam to made-up recipients, typing mistakes "
                 "that their senders never hear of, and, if that mailbox is full or gone, bounces to forged senders (backscatter)"
             )
-            warnings.append(Warning(f"{key}.catch_all", problem, "remove the line, and list the aliases that are needed"))
+            warnings.append(
+                Warning(f"{key}.catch_all", problem, "remove the line, and list the aliases that are needed")
+            )
         if not domain.backup_mx and domain.next_hop in (["mx"], [f"mx:{name}"]):
             problem = (
                 f"mail for {name} goes to its MX hosts: right for a backup MX, a loop if this gateway is the only MX"

@@ -124,7 +124,13 @@ class TargetResolver:
         return await self._secured(policy, domain, targets, ttl_s, facts, done.canonical)
 
     async def _secured(
-        self, policy: Policy, domain: str, targets: list[Target], ttl_s: float, facts: dict[str, HostFacts], alias: str = ""
+        self,
+        policy: Policy,
+        domain: str,
+        targets: list[Target],
+        ttl_s: float,
+        facts: dict[str, HostFacts],
+        alias: str = "",
     ) -> Found:
         plans, plans_ttl_s = await self._securing.plans(policy, domain, facts, alias)
         return Found(targets, max(MIN_VALID_S, min(ttl_s, plans_ttl_s)), plans)

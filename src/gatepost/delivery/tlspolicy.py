@@ -53,10 +53,14 @@ class StsPolicy(NamedTuple):
     mx: tuple[str, ...]  # patterns: "mx.example.net", "*.example.net"
     id: str = ""
     lines: tuple[str, ...] = ()  # as a report quotes it (RFC 8460 4.4)
-    failure: str = ""  # why it could not be renewed, or "none" why there is none to apply: a type of RFC 8460 4.3, a colon, words
+    failure: str = (
+        ""  # why it could not be renewed, or "none" why there is none to apply: a type of RFC 8460 4.3, a colon, words
+    )
 
 
-StsLookup = Callable[[str], Awaitable[StsPolicy | None]]  # by domain; None: it has no policy. It never raises, and is quick if cached.
+StsLookup = Callable[
+    [str], Awaitable[StsPolicy | None]
+]  # by domain; None: it has no policy. It never raises, and is quick if cached.
 
 
 class Policy:
@@ -339,7 +343,9 @@ def plan_dane(policies: TlsPolicies, host: str, domains: Sequence[str], base: st
 def plan_sts(policies: TlsPolicies, policy: Policy, sts: StsPolicy, host: str, domain: str) -> Plan:
     """For an MX host without TLSA records, of a domain that publishes MTA-STS (RFC 8461 4, 5)."""
     if sts.mode == "unknown":
-        return plan_refused(policy, host, f"whether {domain} has an MTA-STS policy is not known ({sts.failure})", "lookup")
+        return plan_refused(
+            policy, host, f"whether {domain} has an MTA-STS policy is not known ({sts.failure})", "lookup"
+        )
     is_named = any(is_fitting(pattern, host) for pattern in sts.mx)
     if sts.mode != "enforce":
         found = plan(policy, host, domain)._replace(why=f"the MTA-STS policy of {domain} says {sts.mode}")

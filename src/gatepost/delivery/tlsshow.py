@@ -16,7 +16,13 @@ _IN_WORDS = {Tls.NEVER: "never", Tls.IF_OFFERED: "if offered", Tls.ALWAYS: "alwa
 
 
 async def show_destination(
-    domain: str, next_hop: str, policy: Policy, resolver: TargetResolver, securing: Securing, lookup: Lookup, dns: Dns,
+    domain: str,
+    next_hop: str,
+    policy: Policy,
+    resolver: TargetResolver,
+    securing: Securing,
+    lookup: Lookup,
+    dns: Dns,
     demands: Demands | None = None,
 ) -> dict[str, Any]:
     """Everything that `gatepost tls show --json` prints."""

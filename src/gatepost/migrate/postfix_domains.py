@@ -253,9 +253,7 @@ class DomainPart(PostfixState):
             found.extend(self._table(key, name, kind, argument, note, origin))
         return found
 
-    def _table(
-        self, key: str, name: str, kind: str, argument: str, note: str, origin: str = ""
-    ) -> list[str]:
+    def _table(self, key: str, name: str, kind: str, argument: str, note: str, origin: str = "") -> list[str]:
         if kind in ("inline", "static"):
             self.tell(name, Result.EXACT, f"{key}: {kind} table")
             if key != "recipients":

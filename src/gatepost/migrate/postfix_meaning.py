@@ -360,7 +360,11 @@ RESTRICTIONS: dict[str, tuple[str, str, str]] = {
     "defer_if_permit": ("refused", "it is not imported", "see docs/migration.md"),
     "defer_if_reject": ("refused", "it is not imported", "see docs/migration.md"),
     "warn_if_reject": ("approximated", "a rule in shadow is what it is for", 'write mode = "shadow" at the rule'),
-    "reject_unverified_recipient": ("exact", "call-ahead: the next hop is asked for recipients of domains without a list", ""),
+    "reject_unverified_recipient": (
+        "exact",
+        "call-ahead: the next hop is asked for recipients of domains without a list",
+        "",
+    ),
     "reject_unverified_sender": ("refused", "senders are not probed", "judge them in a scanner such as rspamd"),
     "sleep": ("approximated", "smtp.greeting_delay_s holds the greeting back", ""),
     "static": ("exact", "as written", ""),

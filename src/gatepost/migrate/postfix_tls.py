@@ -86,7 +86,9 @@ class TlsPart(PostfixState):
             self.tell(name, Result.EXACT, f"delivery.credentials_file = {path}")
             self.tell("smtp_sasl_auth_enable", Result.EXACT, "logins go to the hosts that have one")
             if self.parameters.value("smtp_sasl_security_options").strip() in ("noanonymous", ""):
-                self.tell("smtp_sasl_security_options", Result.EXACT, "ANONYMOUS is not known; passwords go inside TLS only")
+                self.tell(
+                    "smtp_sasl_security_options", Result.EXACT, "ANONYMOUS is not known; passwords go inside TLS only"
+                )
             return
         why = WHY if enabled else "smtp_sasl_auth_enable is not set: Postfix does not use them either"
         self.tell(name, Result.REFUSED, why, ADVICE)

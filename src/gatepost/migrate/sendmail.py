@@ -33,7 +33,12 @@ TABLES = {
     "mailertable": ("routes", "sendmail-mailertable", "mailertable", "used as sendmail-mailertable"),
     "virtusertable": ("virtual", "sendmail-virtusertable", "virtusertable", "used as sendmail-virtusertable"),
     "domaintable": ("domaintable", "sendmail-domaintable", "domaintable", "used as sendmail-domaintable"),
-    "genericstable": ("genericstable", "sendmail-genericstable", "genericstable", "used as sendmail-genericstable in a rewrite rule"),
+    "genericstable": (
+        "genericstable",
+        "sendmail-genericstable",
+        "genericstable",
+        "used as sendmail-genericstable in a rewrite rule",
+    ),
 }
 OTHER_FILES = {
     "sendmail.cf": "made by m4 from sendmail.mc",
@@ -405,7 +410,13 @@ class SendmailImport:
         RewritingImport(self.macros, self.draft, self.report, self._class, self.local).run()
         for list_name in ("LDAPROUTE_DOMAIN", "LDAPROUTE_EQUIVALENT"):
             for word, path, number in self._class(list_name, ""):
-                self.report.refused(path, number, f"{list_name}({word})", "LDAP is not imported", 'write [sources.NAME] with type = "ldap"')
+                self.report.refused(
+                    path,
+                    number,
+                    f"{list_name}({word})",
+                    "LDAP is not imported",
+                    'write [sources.NAME] with type = "ldap"',
+                )
 
     def _authinfo(self) -> None:
         why, advice = WHY, ADVICE

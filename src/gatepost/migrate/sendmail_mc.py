@@ -274,7 +274,12 @@ class McReader:
 
     def _auth_mechanisms(self, path: str, call: Call) -> None:
         how = "who has authenticated may send to every domain, from his own addresses only; users are not imported"
-        self._near(path, call, how, "write them with gatepost user, and name the file as auth.users_file; or name Dovecot's socket")
+        self._near(
+            path,
+            call,
+            how,
+            "write them with gatepost user, and name the file as auth.users_file; or name Dovecot's socket",
+        )
 
     def _client(self, path: str, call: Call) -> None:
         options = {part.partition("=")[0].strip().lower()[:1] for part in call.argument(0).split(",")}

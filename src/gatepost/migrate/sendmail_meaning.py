@@ -124,7 +124,10 @@ NO: dict[str, tuple[str, str]] = {
         "the checks of file permissions cannot be switched off",
         "mend the files that gatepost check names, or write an [[exceptions]] with an owner and a last day",
     ),
-    "confLDAP_DEFAULT_SPEC": ("LDAP is not imported", "write [sources.NAME] with type = \"ldap\", its servers, base and filter"),
+    "confLDAP_DEFAULT_SPEC": (
+        "LDAP is not imported",
+        'write [sources.NAME] with type = "ldap", its servers, base and filter',
+    ),
     "confFALLBACK_MX": ("there is no host of last resort", "write a second next hop for the domains that need one"),
     "confFALLBACK_SMARTHOST": ("there is no host of last resort", "write a second relay.next_hop, or a pool"),
     "LUSER_RELAY": (

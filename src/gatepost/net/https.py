@@ -29,7 +29,9 @@ MAX_ADDRESSES = 6  # tried of one host
 MAX_HEADER_BYTES = 8190
 MAX_CONNECTIONS = 40
 
-_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*", re.IGNORECASE)
+_HOST = re.compile(
+    r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*", re.IGNORECASE
+)
 _PATH = re.compile(r"/[\x21-\x7e]{0,2000}")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 

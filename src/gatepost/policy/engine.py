@@ -182,7 +182,9 @@ class Engine:
             if relays:
                 facts.client_permit = LocalUser(user)
 
-    def recall(self, facts: Facts, identity: str, groups_of: Callable[[str], Collection[str]] = lambda user: ()) -> None:
+    def recall(
+        self, facts: Facts, identity: str, groups_of: Callable[[str], Collection[str]] = lambda user: ()
+    ) -> None:
         """The identity that a session of the past had, or one of `gatepost explain`: never of a session that is going on."""
         user = identity.removeprefix(LOCAL_PREFIX)
         if user != identity:
@@ -251,7 +253,11 @@ class Engine:
             found = rewriting.path(FORWARD_PATH, facts, address)
         except (RewriteFailed, TableUnavailable) as error:
             return Verdict(
-                REWRITE_FAILED.code, REWRITE_FAILED.detail, REWRITE_FAILED.text, check="rewrite", cause=str(error.args[0])
+                REWRITE_FAILED.code,
+                REWRITE_FAILED.detail,
+                REWRITE_FAILED.text,
+                check="rewrite",
+                cause=str(error.args[0]),
             )
         verdict = self._decide_rcpt(facts, found.address)
         return _with_address(verdict, found, address) if found.changes else verdict

@@ -26,7 +26,11 @@ from gatepost.routing.router import Refusal, Route, Router
 MAX_SHOWN = 50  # rules that do not hold; those that do are always shown
 MAX_TRIED = 8  # of each kind of change
 # enhanced status of a refusal, without its class -> how the other local part, which is accepted, differs
-_OTHER_LOCAL = {"1.1": "if the recipient existed", "4.6": "if its aliases led to an end", "3.0": "if it were rewritten to a valid address"}
+_OTHER_LOCAL = {
+    "1.1": "if the recipient existed",
+    "4.6": "if its aliases led to an end",
+    "3.0": "if it were rewritten to a valid address",
+}
 STRANGER = "198.51.100.77"
 
 
@@ -148,7 +152,9 @@ class Explainer:
             kind = f"is not ours, and <{address.text}>, which stands for it, is"
         told = [f"domain {found.domain} {kind}; next hop {found.next_hop}"]
         if entry is not None and entry.catch_all and found.address == entry.catch_all:
-            told.append(f"it does not exist, or stands for {entry.catch_all}: catch_all of its domain takes what does not exist")
+            told.append(
+                f"it does not exist, or stands for {entry.catch_all}: catch_all of its domain takes what does not exist"
+            )
         if found.expansion is not None:
             told += found.expansion.chain[:MAX_SHOWN]
             told += [f"<{one.address}> by {one.next_hop}" for one in found.expansion.routes[:MAX_SHOWN]]

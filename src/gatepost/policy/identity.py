@@ -37,7 +37,9 @@ FROM_UNCLEAR = Verdict(550, "7.1", "The message needs exactly one From field, wi
 SENDER_REFUSED = Verdict(
     550, "7.1", "The Sender address is not bound to the user you authenticated as", check="identity"
 )
-SENDER_UNCLEAR = Verdict(550, "7.1", "The message needs at most one Sender field, with one plain address", check="identity")
+SENDER_UNCLEAR = Verdict(
+    550, "7.1", "The message needs at most one Sender field, with one plain address", check="identity"
+)
 RESENT_REFUSED = Verdict(
     550, "7.1", "A Resent-From or Resent-Sender address is not bound to the user you authenticated as", check="identity"
 )

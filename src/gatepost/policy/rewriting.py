@@ -227,8 +227,6 @@ class Rewriting:
             raise RewriteFailed(f"{local}@{domain} in the header becomes {new}: {error}") from None
 
 
-def build_rewriting(
-    config: Config, secrets: Sequence[bytes] = (), answers: Answers | None = None
-) -> Rewriting | None:
+def build_rewriting(config: Config, secrets: Sequence[bytes] = (), answers: Answers | None = None) -> Rewriting | None:
     """None if the configuration rewrites nothing: then nobody asks."""
     return Rewriting(config, secrets, answers) if is_rewriting(config) else None

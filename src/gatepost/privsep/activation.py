@@ -106,7 +106,11 @@ def _adopt(descriptor: int, name: str) -> Inherited:
 
 def _find_problem(sock: socket.socket) -> str:
     listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX) or sock.type != socket.SOCK_STREAM or not listens:
+    if (
+        sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+        or sock.type != socket.SOCK_STREAM
+        or not listens
+    ):
         return "is no listening stream socket; write ListenStream=ADDRESS:PORT and Accept=no in the socket unit"
     if sock.family == socket.AF_UNIX and not str(sock.getsockname()).startswith("/"):
         return "has no path; write ListenStream=/path in the socket unit"

@@ -224,7 +224,9 @@ def _kilobytes(text: str) -> int:
 
 def _read_descriptors(directory: str) -> list[Descriptor]:
     found = _describe(directory, (int(name) for name in os.listdir(f"{directory}/fd")))
-    if late := [each.number for each in found if each.kind == "socket"]:  # made behind the look at the tables, or in none
+    if late := [
+        each.number for each in found if each.kind == "socket"
+    ]:  # made behind the look at the tables, or in none
         again = {each.number: each for each in _describe(directory, late)}
         found = [again.get(each.number, each) for each in found if each.number not in late or each.number in again]
     return found

@@ -58,7 +58,9 @@ def asks_web_servers(config: Config) -> bool:
 def fetches_policies(config: Config) -> bool:
     """Whether MTA-STS policies are looked for at all."""
     tls = config.tls
-    return tls.sts.enabled and any(level in STS_LEVELS for level in (tls.outbound, *(row.level for row in tls.policies)))
+    return tls.sts.enabled and any(
+        level in STS_LEVELS for level in (tls.outbound, *(row.level for row in tls.policies))
+    )
 
 
 def deliverer_files(config: Config) -> list[tuple[str, ...]]:
@@ -137,7 +139,9 @@ def read_authorities(config: Config, path: str) -> bytes:
 def look_at(config: Config) -> Signature:
     """What tells whether a file has changed."""
     found = []
-    for path in sorted({path for files in receiver_files(config) + deliverer_files(config) + resolver_files(config) for path in files}):
+    for path in sorted(
+        {path for files in receiver_files(config) + deliverer_files(config) + resolver_files(config) for path in files}
+    ):
         try:
             status = os.stat(path)
         except OSError:

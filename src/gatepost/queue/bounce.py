@@ -90,7 +90,14 @@ def build_dsn(
             arrival_s=envelope.received_s,
             now_s=now_s,
             rows=[
-                dsn.Row(recipient.address, recipient.original, _status(kind, envelope, outcome), outcome.code, outcome.text, outcome.host)
+                dsn.Row(
+                    recipient.address,
+                    recipient.original,
+                    _status(kind, envelope, outcome),
+                    outcome.code,
+                    outcome.text,
+                    outcome.host,
+                )
                 for recipient, outcome in outcomes
             ],
             header=original_header,

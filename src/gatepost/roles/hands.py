@@ -110,7 +110,9 @@ class Hands:
 
     def absent_s(self, next_hop: str) -> float:
         """How long to wait where `choose` found nobody."""
-        if next_hop.startswith(_MAILDIR) and fixed_part(next_hop[len(_MAILDIR) :]) not in maildir_roots(self._queue.config):
+        if next_hop.startswith(_MAILDIR) and fixed_part(next_hop[len(_MAILDIR) :]) not in maildir_roots(
+            self._queue.config
+        ):
             return RETRY_NO_SUCH_ROOT_S
         return RETRY_WITHOUT_DELIVERER_S
 

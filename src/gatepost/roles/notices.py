@@ -50,7 +50,9 @@ class Notices:
     def reconfigure(self) -> None:
         config = self._queue.config
         domains = {name: _without_tables(domain) for name, domain in config.domains.items()}
-        in_files = {use: [name for name in getattr(config, use) if source_of(name, config.sources) is None] for use in _USES}
+        in_files = {
+            use: [name for name in getattr(config, use) if source_of(name, config.sources) is None] for use in _USES
+        }
         known = msgspec.structs.replace(config, domains=domains, sender_routes=[], **in_files)
         plain = msgspec.structs.replace(config, domains=domains, sender_routes=[], **{use: [] for use in _USES})
         self._routers = [Router(one) for one in (config, known, plain)]
@@ -58,7 +60,9 @@ class Notices:
 
     def route(self, address: Address) -> Route | Refusal:
         """Where mail of our own to an address goes."""
-        for router in self._routers:  # a table that the queue cannot ask: as those in files say, and at last by the domain
+        for (
+            router
+        ) in self._routers:  # a table that the queue cannot ask: as those in files say, and at last by the domain
             found = router.resolve(address)
             if not isinstance(found, Refusal) or found.code >= 500:
                 break
@@ -170,11 +174,17 @@ class Notices:
             if outcome.result is not Result.DELIVERED or not is_success_told(kind, envelope, recipient, outcome):
                 continue
             if outcome.stage == "maildir":  # where the file lies is nobody's business
-                outcome = Outcome(outcome.recipient, outcome.result, "maildir", 0, outcome.status, "stored in the mailbox")
+                outcome = Outcome(
+                    outcome.recipient, outcome.result, "maildir", 0, outcome.status, "stored in the mailbox"
+                )
             rows.append((recipient, outcome))
         for group in _by_owner(rows):
             notice = self._build_dsn(kind, entry, envelope, group, self.now_s())
-            if notice is not None and not self._store_success(kind, entry, notice, len(group)) and len(self._unspooled) < MAX_SUCCESSES:
+            if (
+                notice is not None
+                and not self._store_success(kind, entry, notice, len(group))
+                and len(self._unspooled) < MAX_SUCCESSES
+            ):
                 again = partial(self._store_success, kind, entry, notice, len(group))
                 self._unspooled.add(notice[0].id, again)  # no room for it: the message has arrived all the same
 
@@ -295,7 +305,12 @@ class Notices:
         return dsn_envelope, chunks
 
     def _store_dsn(
-        self, kind: str, entry: Entry, built: tuple[Envelope, list[bytes]], rows: int, about: tuple[int, ...] | list[int]
+        self,
+        kind: str,
+        entry: Entry,
+        built: tuple[Envelope, list[bytes]],
+        rows: int,
+        about: tuple[int, ...] | list[int],
     ) -> Entry:
         queue = self._queue
         envelope, chunks = built

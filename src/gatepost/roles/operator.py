@@ -85,7 +85,11 @@ def _summary(queue: Queue, entry: Entry) -> dict[str, Any]:
         "attempts": entry.attempts,
         "due": None if due_s is None else "now" if due_s <= time.time() else timestamp(due_s),
         "held": entry.held,
-        "reason": envelope.hold if entry.held and envelope.hold else last.text if last else next((r for hop in hops if (r := queue.scheduler.reason(hop))), ""),
+        "reason": envelope.hold
+        if entry.held and envelope.hold
+        else last.text
+        if last
+        else next((r for hop in hops if (r := queue.scheduler.reason(hop))), ""),
     }
 
 
@@ -177,7 +181,9 @@ def _hold(queue: Queue, arguments: dict[str, Any]) -> Any:
     entries = [entry for entry in _chosen(queue, arguments) if not entry.held]
     for entry in entries:
         for next_hop in {recipient.next_hop for recipient in entry.envelope.recipients}:
-            if not queue.scheduler.is_active(entry.id, next_hop):  # else a release in between would begin a second attempt
+            if not queue.scheduler.is_active(
+                entry.id, next_hop
+            ):  # else a release in between would begin a second attempt
                 queue.scheduler.remove(entry.id, next_hop)
         queue.deadlines.remove(entry.id)  # what is held does not age
         queue.spool.hold(entry)

@@ -24,7 +24,18 @@ _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 class Port:
     """One listening address. `tls` asks for a client certificate if the port does, `quiet_tls` never."""
 
-    __slots__ = ("is_implicit", "is_local", "kind", "plain", "proxies", "quiet_tls", "repair", "secured", "secured_repair", "tls")
+    __slots__ = (
+        "is_implicit",
+        "is_local",
+        "kind",
+        "plain",
+        "proxies",
+        "quiet_tls",
+        "repair",
+        "secured",
+        "secured_repair",
+        "tls",
+    )
 
     def __init__(self, config: Config, row: Listener, tls: ServerTls | None, quiet_tls: ServerTls | None) -> None:
         requires = row.kind != "edge" if row.require_tls is None else row.require_tls
@@ -41,7 +52,11 @@ class Port:
         auth = config.auth
         asks = row.client_certificates and bool(config.relay.certificates)
         in_tls = offered_mechanisms(auth, row.kind, secured=True, asks_certificate=asks)
-        common = {"future_release": offers_hold, "require_tls": requires, "max_auth_failures": auth.max_failures_per_session}
+        common = {
+            "future_release": offers_hold,
+            "require_tls": requires,
+            "max_auth_failures": auth.max_failures_per_session,
+        }
         plain = common | {
             "starttls": tls is not None,
             "mechanisms": offered_mechanisms(auth, row.kind, secured=False, asks_certificate=False),

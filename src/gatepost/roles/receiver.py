@@ -56,7 +56,6 @@ SWEEP_S = 1.0
 FAREWELL_S = 1.0  # behind the limit of a drain: for the last 421 to leave; the supervisor kills a second later
 
 
-
 class Receiver(BodyFiles, Role):
     """See the module. `SmtpIn` calls `decide_*`, `commit` and the rest of its host's side."""
 
@@ -116,9 +115,7 @@ class Receiver(BodyFiles, Role):
         listening = len(listen_addresses(self.config))
         self.descriptors, material = self.descriptors[:listening], self.descriptors[listening:]
         of_rewriting = len(material) - len(rewrite_files(self.config))
-        self.rewriting = take_rewriting(
-            self.config, self._engine, material[of_rewriting:], self.event, self.refuse
-        )
+        self.rewriting = take_rewriting(self.config, self._engine, material[of_rewriting:], self.event, self.refuse)
         material = material[:of_rewriting]
         of_tls = len(material) - len(auth_files(self.config.auth))
         self.local_clients = LocalClients(self.config, self._engine)
@@ -126,7 +123,9 @@ class Receiver(BodyFiles, Role):
         self.securing = Securing(self.config, material[:of_tls], self.event, self._is_repaired)
         if self.introducing.is_used:
             self.securing.extend = self.introducing.extend
-        self.submitting = Submitting(self.config, material[of_tls:], self.loop, self.event, self._engine, self._need_auth_socket)
+        self.submitting = Submitting(
+            self.config, material[of_tls:], self.loop, self.event, self._engine, self._need_auth_socket
+        )
         self.counts |= self.securing.counts
         self.securing.counts = self.counts
 

@@ -50,7 +50,11 @@ class Remembering:
     def verified(self, channel: Channel, message: m.TlsVerified) -> None:
         """A deliverer has sent to a domain by verified TLS."""
         now_s = time.time()
-        if message.how not in ("dane", "sts") or not is_name(message.domain) or not self.memory.note(message.domain, message.how, now_s):
+        if (
+            message.how not in ("dane", "sts")
+            or not is_name(message.domain)
+            or not self.memory.note(message.domain, message.how, now_s)
+        ):
             return
         rows = dict([_row(message.domain, message.how, now_s)])
         for deliverer in self._queue.peers("deliverer"):

@@ -63,7 +63,9 @@ def tell_held(queue: Queue, entry: Entry) -> None:
     """A message that waits for the operator; told when it comes, and again at each start."""
     envelope = entry.envelope
     if envelope.hold:
-        queue.event("held", id=entry.id, session=envelope.session_id, reverse_path=envelope.reverse_path, reason=envelope.hold)
+        queue.event(
+            "held", id=entry.id, session=envelope.session_id, reverse_path=envelope.reverse_path, reason=envelope.hold
+        )
 
 
 def timestamp(at_s: float) -> str:

@@ -311,7 +311,16 @@ class _Shown(msgspec.Struct):
 
 def _size(row: TlsSeen) -> int:
     """About what it takes in memory and on disk."""
-    texts = (row.domain, row.policy_type, row.policy_domain, row.mx_host, row.receiving_ip, row.sending_ip, row.result, row.reason)
+    texts = (
+        row.domain,
+        row.policy_type,
+        row.policy_domain,
+        row.mx_host,
+        row.receiving_ip,
+        row.sending_ip,
+        row.result,
+        row.reason,
+    )
     return 100 + sum(map(len, texts)) + sum(map(len, row.policy_strings))
 
 

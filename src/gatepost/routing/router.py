@@ -106,9 +106,7 @@ class Router:
             tables = self._lookups.named("recipients", (entry for entry in domain.recipients or () if ":" in entry))
             route = _led(_joined(domain.next_hop, name), "", name, True)
             place = self._below if name[0] == "." else self._domains  # ".a.test" itself is no address's domain
-            place[name] = _OurDomain(
-                name, route, table, tables, self._lookups.asks, domain.catch_all or ""
-            )
+            place[name] = _OurDomain(name, route, table, tables, self._lookups.asks, domain.catch_all or "")
         relay = _joined(config.relay.next_hop, "")
         self._relay_next_hop = "" if relay == "mx:" else relay.removesuffix("mx:") if relay == "hold:mx:" else relay
         self._own_literals = {_host_of(listen) for listen in config.listen} - {"0.0.0.0", "::"}

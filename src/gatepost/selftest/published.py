@@ -142,13 +142,17 @@ class _Published:
             return Result(GROUP, title, WARNING, "not published", "for senders that use DANE")
         records = usable_records(done.records)
         if not records:
-            return Result(GROUP, title, WARNING, "none of the records can be used", 'publish "3 1 1" and a SHA-256 digest')
+            return Result(
+                GROUP, title, WARNING, "none of the records can be used", 'publish "3 1 1" and a SHA-256 digest'
+            )
         if not self._certificate or any(record.usage == DANE_TA for record in records):
             return Result(GROUP, title, OK, "published; not compared with the certificate")
         if is_end_entity(records, [self._certificate]):
             return Result(GROUP, title, OK, "")
         wanted = hashlib.sha256(public_key_of(self._certificate)).hexdigest()
-        return Result(GROUP, title, FAILED, "no record fits the certificate", f"publish 3 1 1 {wanted}, or remove the records")
+        return Result(
+            GROUP, title, FAILED, "no record fits the certificate", f"publish 3 1 1 {wanted}, or remove the records"
+        )
 
     async def _mta_sts(self, domain: str) -> Result:
         title = f"MTA-STS of {domain}"
@@ -188,7 +192,9 @@ class _Published:
         if not done.records:
             return Result(GROUP, title, FAILED, "not published: what is signed with it does not verify", "publish it")
         if len(done.records) > 1:
-            return Result(GROUP, title, FAILED, f"{len(done.records)} records; which one counts is not defined", "leave one")
+            return Result(
+                GROUP, title, FAILED, f"{len(done.records)} records; which one counts is not defined", "leave one"
+            )
         wrong = wrong_key(_unquoted(done.records[0]))
         return Result(GROUP, title, FAILED if wrong else OK, wrong, "publish it anew" if wrong else "")
 

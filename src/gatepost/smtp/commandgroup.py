@@ -37,7 +37,9 @@ def build_group(
     is_utf8 = transaction.smtputf8 and "SMTPUTF8" in extensions
     if is_utf8:
         parameters += " SMTPUTF8"
-    elif transaction.smtputf8 and not transaction.ascii_header:  # else only its addresses may need it; many clients always ask
+    elif (
+        transaction.smtputf8 and not transaction.ascii_header
+    ):  # else only its addresses may need it; many clients always ask
         return _unfit("5.6.7", NO_SMTPUTF8)
     paths = transaction.forward_paths
     if transaction.asked is None:
@@ -53,7 +55,10 @@ def build_group(
     try:
         commands = text.encode("utf-8" if is_utf8 else "ascii")
     except UnicodeEncodeError:
-        return _unfit("5.6.7", NO_SMTPUTF8 if transaction.smtputf8 else "an address is not ASCII, and the message not internationalised")
+        return _unfit(
+            "5.6.7",
+            NO_SMTPUTF8 if transaction.smtputf8 else "an address is not ASCII, and the message not internationalised",
+        )
     lines = len(paths) + (1 if is_binary or is_probe else 2)
     if commands.count(b"\n") != lines or commands.count(b"\r") != lines:
         return _unfit("5.1.3", "an address holds a line end")

@@ -17,9 +17,7 @@ from gatepost.smtp.settings import ServerSettings
 from gatepost.smtp.transaction import Chunk, State, Transaction, Waiting
 
 TLS_RECORD = b"\x16\x03"  # how a TLS client begins
-GREETING, HELLO, READY, MAIL, RCPT, DATA, BDAT, CHUNK, CLOSED, AUTH, PLAIN, SECURING = (
-    int(state) for state in State
-)
+GREETING, HELLO, READY, MAIL, RCPT, DATA, BDAT, CHUNK, CLOSED, AUTH, PLAIN, SECURING = (int(state) for state in State)
 
 if TYPE_CHECKING:
     from gatepost.smtp.auth import Attempt

@@ -72,7 +72,12 @@ def _limits_of(settings: ServerSettings) -> str:
 
 EXTENSIONS: tuple[Extension, ...] = (
     Extension(keyword="PIPELINING", setting="pipelining"),
-    Extension(keyword="SIZE", setting="size", argument=lambda settings: str(settings.max_message_bytes), mail={b"SIZE": parse_size}),
+    Extension(
+        keyword="SIZE",
+        setting="size",
+        argument=lambda settings: str(settings.max_message_bytes),
+        mail={b"SIZE": parse_size},
+    ),
     Extension(keyword="8BITMIME", setting="eightbitmime", mail={b"BODY": parse_body}),
     # RFC 6531 3.1: a server that offers SMTPUTF8 offers 8BITMIME
     Extension(keyword="SMTPUTF8", setting="smtputf8", requires=("8BITMIME",), mail={b"SMTPUTF8": parse_flag}),
@@ -97,7 +102,9 @@ EXTENSIONS: tuple[Extension, ...] = (
         mail={b"RET": parse_ret, b"ENVID": parse_envelope_id},
         rcpt={b"NOTIFY": parse_notify, b"ORCPT": parse_original},
     ),
-    Extension(keyword="REQUIRETLS", setting="requiretls", is_secured=True, mail={b"REQUIRETLS": parse_flag}),  # RFC 8689
+    Extension(
+        keyword="REQUIRETLS", setting="requiretls", is_secured=True, mail={b"REQUIRETLS": parse_flag}
+    ),  # RFC 8689
     Extension(keyword="DELIVERBY", setting="deliverby", mail={b"BY": parse_by}),  # RFC 2852
     Extension(keyword="MT-PRIORITY", setting="mt_priority", mail={b"MT-PRIORITY": parse_priority}),  # RFC 6710
     Extension(  # RFC 4865; for submission

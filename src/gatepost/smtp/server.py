@@ -401,7 +401,10 @@ _ROWS = (
     (b"XCLIENT", HELLO | READY, ENDS_GROUP | IDLE, _SESSION._xclient),
     (b"XFORWARD", HELLO | READY, ONE_BY_ONE | IDLE, _SESSION._xforward),
     # A browser that was talked into posting mail here, or a scanner
-    *((name, ALWAYS, 0, _SESSION._other_protocol) for name in (b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT")),
+    *(
+        (name, ALWAYS, 0, _SESSION._other_protocol)
+        for name in (b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT")
+    ),
 )
 VERBS: dict[bytes, Verb] = {
     (name + b" ")[:4]: Verb(

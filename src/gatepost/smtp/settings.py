@@ -66,7 +66,9 @@ class ServerSettings(msgspec.Struct, kw_only=True, frozen=True):
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "offer", build_offer(self))
-        msgspec.structs.force_setattr(self, "greeting", Reply(220, "", f"{self.hostname} {'LMTP' if self.lmtp else 'ESMTP'} Gatepost").wire())
+        msgspec.structs.force_setattr(
+            self, "greeting", Reply(220, "", f"{self.hostname} {'LMTP' if self.lmtp else 'ESMTP'} Gatepost").wire()
+        )
         msgspec.structs.force_setattr(self, "hello", Reply(250, "", self.hostname).wire())
 
     @classmethod

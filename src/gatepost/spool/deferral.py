@@ -139,7 +139,9 @@ def _relocate(spool: JournalSpool, moved: list[tuple[Entry, int]], directory: in
             entry.segment = entry.offset = entry.content_offset = entry.body_file = 0
             rows.append((entry.id, crc, entry.content_bytes, bytes(entry.states), entry.packed_envelope))
         if rows:
-            spool.log.spare({deferred_path(spool.root, directory, row[0], kind) for row in rows for kind in ("eml", "json")})
+            spool.log.spare(
+                {deferred_path(spool.root, directory, row[0], kind) for row in rows for kind in ("eml", "json")}
+            )
             spool.log.write((Kind.DEFERRED, directory, rows))
 
 

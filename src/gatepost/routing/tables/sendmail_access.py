@@ -78,7 +78,11 @@ class AccessTable:
         spam = next((key for key in entries if tag_of(key) == "spam"), "")
         if spam:
             told = "client and sender are judged at RCPT, as FEATURE(`delay_checks', `friend') or `hater' does"
-            collector.note(lines[spam], f"because of this line {told}: {_SPAM[entries[spam].upper()]}", "remove Spam: lines if the sendmail had no such argument")
+            collector.note(
+                lines[spam],
+                f"because of this line {told}: {_SPAM[entries[spam].upper()]}",
+                "remove Spam: lines if the sendmail had no such argument",
+            )
         data = TableData(cls.kind, argument, entries, files=[collector.path], notes=collector.notes, lines=lines)
         rights = rights_of(data)
         collector.errors.extend(rights.errors)

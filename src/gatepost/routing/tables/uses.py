@@ -128,7 +128,9 @@ def fit_alias_value(value: str) -> tuple[str, TableNote | None]:
     """The targets of an alias in canonical form; raises InvalidValue."""
     targets = [parse_target(one) for one in split_targets(value)]
     if not targets:
-        raise InvalidValue("the alias leads nowhere", "answer with an address, or with nothing if there is no such alias")
+        raise InvalidValue(
+            "the alias leads nowhere", "answer with an address, or with nothing if there is no such alias"
+        )
     return ", ".join(dict.fromkeys(targets)), None
 
 
