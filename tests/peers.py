@@ -14,7 +14,7 @@ from integration.peers.clients import (
     send_with_smtplib,
     send_with_swaks,
 )
-from integration.peers.dovecot import DovecotLmtp
+from integration.peers.dovecot_lmtp import DovecotLmtp
 from integration.peers.haproxy import HaProxy
 from integration.peers.packages import read_packages, require, require_root
 from integration.peers.postfix import PostfixServer

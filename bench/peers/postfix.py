@@ -33,33 +33,7 @@ message_size_limit = {limit}
 {extra}
 """
 
-MASTER_CF = """\
-127.0.0.1:{port} inet n - n - - smtpd
-pickup    unix n - n 60 1 pickup
-cleanup   unix n - n - 0 cleanup
-qmgr      unix n - n 300 1 qmgr
-tlsmgr    unix - - n 1000? 1 tlsmgr
-rewrite   unix - - n - - trivial-rewrite
-bounce    unix - - n - 0 bounce
-defer     unix - - n - 0 bounce
-trace     unix - - n - 0 bounce
-verify    unix - - n - 1 verify
-flush     unix n - n 1000? 0 flush
-proxymap  unix - - n - - proxymap
-proxywrite unix - - n - 1 proxymap
-smtp      unix - - n - - smtp
-relay     unix - - n - - smtp
-showq     unix n - n - - showq
-error     unix - - n - - error
-retry     unix - - n - - error
-discard   unix - - n - - discard
-local     unix - n n - - local
-virtual   unix - n n - - virtual
-lmtp      unix - - n - - lmtp
-anvil     unix - - n - 1 anvil
-scache    unix - - n - 1 scache
-postlog   unix-dgram n - n - 1 postlogd
-"""
+MASTER_CF = Path(__file__).with_name("postfix.master.cf")
 
 
 class Postfix(Peer):
@@ -100,7 +74,7 @@ class Postfix(Peer):
                 f"smtpd_tls_key_file = {key}\n"
             )
         (self.directory / "main.cf").write_text(MAIN_CF.format(**shape))
-        (self.directory / "master.cf").write_text(MASTER_CF.format(**shape))
+        (self.directory / "master.cf").write_text(MASTER_CF.read_text().format(**shape))
         (self.directory / "recipients").write_text(f"{RECIPIENT} ok\n")
         (self.directory / "transport").write_text(f"{self.domain} relay:[127.0.0.1]:{self.sink_port}\n")
         return ["postfix", "-c", str(self.directory), "start-fg"]

@@ -16,17 +16,7 @@ from pathlib import Path
 from peers.nameserver import start_name_server
 from peers.peer import Peer, PeerError
 
-ENTER_ROOT = """\
-set -e
-mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
-mount --rbind /proc "$1/root/proc"
-mount --rbind /dev "$1/root/dev"
-mount --bind "$1/queue" "$1/root$2"
-root=$1/root
-shift 2
-cd /
-exec chroot "$root" "$@"
-"""
+ENTER_ROOT = Path(__file__).with_name("enter_root.sh")
 
 
 class PrivateRoot(Peer):
@@ -102,7 +92,7 @@ class PrivateRoot(Peer):
     def inside(self, command: list[str]) -> list[str]:
         """The command, run in the private root."""
         places = [str(self.directory), self.queue_path]
-        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER_ROOT, "enter", *places, *command]
+        return ["unshare", "--mount", "--propagation", "private", "sh", str(ENTER_ROOT), *places, *command]
 
     def run_inside(self, command: list[str]) -> str:
         """Run a tool of the package to its end; its output."""

@@ -70,9 +70,8 @@ class Envelope(msgspec.Struct, array_like=True, gc=False):
     deliver_by: str = ""  # RFC 2852: "R" return it then, "N" tell the sender then; "T" behind it: tell of each relay
     hold: str = ""  # why the message is held until the operator releases it; empty: it is not
     bounce_to: str = ""  # whom our own notices go to, where the reverse-path is one that stands for his (SRS)
-    ascii_header: bool = (
-        False  # known of a message with `smtputf8`: its header needs none, so hosts without it get it too
-    )
+    # known of a message with `smtputf8`: its header needs none, so hosts without it get it too
+    ascii_header: bool = False
 
 
 def by_sender(envelope: Envelope, indices: list[int]) -> list[list[int]]:

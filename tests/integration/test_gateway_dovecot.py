@@ -9,7 +9,7 @@ import pytest
 from certificates import Authority, config_rows
 from integration.gateway import Gateway
 from integration.nexthop import NextHop
-from integration.peers.dovecot_passwords import DovecotPasswords
+from integration.peers.dovecot_logins import DovecotLogins
 from peers import take_port, wait_until
 
 USERS = {"anna": "wren", "bert@other.test": "blue Wren"}
@@ -18,7 +18,7 @@ USERS = {"anna": "wren", "bert@other.test": "blue Wren"}
 class Bed:
     """A gateway with a submission port, its Dovecot and what is inside."""
 
-    def __init__(self, directory, dovecot: DovecotPasswords, hop: NextHop, name: str) -> None:
+    def __init__(self, directory, dovecot: DovecotLogins, hop: NextHop, name: str) -> None:
         authority = Authority(directory)
         pair = authority.issue("gate", ["DNS:localhost"])
         self.context = ssl.create_default_context(cafile=str(authority.file))
@@ -45,7 +45,7 @@ class Bed:
 def bed(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("dovecot")
     directory.chmod(0o755)
-    with NextHop() as hop, DovecotPasswords(directory, USERS) as dovecot:
+    with NextHop() as hop, DovecotLogins(directory, USERS) as dovecot:
         name = f"unix:{dovecot.socket}" if request.param == "unix" else f"inet:127.0.0.1:{dovecot.port}"
         made = Bed(directory, dovecot, hop, name)
         with made.gateway:

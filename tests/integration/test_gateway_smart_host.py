@@ -10,7 +10,7 @@ import pytest
 from integration.gateway import Gateway
 from integration.nexthop import NextHop
 from integration.peers.clients import run_client
-from integration.peers.dovecot_auth import DovecotAuth
+from integration.peers.dovecot_logins import DovecotLogins
 from integration.peers.postfix import PostfixServer
 from integration.peers.process import take_port
 from integration.talk import send
@@ -110,7 +110,7 @@ def test_a_refused_login_waits_and_a_new_password_is_taken(tmp_path):
 def sasl_postfix(tmp_path):
     authority = certificates.Authority(tmp_path)
     certificate = authority.issue("postfix", ["DNS:localhost", "IP:127.0.0.1"])
-    with DovecotAuth(tmp_path, {"gate": PASSWORD}) as sasl:
+    with DovecotLogins(tmp_path, {"gate": PASSWORD}, "plain login scram-sha-256") as sasl:
         settings = {
             "smtpd_tls_security_level": "may",
             "smtpd_tls_auth_only": "yes",

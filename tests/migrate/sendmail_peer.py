@@ -18,17 +18,7 @@ from migrate.debian import unpacked
 PACKAGES = ("sendmail-base", "sendmail-bin", "sendmail-cf", "m4", "liblockfile1")
 ACCOUNTS = (("smmta", 993), ("smmsp", 994))
 QUEUE = "/var/spool/mqueue"
-ENTER_ROOT = """\
-set -e
-mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
-mount --rbind /proc "$1/root/proc"
-mount --rbind /dev "$1/root/dev"
-mount --bind "$1/queue" "$1/root$2"
-root=$1/root
-shift 2
-cd /
-exec chroot "$root" "$@"
-"""
+ENTER_ROOT = Path(__file__).resolve().parents[2] / "bench/peers/enter_root.sh"
 
 
 class SendmailServer(PeerProcess):
@@ -73,7 +63,7 @@ class SendmailServer(PeerProcess):
 
     def _inside(self, command: list[str]) -> list[str]:
         places = [str(self.home), QUEUE]
-        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER_ROOT, "enter", *places, *command]
+        return ["unshare", "--mount", "--propagation", "private", "sh", str(ENTER_ROOT), *places, *command]
 
     def run_inside(self, command: list[str]) -> str:
         """Run a tool of the packages to its end; its output."""

@@ -237,9 +237,8 @@ class Listener(Section, frozen=True, kw_only=True):
     """One `[[listeners]]`: an address or Unix socket to listen on beside `listen`, for clients of another kind."""
 
     address: str
-    kind: str = (
-        "submission"  # "edge"; "submission": STARTTLS, 587; "submissions": TLS from the first octet, 465; "lmtp"
-    )
+    # "edge"; "submission": STARTTLS, 587; "submissions": TLS from the first octet, 465; "lmtp"
+    kind: str = "submission"
     require_tls: bool | None = None  # None: where the kind is not "edge"
     client_certificates: bool = False  # ask for one
     proxy_from: list[str] = []  # as smtp.proxy_from, which does not hold here
@@ -360,9 +359,8 @@ class Dns(Section, frozen=True, kw_only=True):
     """The stub resolver."""
 
     servers: list[str] = []  # "127.0.0.1:53"; empty: those of /etc/resolv.conf, read by the supervisor
-    trust_ad: str = (
-        "auto"  # believe what a server says it has validated: "auto" if all are on loopback, "never", "always"
-    )
+    # believe what a server says it has validated: "auto" if all are on loopback, "never", "always"
+    trust_ad: str = "auto"
     probe: str = "org"  # a signed domain: whether it is validated says whether DANE is in effect; empty: not asked
     timeout_s: float = 3.0
     attempts: int = 3
@@ -377,12 +375,10 @@ class Processes(Section, frozen=True, kw_only=True):
     receivers: int = 1
     deliverers: int = 1
     users: dict[str, str] = {}  # role -> user name; default gatepost-in, gatepost-dns ...
-    recheck_s: float = (
-        3600.0  # how often the supervisor compares the kernel's records with the table of roles; 0: never
-    )
-    hang_limit_s: float = (
-        30.0  # a role whose event loop does not answer for so long is killed and started again; 0: never
-    )
+    # how often the supervisor compares the kernel's records with the table of roles; 0: never
+    recheck_s: float = 3600.0
+    # a role whose event loop does not answer for so long is killed and started again; 0: never
+    hang_limit_s: float = 30.0
 
 
 class Selftest(Section, frozen=True, kw_only=True):

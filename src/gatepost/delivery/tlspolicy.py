@@ -53,9 +53,8 @@ class StsPolicy(NamedTuple):
     mx: tuple[str, ...]  # patterns: "mx.example.net", "*.example.net"
     id: str = ""
     lines: tuple[str, ...] = ()  # as a report quotes it (RFC 8460 4.4)
-    failure: str = (
-        ""  # why it could not be renewed, or "none" why there is none to apply: a type of RFC 8460 4.3, a colon, words
-    )
+    # why it could not be renewed, or "none" why there is none to apply: a type of RFC 8460 4.3, a colon, words
+    failure: str = ""
 
 
 StsLookup = Callable[

@@ -18,9 +18,8 @@ from typing import Any
 
 from gatepost.net.tls import certificate_names
 
-SERVER_CIPHERS = (
-    "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2: forward secret, authenticated; ECDSA first as OpenSSL sorts
-)
+# of TLS 1.2: forward secret, authenticated; ECDSA first as OpenSSL sorts
+SERVER_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 CAREFUL_CIPHERS = "DEFAULT:!aNULL:!eNULL"  # where the peer is verified
 # Where nothing is verified anyway a weak cipher is better than clear text, which is what would follow a refusal.
 OPPORTUNISTIC_CIPHERS = "DEFAULT:!aNULL:!eNULL:@SECLEVEL=1"

@@ -19,12 +19,10 @@ from gatepost.ipc.wire import LinkClosed, PacketReader, WireError, close_all, se
 
 CONTROL_DESCRIPTOR = 3
 SEND_TIMEOUT_S = 30.0  # a role reads its first message only when its interpreter has started
-READY_TIMEOUT_S = (
-    1.0  # one that is up and does not read its few control messages must not stop the supervisor: it is killed
-)
-MAX_MESSAGES_S = (
-    500  # of a role to the supervisor, which ends one that says more; commands of an administrator are a few
-)
+# one that is up and does not read its few control messages must not stop the supervisor: it is killed
+READY_TIMEOUT_S = 1.0
+# of a role to the supervisor, which ends one that says more; commands of an administrator are a few
+MAX_MESSAGES_S = 500
 _ENVIRONMENT_KEPT = ("PATH", "LANG", "LC_ALL", "TZ")
 
 

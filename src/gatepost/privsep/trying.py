@@ -24,9 +24,8 @@ from gatepost.privsep import landlock, sandbox, seccomp
 from gatepost.privsep.rights import FILTER, LANDLOCK, RoleRights, TryResult
 
 _LIMIT_S = 5
-_PTRACE_PEEKDATA = (
-    2  # of process 0, which is none; PTRACE_TRACEME, if it succeeded, would stop the child at its next signal
-)
+# of process 0, which is none; PTRACE_TRACEME, if it succeeded, would stop the child at its next signal
+_PTRACE_PEEKDATA = 2
 _REFUSALS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EAFNOSUPPORT}
 
 _libc = ctypes.CDLL(None, use_errno=True)

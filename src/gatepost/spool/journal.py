@@ -20,7 +20,7 @@ from zlib import crc32
 import msgspec
 
 from gatepost.spool.errors import SpoolError, SpoolFull
-from gatepost.spool.layout import close_anyway
+from gatepost.spool.syncedfile import SyncedFile
 
 MARK = b"\xc1J"
 _HEAD = struct.Struct("<2sII")
@@ -36,9 +36,8 @@ _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 class Kind(enum.IntEnum):
     """First element of a line; the others in order. The numbers are on disk: never reuse one."""
 
-    BEGIN = (
-        0  # version, counters, next segment, next body, [[segment, owner, sealed, known end]], [[body, owner]], gone
-    )
+    # version, counters, next segment, next body, [[segment, owner, sealed, known end]], [[body, owner]], gone
+    BEGIN = 0
     END = 1  # the snapshot is complete
     TAKEN = 2  # id, segment, offset, end, content offset, content bytes, body file, recipients, received_s, held
     OUTCOME = 3  # id, states, attempts, next_due_s, outcomes; finishes the message if all states are DELIVERED
@@ -55,20 +54,17 @@ class Kind(enum.IntEnum):
     LOST = 14  # id, recipients that were pending: damage took the message
 
 
-class JournalFile:
+class JournalFile(SyncedFile):
     """The journal file that is being written. Not thread-safe but for `sync`.
 
     Lines are kept until they are written, so that a refused write loses nothing: the next one tries again.
     """
 
-    __slots__ = ("_reserved", "_waiting", "fd", "length", "number", "poisoned", "synced")
+    __slots__ = ("_reserved", "_waiting")
+    KIND = "journal"
 
     def __init__(self, fd: int, number: int) -> None:
-        self.fd = fd
-        self.number = number
-        self.length = 0  # of whole lines written
-        self.synced = 0
-        self.poisoned = False
+        super().__init__(fd, number)
         self._reserved = 0
         self._waiting: list[bytes] = []
 
@@ -111,30 +107,9 @@ class JournalFile:
         else:
             self._reserved = wanted
 
-    def sync(self) -> None:
-        """Make what was written before this call durable. SpoolError poisons the file: go on in a new one."""
-        if self.poisoned:
-            raise SpoolError(f"journal {self.number} is poisoned")
-        length = self.length
-        if length == self.synced:
-            return
-        try:
-            os.fdatasync(self.fd)
-        except OSError as error:
-            self.poisoned = True
-            raise SpoolError(f"journal {self.number}: {error.strerror} in fdatasync") from error
-        self.synced = length
-
     def drop_waiting(self) -> None:
         """Forget lines that could not be written: a snapshot elsewhere has what they say."""
         self._waiting = []
-
-    def close(self) -> None:
-        """Close the descriptor; again is harmless."""
-        if self.fd >= 0:
-            close_anyway(self.fd)
-            self.fd = -1
-            self.poisoned = True
 
 
 class Gap(msgspec.Struct):

@@ -22,7 +22,7 @@ import msgspec
 
 from gatepost.model import Envelope
 from gatepost.spool.errors import SpoolError, SpoolFull
-from gatepost.spool.layout import close_anyway
+from gatepost.spool.syncedfile import SyncedFile
 
 MAGIC = b"\x00\rGpr\x00\x01\n"
 VERSION = 1
@@ -109,21 +109,15 @@ def _build_header(flags: int, packed: bytes, content_bytes: int, body_file: int,
     return fields + _CRC.pack(crc32(fields))
 
 
-class SegmentWriter:
+class SegmentWriter(SyncedFile):
     """Appends records to one segment through a descriptor that nobody else writes to.
 
     `append` belongs to one thread; `sync` may run in another at the same time. `length` is the end of the last whole record,
     `synced` how far the segment is durable. A poisoned writer refuses everything: seal its segment at `synced`.
     """
 
-    __slots__ = ("fd", "length", "number", "poisoned", "synced")
-
-    def __init__(self, fd: int, number: int, length: int = 0) -> None:
-        self.fd = fd
-        self.number = number
-        self.length = length
-        self.synced = length
-        self.poisoned = False
+    __slots__ = ()
+    KIND = "segment"
 
     def append(self, records: Sequence[Record]) -> list[int]:
         """Write whole records and return their offsets. Not durable before `sync`.
@@ -131,8 +125,7 @@ class SegmentWriter:
         All or none: after an error the segment ends where it did before. SpoolFull: no space. SpoolError: any other cause;
         the writer is then poisoned.
         """
-        if self.poisoned:
-            raise SpoolError(f"segment {self.number} is poisoned")
+        self.refuse_poisoned()
         offsets = []
         position = self.length
         iov: list[bytes] = []
@@ -157,28 +150,6 @@ class SegmentWriter:
             self.poisoned = True
         kind = SpoolFull if cause.errno in _FULL else SpoolError
         raise kind(f"segment {self.number}: {cause.strerror}") from cause
-
-    def sync(self) -> None:
-        """Make everything appended before this call durable; SpoolError if not, and then never again."""
-        if self.poisoned:
-            raise SpoolError(f"segment {self.number} is poisoned")
-        length = self.length
-        if length == self.synced:
-            return
-        try:
-            os.fdatasync(self.fd)
-        except OSError as error:
-            # A second fsync would succeed without the lost pages having been written.
-            self.poisoned = True
-            raise SpoolError(f"segment {self.number}: {error.strerror} in fdatasync") from error
-        self.synced = length
-
-    def close(self) -> None:
-        """Close the descriptor; again is harmless."""
-        if self.fd >= 0:
-            close_anyway(self.fd)
-            self.fd = -1
-            self.poisoned = True
 
 
 def _write_all(fd: int, iov: list[bytes], total: int) -> None:

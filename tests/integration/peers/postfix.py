@@ -29,32 +29,7 @@ QUEUE_DIRECTORIES = {
 }
 EVERYONE = "everyone"  # the one Maildir, as virtual(8) takes no patterns
 
-MASTER_CF = """\
-127.0.0.1:{port} inet n - n - - smtpd
-pickup     unix n - n 1 1 pickup
-cleanup    unix n - n - 0 cleanup
-qmgr       unix n - n 300 1 qmgr
-tlsmgr     unix - - n 1000? 1 tlsmgr
-rewrite    unix - - n - - trivial-rewrite
-bounce     unix - - n - 0 bounce
-defer      unix - - n - 0 bounce
-trace      unix - - n - 0 bounce
-verify     unix - - n - 1 verify
-flush      unix n - n 1000? 0 flush
-proxymap   unix - - n - - proxymap
-proxywrite unix - - n - 1 proxymap
-smtp       unix - - n - - smtp
-relay      unix - - n - - smtp
-showq      unix n - n - - showq
-error      unix - - n - - error
-retry      unix - - n - - error
-discard    unix - - n - - discard
-virtual    unix - n n - - virtual
-lmtp       unix - - n - - lmtp
-anvil      unix - - n - 1 anvil
-scache     unix - - n - 1 scache
-postlog    unix-dgram n - n - 1 postlogd
-"""
+MASTER_CF = Path(__file__).resolve().parents[3] / "bench/peers/postfix.master.cf"
 
 
 class PostfixServer(PeerProcess):
@@ -127,7 +102,7 @@ class PostfixServer(PeerProcess):
             main["relayhost"] = f"[{host}]:{port}"
         main.update(self.settings)
         (self.home / "main.cf").write_text("".join(f"{key} = {value}\n" for key, value in main.items()))
-        (self.home / "master.cf").write_text(MASTER_CF.format(port=self.port))
+        (self.home / "master.cf").write_text(MASTER_CF.read_text().format(port=self.port))
         for name in ("main.cf", "master.cf", "mailboxes"):
             os.utime(self.home / name, (0, 0))  # Postfix waits until a file is a second old
         self.make_queue()
