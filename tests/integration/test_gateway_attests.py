@@ -35,6 +35,7 @@ def test_every_process_is_as_declared(gateway):
     assert found.keys() == {"supervisor", *ROLES}
     for name, process in found.items():
         if name == "supervisor":
+            assert process["kernel"]["limits"]["Max core file size"] == [0, 0]
             continue
         kernel, declared = process["kernel"], process["declared"]
         assert process["differences"] == []

@@ -184,6 +184,32 @@ def test_facts_are_json() -> None:
     assert (facts.uids[1], facts.gids[1]) == (os.geteuid(), os.getegid())
 
 
+def test_records_that_are_held_open_are_as_they_are_now_and_end_with_the_process(start_role: Start) -> None:
+    process = start_role("sys.stdin.readline(); become_nobody(); answer(0); sys.stdin.read()")
+    assert process.stdin is not None and process.stdout is not None
+    records = kernel.Records(process.pid)
+    assert kernel.read_process(process.pid, records).uids[1] == os.geteuid()
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline()
+    facts = kernel.read_process(process.pid, records)
+    assert facts.uids[1] == role_user() and facts.limits == kernel.read_process(process.pid).limits != {}
+    process.kill()
+    process.wait()
+    with pytest.raises(ProcessLookupError):
+        kernel.read_process(process.pid, records)
+    records.close()
+
+
+def test_a_process_that_is_there_and_cannot_be_seen_has_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hide(path: str) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(kernel, "_read", hide)
+    with pytest.raises(PermissionError, match="/proc hides process"):
+        kernel.read_process(os.getppid())
+
+
 def test_no_such_process() -> None:
     with pytest.raises(ProcessLookupError):
         kernel.read_process(2**22 + 1)  # over the largest pid_max

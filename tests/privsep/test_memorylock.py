@@ -56,6 +56,14 @@ def test_the_supervisor_locks_also_what_comes_later() -> None:
     assert said == "True" and before > (16 << 10) and after >= before + (32 << 10)
 
 
+def test_the_supervisor_leaves_no_core_file_and_is_not_read_by_others_of_its_user() -> None:
+    program = (
+        SOURCE + "\nrefuse_dumps()\nprint(_libc.prctl(3), *resource.getrlimit(resource.RLIMIT_CORE))"
+    )  # PR_GET_DUMPABLE
+    done = subprocess.run([PYTHON, "-I", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "0", "0"]
+
+
 def test_without_limit_and_capability_nothing_is_locked_and_that_is_said() -> None:
     user = as_nobody() if is_root() else []
     assert ask("all", *user) == (f"{NOT_LOCKED} (LimitMEMLOCK is 8192 KiB)", 0, 0)

@@ -20,7 +20,7 @@ CONFIG = Config(hostname="g.test", listen=[], spool="/x", domains={})
 
 def look(one: Watch, monkeypatch: pytest.MonkeyPatch, *differences: list[str]) -> list[dict]:
     reports = [RoleReport("receiver", n, 1, 100 + n, differences=found) for n, found in enumerate(differences)]
-    monkeypatch.setattr(watch, "attest", lambda config, rows: reports)
+    monkeypatch.setattr(watch, "attest", lambda config, rows, records: reports)
     return one.look(CONFIG, [{}] * len(reports))
 
 
@@ -43,7 +43,7 @@ def test_a_process_that_ended_meanwhile_is_no_difference(monkeypatch: pytest.Mon
 
 
 def test_a_look_that_fails_is_told_and_does_not_end_the_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(config: object, rows: object) -> None:
+    def fail(*arguments: object) -> None:
         raise OSError("no /proc")
 
     one = Watch()
@@ -69,6 +69,18 @@ def test_writable_paths_by_owner_group_and_mode(tmp_path: Path) -> None:
     assert writable_paths(str(tmp_path), 54321, {gid})[0] == ["/group", "/open", "/deep/box and below"]
     found, is_complete = writable_paths(str(tmp_path), 54321, {54321}, limit=3)
     assert not is_complete and len(found) <= 1
+
+
+def test_a_supervisor_that_could_be_dumped_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = read_process(os.getpid())
+    facts.dumpable, facts.limits = True, {"Max core file size": (0, -1)}
+    monkeypatch.setattr(attest, "read_process", lambda pid, records=None: facts)
+    row = {"role": "supervisor", "instance": 0, "generation": 1, "pid": 1, "state": "ready", "rights": "", "tries": []}
+    (report,) = attest.attest(CONFIG, [row])
+    assert report.differences == [
+        "dumpable: the table says no, the kernel says yes",
+        "max core file size: the table says 0, the kernel says unlimited",
+    ]
 
 
 def test_what_weakens_is_said() -> None:

@@ -8,7 +8,7 @@ import click
 
 from gatepost.cli.ask import ask_or_exit, running_config
 from gatepost.cli.options import config_option, json_option
-from gatepost.cli.output import emit
+from gatepost.cli.output import complain, emit
 from gatepost.privsep.attest import Declared, RoleReport, attest, notes, swap_notes
 from gatepost.privsep.kernel import ProcessFacts, count_kinds
 
@@ -28,14 +28,20 @@ def privs(config_path: str, as_json: bool) -> None:
     let the process write below its root directory, if Landlock and the system call filter were not there.
     """
     config = running_config(config_path)
-    reports = attest(config, ask_or_exit(config_path, "roles"))
+    try:
+        reports = attest(config, ask_or_exit(config_path, "roles"))
+    except OSError as error:
+        complain(f"gatepost: {error}; run it as root")
+        raise click.exceptions.Exit(1) from error
     differences = sum(len(report.differences) for report in reports)
     lines = [line for report in reports for line in report_lines(report)]
     said = notes(config) + swap_notes(reports)
     lines += [f"note: {note}" for note in said]
     unread = sorted({item for report in reports if report.kernel for item in report.kernel.unreadable})
     if unread:
-        lines.append(f"note: only root may read {', '.join(unread)} of a locked-in process; those are not compared")
+        lines.append(
+            f"note: only root may read {', '.join(unread)} of a process of the gateway; those are not compared"
+        )
     lines.append("as declared" if not differences else f"{differences} differences from the table of roles")
     if as_json:
         data = {

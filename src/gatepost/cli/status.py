@@ -95,7 +95,8 @@ def _attested(seen: dict[str, Any]) -> str:
         return "not looked at yet" if seen["every_s"] else "switched off (processes.recheck_s = 0)"
     result = "as declared" if seen["as_declared"] else f"{len(seen['differences'])} differences from the table of roles"
     every = f"every {_duration(seen['every_s'])}" if seen["every_s"] else "switched off now"
-    return f"{result} at {seen['checked_at']} ({seen['processes']} processes, check {seen['checks']}, {every})"
+    unread = f"; not compared, for root only: {', '.join(seen['not_compared'])}" if seen["not_compared"] else ""
+    return f"{result} at {seen['checked_at']} ({seen['processes']} processes, check {seen['checks']}, {every}{unread})"
 
 
 def _duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -17,13 +18,14 @@ from gatepost.config.maildirfiles import group_id
 from gatepost.config.schema import Config
 from gatepost.config.users import role_ids
 from gatepost.privsep.ground import root_of
-from gatepost.privsep.kernel import Difference, ProcessFacts, compare, read_process
+from gatepost.privsep.kernel import Difference, ProcessFacts, Records, compare, compare_dumps, read_process
 from gatepost.privsep.memorylock import LOCKED, NOT_LOCKED, why_never_swapped
 from gatepost.privsep.rights import LOOP_DESCRIPTORS, RoleRights, TryResult
 from gatepost.privsep.roles import ROLES
 from gatepost.privsep.writable import writable_paths
 
 LOCKED_STATES = ("ready", "draining")
+ENDED = "the process has ended"
 SUPERVISOR = (
     "binds, starts and wires roles, reads configuration and tables; parses nothing from the network or of a message"
 )
@@ -69,11 +71,16 @@ class RoleReport(msgspec.Struct):
     differences: list[str] = []
 
 
-def attest(config: Config, processes: Iterable[Mapping[str, Any]]) -> list[RoleReport]:
-    """A report for each process of the supervisor's list; one that is still starting has no differences yet."""
+def attest(
+    config: Config, processes: Iterable[Mapping[str, Any]], records: Mapping[int, Records] = MappingProxyType({})
+) -> list[RoleReport]:
+    """A report for each process of the supervisor's list; one that is still starting has no differences yet.
+
+    `records` are what the supervisor holds open, by process. Raises OSError where the supervisor's own cannot be read.
+    """
     rows = list(processes)
     supervisor = read_process(next(row["pid"] for row in rows if row["role"] == "supervisor"))
-    return [_report(config, row, supervisor) for row in rows]
+    return [_report(config, row, supervisor, records.get(row["pid"])) for row in rows]
 
 
 def declare(config: Config, role: str, instance: int, supervisor: ProcessFacts) -> Declared:
@@ -102,18 +109,22 @@ def declare(config: Config, role: str, instance: int, supervisor: ProcessFacts) 
     )
 
 
-def _report(config: Config, row: Mapping[str, Any], supervisor: ProcessFacts) -> RoleReport:
+def _report(config: Config, row: Mapping[str, Any], supervisor: ProcessFacts, records: Records | None) -> RoleReport:
     role = row["role"]
     tries = msgspec.convert(row["tries"], list[TryResult])
     report = RoleReport(role, row["instance"], row["generation"], row["pid"], says=row["rights"])
     report.tried, report.refused = len(tries), sum(not each.succeeded for each in tries)
     try:
-        facts = report.kernel = read_process(row["pid"])
+        facts = report.kernel = read_process(row["pid"], records)
     except ProcessLookupError:
-        report.differences = ["the process has ended"]
+        report.differences = [ENDED]
+        return report
+    except PermissionError as error:
+        report.differences = [f"what it may do cannot be read: {error}"]
         return report
     if role == "supervisor":
         report.says = SUPERVISOR
+        report.differences = [str(difference) for difference in compare_dumps(facts)]
         return report
     try:
         declared = report.declared = declare(config, role, row["instance"], supervisor)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from gatepost.ipc.messages import Message
 from gatepost.ipc.wire import LinkClosed, PacketReader, WireError, close_all, send_blocking
+from gatepost.privsep.kernel import Records
 
 CONTROL_DESCRIPTOR = 3
 SEND_TIMEOUT_S = 30.0  # a role reads its first message only when its interpreter has started
@@ -49,6 +50,7 @@ class Child:
         self.missed = 0  # ticks of pulse.py since it was pinged and has not answered
         self.kill_at_s: float | None = None
         self.reader: PacketReader | None = None
+        self.records: Records | None = None
         self.auth_sockets = (0.0, 0.0)  # given to it of late, and when that was counted (`authsocket.py`)
         self._heard = (0, 0)  # second, messages in it
         self._sock: socket.socket | None = None
@@ -86,6 +88,9 @@ class Child:
             raise
         finally:
             theirs.close()
+        # It does not lock itself in before Start is sent. Where its records cannot be opened they are looked for when they are read.
+        with contextlib.suppress(OSError):
+            self.records = Records(self.pid)
         ours.settimeout(SEND_TIMEOUT_S)
         self._sock = ours
         self.reader = PacketReader(ours)
@@ -134,4 +139,7 @@ class Child:
     def reaped(self) -> None:
         """It has ended: its process id may be another's from now on."""
         self.close()
+        if self.records is not None:
+            self.records.close()
+            self.records = None
         self.state = State.GONE

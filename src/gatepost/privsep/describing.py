@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -33,6 +33,12 @@ def describe_roles(children: Iterable[Child], generation: int) -> list[dict[str,
         }
         for c in children
     ]  # fmt: skip
+
+
+def look_at_all(watch: Watch, config: Config, children: Collection[Child], generation: int) -> list[dict[str, Any]]:
+    """What the watch finds new in all processes, with the records that the supervisor holds open."""
+    records = {child.pid: child.records for child in children if child.records is not None}
+    return watch.look(config, describe_roles(children, generation), records)
 
 
 def describe_state(

@@ -20,7 +20,7 @@ from gatepost.privsep.control_path import control_path
 from gatepost.privsep.factskey import make_facts_key
 from gatepost.privsep.listeners import Listeners, bind_control, own_addresses
 from gatepost.privsep.material import Materials
-from gatepost.privsep.memorylock import lock_supervisor
+from gatepost.privsep.memorylock import lock_supervisor, refuse_dumps
 from gatepost.privsep.plan import Placement
 from gatepost.privsep.roles import ROLES
 from gatepost.spool.layout import make_path, prepare_spool
@@ -46,6 +46,7 @@ class Ground:
         return control_path(self._config)
 
     def prepare(self) -> None:
+        refuse_dumps()
         config = self._config
         queue_uid, queue_gid, _ = self._ids["queue"]
         prepare_spool(

@@ -2,15 +2,16 @@
 
 Not here: asking the process itself, which may lie; only its tries (`trying.py`), made before it saw a byte from outside, are taken as
 given, because no file in /proc shows Landlock. A locked-in process is not dumpable, so without root much of it cannot be read even by
-its own user: what could not be read is listed in `unreadable` and is no difference.
+its own user: what could not be read is listed in `unreadable` and is no difference. One of which nothing at all can be read is.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -27,6 +28,7 @@ _TCP_STATES = (
 )
 _O_APPEND = 0o2000
 _ACCESS = {os.O_RDONLY: "read", os.O_WRONLY: "write", os.O_RDWR: "read-write"}
+_TRIES, _AGAIN_S = 500, 0.001
 _TERMINAL_MAJORS = {4, 5, *range(136, 144)}
 _STANDARD_KINDS = {"null", "terminal", "pipe", "device", "file-read", "file-write", "file-append", "unix-stream"}
 
@@ -78,18 +80,47 @@ class Difference(msgspec.Struct, frozen=True):
         return f"{self.what}: the table says {self.table}, the kernel says {self.kernel}"
 
 
-def read_process(pid: int) -> ProcessFacts:
-    """Everything /proc shows of a process. Raises ProcessLookupError if there is none."""
-    try:
-        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-            facts = parse_status(pid, file.read())
-    except FileNotFoundError as error:
-        raise ProcessLookupError(f"no process {pid}") from error
+class Records:
+    """/proc/PID/status and /proc/PID/limits of a process, held open since it was started.
+
+    Where /proc is mounted with hidepid (ProtectProc= of systemd), its own user does not see a process that is not dumpable (group 0 does); a file that was opened before it locked itself in can still be read.
+    """
+
+    def __init__(self, pid: int) -> None:
+        """Of a child that was just started and does not lock itself in before it is told to. Raises OSError."""
+        for _ in range(
+            _TRIES
+        ):  # posix_spawn returns a moment before the kernel sees that what is executed may be dumped
+            if os.path.exists(f"/proc/{pid}/status") or not _is_alive(pid):
+                break
+            time.sleep(_AGAIN_S)
+        self._files = {
+            name: os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in ("status", "limits")
+        }
+
+    def read(self, name: str) -> str:
+        """The file as it is now; raises ProcessLookupError if the process has ended."""
+        return os.pread(self._files[name], 1 << 16, 0).decode(errors="replace")
+
+    def close(self) -> None:
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+
+def read_process(pid: int, records: Records | None = None) -> ProcessFacts:
+    """Everything /proc shows of a process. Raises ProcessLookupError if there is none, PermissionError if it is hidden from us."""
     directory = f"/proc/{pid}"
+    read = records.read if records is not None else lambda name: _read(f"{directory}/{name}")
+    try:
+        facts = parse_status(pid, read("status"))
+    except FileNotFoundError as error:
+        if _is_alive(pid):
+            raise PermissionError(f"/proc hides process {pid}") from error
+        raise ProcessLookupError(f"no process {pid}") from error
     _read_into(facts, "root", lambda: os.readlink(f"{directory}/root"))
     _read_into(facts, "cwd", lambda: os.readlink(f"{directory}/cwd"))
     _read_into(facts, "namespaces", lambda: _read_namespaces(f"{directory}/ns"))
-    _read_into(facts, "limits", lambda: parse_limits(_read(f"{directory}/limits")))
+    _read_into(facts, "limits", lambda: parse_limits(read("limits")))
     _read_into(facts, "descriptors", lambda: _read_descriptors(directory))
     _read_into(facts, "pss_bytes", lambda: _parse_pss(_read(f"{directory}/smaps_rollup")))
     _read_into(facts, "dumpable", lambda: _read_dumpable(directory, facts.uids[1]))
@@ -114,7 +145,8 @@ def compare(
     found = [
         *_compare_identity(facts, as_root, uid),
         *_compare_locks(facts, as_root, root, inherited_filters),
-        *_compare_limits(facts, rights),
+        *compare_dumps(facts),
+        *_compare_limits(facts, _limits(rights)),
         *_compare_descriptors(facts, rights),
     ]
     return found + [Difference(f"{t.what} (tried behind {t.layer})", "refused", t.answer) for t in tries if t.succeeded]
@@ -191,6 +223,16 @@ def _endpoint(text: str) -> str:
         return f"{'.'.join(str(byte) for byte in raw)}:{int(port, 16)}"
     groups = ":".join(f"{raw[i] << 8 | raw[i + 1]:x}" for i in range(0, 16, 2))
     return f"[{groups}]:{int(port, 16)}"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _read(path: str) -> str:
@@ -312,16 +354,25 @@ def _compare_locks(facts: ProcessFacts, as_root: bool, root: str, inherited_filt
     filters = max(inherited_filters, 0) + _OWN_FILTERS
     if 0 <= facts.seccomp_filters < filters:
         yield Difference("system call filters", f"at least {filters}", str(facts.seccomp_filters))
-    if facts.dumpable:
-        yield Difference("dumpable", "no", "yes")
     if as_root and root and facts.root is not None and facts.root != os.path.realpath(root):
         yield Difference("root directory", os.path.realpath(root), facts.root)
 
 
-def _compare_limits(facts: ProcessFacts, rights: RoleRights) -> Iterable[Difference]:
-    allowed = {"Max core file size": 0, "Max open files": rights.nofile}
+def compare_dumps(facts: ProcessFacts) -> Iterable[Difference]:
+    """Whether a copy of its memory could be left in a core file or read by its own user; the supervisor's neither."""
+    if facts.dumpable:
+        yield Difference("dumpable", "no", "yes")
+    yield from _compare_limits(facts, {"Max core file size": 0})
+
+
+def _limits(rights: RoleRights) -> dict[str, int]:
+    allowed = {"Max open files": rights.nofile}
     if rights.address_space_bytes:
         allowed["Max address space"] = rights.address_space_bytes
+    return allowed
+
+
+def _compare_limits(facts: ProcessFacts, allowed: Mapping[str, int]) -> Iterable[Difference]:
     for name, value in allowed.items():
         hard = facts.limits.get(name, (0, 0))[1]
         if hard == -1 or hard > value:

@@ -1,4 +1,4 @@
-"""Keeps keys out of swap: mlockall(2) for a process that holds some, mlock(2) for a file in memory.
+"""Keeps keys out of swap: mlockall(2) for a process that holds some, mlock(2) for a file in memory. And the supervisor's out of core files.
 
 OpenSSL's keys lie wherever its allocator put them, so all memory of such a process is locked, what it has and what it will have, each page when it
 is first touched. That needs a limit of locked memory (RLIMIT_MEMLOCK) that cannot be reached: with one that can, an
@@ -17,6 +17,7 @@ LOCKED, NOT_LOCKED = "memory locked", "MEMORY NOT LOCKED"
 _EVERYTHING = 1 | 2 | 4  # MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT
 _MLOCK_ONFAULT = 1
 _CAP_IPC_LOCK = 14
+_PR_SET_DUMPABLE = 4
 _ENDLESS = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
@@ -41,6 +42,13 @@ def lock_all() -> str:
 def lock_supervisor() -> bool:
     """The same for the supervisor, which keeps its capabilities."""
     return (_raise_limit() or _has_capability(_CAP_IPC_LOCK)) and _libc.mlockall(_EVERYTHING) == 0
+
+
+def refuse_dumps() -> None:
+    """No core file of the supervisor, and no other process of its user that reads its memory: it has read keys and passwords."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl PR_SET_DUMPABLE failed")
 
 
 def _raise_limit() -> bool:

@@ -35,7 +35,7 @@ from gatepost.privsep.activation import ActivationError, take_inherited
 from gatepost.privsep.attest import notes
 from gatepost.privsep.authsocket import give_auth_socket
 from gatepost.privsep.child import Child, State
-from gatepost.privsep.describing import answer_control, describe_roles, describe_state
+from gatepost.privsep.describing import answer_control, describe_roles, describe_state, look_at_all
 from gatepost.privsep.ground import Ground
 from gatepost.privsep.listeners import ListenError
 from gatepost.privsep.notify import Notifier
@@ -232,7 +232,7 @@ class Supervisor:
         """Compare the kernel's records of all processes with the table of roles; say what is new."""
         every_s = self._config.processes.recheck_s
         if every_s and not self._stopping:
-            for fields in self._watch.look(self._config, describe_roles(self._children.values(), self._generation)):
+            for fields in look_at_all(self._watch, self._config, self._children.values(), self._generation):
                 self._log.event("privs_differ", **fields)
         self._after(every_s or IDLE_RECHECK_S, self._recheck)
 

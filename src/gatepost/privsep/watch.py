@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from gatepost.config.schema import Config
-from gatepost.privsep.attest import attest
+from gatepost.privsep.attest import ENDED, attest
+from gatepost.privsep.kernel import Records
 
 
 class Watch:
@@ -25,9 +27,15 @@ class Watch:
         self.seconds = 0.0
         self.processes = 0
         self.differences: list[str] = []
+        self.unread: list[str] = []  # what only root could have read, so that it was not compared
         self._known: set[tuple[int, str]] = set()
 
-    def look(self, config: Config, processes: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def look(
+        self,
+        config: Config,
+        processes: Iterable[Mapping[str, Any]],
+        records: Mapping[int, Records] = MappingProxyType({}),
+    ) -> list[dict[str, Any]]:
         """Compare; returns the fields of an event for each process with a difference that is new."""
         begun_s = time.monotonic()
         rows = list(processes)
@@ -35,7 +43,7 @@ class Watch:
         known: set[tuple[int, str]] = set()
         self.differences = []
         try:
-            reports = attest(config, rows)
+            reports = attest(config, rows, records)
         except (
             OSError,
             LookupError,
@@ -48,13 +56,14 @@ class Watch:
                 new.append({"name": "supervisor", "number": 0, "differences": self.differences})
             known.add((0, self.differences[0]))
         for report in reports:
-            found = {(report.pid, text) for text in report.differences if text != "the process has ended"}
+            found = {(report.pid, text) for text in report.differences if text != ENDED}
             fresh = sorted(text for pid, text in found if (pid, text) not in self._known)
             known |= found
             self.differences += [f"{report.role}/{report.instance}: {text}" for _, text in sorted(found)]
             if fresh:
                 fields = {"name": report.role, "number": report.instance, "generation": report.generation}
                 new.append(fields | {"pid": report.pid, "differences": fresh})
+        self.unread = sorted({item for report in reports if report.kernel for item in report.kernel.unreadable})
         self.found += len(known - self._known)
         self._known = known
         self.checks += 1
@@ -81,4 +90,5 @@ class Watch:
             "as_declared": not self.differences if self.checks else None,
             "differences": self.differences,
             "differences_ever": self.found,
+            "not_compared": self.unread,
         }

@@ -104,7 +104,11 @@ def check_paths(config: Config, config_path: str, starter: int) -> list[Result]:
 def check_processes(config: Config, rows: Sequence[dict[str, Any]]) -> list[Result]:
     """Every live process against the table of roles."""
     results = []
-    for report in attest(config, rows):
+    try:
+        reports = attest(config, rows)
+    except OSError as error:
+        return [Result("processes", "supervisor/0", FAILED, str(error), "run it as root")]
+    for report in reports:
         name = f"{report.role}/{report.instance}"
         if report.differences:
             results.append(Result("processes", name, FAILED, "; ".join(report.differences), "see gatepost privs"))
