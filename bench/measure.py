@@ -98,7 +98,9 @@ def open_source(
     finally:
         if source.poll() is None:
             source.kill()
-        source.communicate()
+        source.wait()
+        if source.stderr is not None:
+            source.stderr.close()
 
 
 def send_load(
@@ -117,7 +119,8 @@ def send_load(
 
     def watch_source() -> None:
         if source.poll() not in (None, 0):
-            raise PeerError(f"smtp-source ended with {source.returncode}: {source.communicate()[1].strip()[-300:]}")
+            assert source.stderr is not None
+            raise PeerError(f"smtp-source ended with {source.returncode}: {source.stderr.read().strip()[-300:]}")
         if tick is not None:
             tick()
 
