@@ -236,6 +236,8 @@ def test_networks_are_exactly_the_clients_that_sendmail_lets_relay(
             "Connect:host.example RELAY\n",
             't:1: "Connect:host.example RELAY" would let everyone relay whose address is given',
         ),
+        ("To:com RELAY\n", 't:1: "com RELAY": ".com" is every domain below "com"'),
+        (".org.uk RELAY\n", 't:1: ".org.uk RELAY": ".org.uk" is every domain below "org.uk"'),
         ("Conect:10.1 REJECT\n", 't:1: "conect:" is not a tag of sendmail; the tags are Connect:'),
         ("ClientRate: many\n", 't:1: "many" is not a number from 0 to 60000'),
         ("TLS_Srv:a.example VERFY\n", 't:1: "VERFY" is not a demand of TLS'),

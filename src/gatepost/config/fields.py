@@ -17,8 +17,9 @@ import msgspec
 
 from gatepost.config import rules, schema
 from gatepost.config.errors import Findings, KeyPath, key_text
+from gatepost.config.ours import parse_our_domain
 from gatepost.config.tables import absolute_name, is_table_name, parse_table_name
-from gatepost.config.values import InvalidValue, parse_domain
+from gatepost.config.values import InvalidValue
 
 _KINDS: dict[type, str] = {
     str: "text in quotes",
@@ -121,7 +122,7 @@ class Walker:
     def domain_name(self, text: str, path: KeyPath) -> str | None:
         """A domain of ours in canonical form, with a dot in front for all below it, or None with the error noted."""
         try:
-            return "." + parse_domain(text[1:]) if text[:1] == "." else parse_domain(text)
+            return parse_our_domain(text)
         except InvalidValue as error:
             self.findings.add(path, error.problem, error.advice)
             return None

@@ -13,8 +13,9 @@ import ipaddress
 import msgspec
 
 from gatepost.config.errors import ConfigError
+from gatepost.config.ours import parse_our_domain
 from gatepost.config.tables import TableData, TableNote
-from gatepost.config.values import InvalidValue, parse_network
+from gatepost.config.values import InvalidValue, parse_domain, parse_network
 from gatepost.routing.tables.sendmail_keys import bare_key, network_of, parse_value, tag_of
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -82,6 +83,8 @@ def _judge(tag: str, bare: str, network: Network | None, file: str, line: int, r
     elif tag == "to" and (network is not None or "@" in bare):
         problem = f'"To:{bare} RELAY" gives no right: rights to receive are given to domains'
         rights.notes.append(TableNote(file, line, problem, f'write "To:{bare.rpartition("@")[2]} RELAY"'))
+    elif network is None and "@" not in bare and (error := _too_wide(bare)) is not None:
+        rights.errors.append(ConfigError(file, line, "", f'"{bare} RELAY": {error.problem}', error.advice))
     elif not tag and network is None:
         name = bare.rpartition("@")[2]
         if "@" in bare:
@@ -92,6 +95,19 @@ def _judge(tag: str, bare: str, network: Network | None, file: str, line: int, r
                 f'"{bare} RELAY" is taken as To:, for mail to the domain; clients with this name in DNS get no right'
             )
             rights.notes.append(TableNote(file, line, problem, f'write "To:{bare} RELAY"'))
+
+
+def _too_wide(bare: str) -> InvalidValue | None:
+    """What is wrong with a domain that is ours with all below it; what is no name at all matches nothing."""
+    try:
+        parse_domain(bare.removeprefix("."))
+    except InvalidValue:
+        return None
+    try:
+        parse_our_domain("." + bare.removeprefix("."))
+    except InvalidValue as error:
+        return error
+    return None
 
 
 def _without_exceptions(networks: dict[Network, tuple[int, bool]]) -> list[Network]:
