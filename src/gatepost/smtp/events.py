@@ -121,7 +121,7 @@ class Violation(Event, frozen=True, gc=False):
     """For the log: the session refused something and has queued `reply`. `detail` is escaped, at most 200 characters.
 
     Kinds: "syntax", "unknown", "sequence", "disabled", "parameter", "path", "bare-cr", "bare-lf", "nul", "line-too-long",
-    "pipelining", "starttls-injection", "early-talker", "http", "tls", "size", "header", "hops", "long-line", "recipients", "auth", "limit".
+    "pipelining", "starttls-injection", "early-talker", "proxy", "http", "tls", "size", "header", "hops", "long-line", "recipients", "auth", "limit".
     """
 
     kind: str

@@ -109,6 +109,7 @@ BDAT_SEQUENCE = constant(503, "5.1", "BDAT without a message under way")
 BINARY_BY_BDAT = constant(503, "5.1", "A binary message is sent with BDAT")  # RFC 3030 3
 BAD_PIPELINING = constant(503, "5.0", "You sent more before the reply to this command")
 NOT_SMTP = constant(521, "5.1", "This is an SMTP server")
+NO_PROXY = constant(521, "7.1", "The PROXY protocol is not taken from this address")
 EARLY_TALKER = constant(554, "", "You spoke before the greeting")
 NO_RECIPIENTS = constant(554, "5.1", "No valid recipients")
 NO_RECIPIENTS_LMTP = constant(503, "5.1", "No valid recipients")  # RFC 2033 4.2

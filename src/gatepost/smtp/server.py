@@ -350,6 +350,10 @@ class ServerSession(Introduction):
     def _other_protocol(self, line: bytes) -> Event | None:
         return self._violate("http", replies.NOT_SMTP, line, close=True)
 
+    def _foreign_proxy(self, line: bytes) -> Event | None:
+        """Whoever sends this speaks for somebody else. Going on would give that client the rights of the proxy's address."""
+        return self._violate("proxy", replies.NO_PROXY, line, close=True)
+
     def _unknown(self, line: bytes) -> Event:
         if self._commands == 1 and line.startswith(TLS_RECORD):
             return self._violate("tls", replies.NOT_SMTP, line, close=True)
@@ -400,6 +404,7 @@ _ROWS = (
     (b"AUTH", READY | PLAIN, ENDS_GROUP | IDLE, _SESSION._auth),
     (b"XCLIENT", HELLO | READY, ENDS_GROUP | IDLE, _SESSION._xclient),
     (b"XFORWARD", HELLO | READY, ONE_BY_ONE | IDLE, _SESSION._xforward),
+    (b"PROXY", ALWAYS, 0, _SESSION._foreign_proxy),
     # A browser that was talked into posting mail here, or a scanner
     *(
         (name, ALWAYS, 0, _SESSION._other_protocol)
