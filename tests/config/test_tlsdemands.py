@@ -33,7 +33,19 @@ def test_values(value: str, demand: Demand | None):
 
 @pytest.mark.parametrize(
     "value",
-    ["", "VERFY", "ENCR", "ENCR:x", "ENCR:9999", "VERIFY:", "VERIFY+", "VERIFY+CN:a+++CI", "VERIFY+CITag:x", "PERM+OK"],
+    [
+        "",
+        "VERFY",
+        "ENCR",
+        "ENCR:x",
+        "ENCR:9999",
+        "VERIFY:",
+        "VERIFY+",
+        "VERIFY+CN:a+++CI",
+        "VERIFY+CITag:",
+        "VERIFY+CITag",
+        "PERM+OK",
+    ],
 )
 def test_what_is_no_value(value: str):
     with pytest.raises(BadDemand):

@@ -77,6 +77,40 @@ def test_a_policy_that_says_none_is_raised_too():
     assert raised({"tls_srv:": "ENCR:1"}, Policy("none", UNVERIFIED)).tls is Tls.ALWAYS
 
 
+def test_tls_is_not_tried_where_a_line_says_so_and_nobody_demands_it():
+    no = {"try_tls:a.test": "NO", "try_tls:ok.a.test": "OK", "try_tls:10.9": "NO"}
+    way = raised(no)
+    assert (way.tls, way.level, way.why) == (Tls.NEVER, "none", "Try_TLS in the access table says so")
+    assert (
+        demands(no).raised(OPPORTUNISTIC, way, "ok.a.test", "10.9.1.1").tls is way.tls
+    )  # a plan without TLS stays one
+    tried = {
+        host: demands(no).raised(OPPORTUNISTIC, plan(OPPORTUNISTIC, host), host, "10.9.1.1").tls
+        for host in ("ok.a.test", "b.test")
+    }
+    assert tried == {"ok.a.test": Tls.IF_OFFERED, "b.test": Tls.NEVER}
+
+
+@pytest.mark.parametrize("level", ["encrypt", "verify", "dane-only"])
+def test_try_tls_takes_nothing_from_a_policy(level: str):
+    policy = Policy(level, PUBLIC)
+    assert raised({"try_tls:": "NO"}, policy) == plan(policy, "mx.a.test")
+    held = plan(OPPORTUNISTIC, "mx.a.test")._replace(tls=Tls.ALWAYS, level="sts", is_verified=True)
+    assert raised({"try_tls:": "NO"}, OPPORTUNISTIC, held) == held
+
+
+def test_what_a_line_demands_holds_where_another_says_not_to_try():
+    way = raised({"try_tls:a.test": "NO", "tls_srv:a.test": "ENCR:112"})
+    assert (way.tls, way.level) == (Tls.ALWAYS, "encrypt")
+
+
+def test_an_issuer_under_a_tag_needs_a_certificate():
+    entries = {"tls_srv:a.test": "ENCR:1+CITag:MyCA", "citag:myca:/cn=one": "OK", "citag:other:/cn=two": "OK"}
+    way = raised(entries)
+    ((demand, _),) = way.demands
+    assert way.is_verified and demand.extensions == (("CITAG", "/cn=one"),)
+
+
 def test_recipients_with_a_demand_have_connections_of_their_own():
     found = demands({"tls_rcpt:anna@a.test": "VERIFY", "tls_rcpt:bob@a.test": "ENCR:112", "tls_rcpt:c@a.test": "OK"})
     anna, bob = (found.of_recipient(OPPORTUNISTIC, address) for address in ("Anna@A.test", "bob+x@a.test"))

@@ -28,6 +28,13 @@ TLS_Srv:127.0.0.34  VERIFY:128+CI:/CN=Test+20ca
 TLS_Srv:127.0.0.35  VERIFY
 TLS_Srv:127.0.0.37  VERIFY+CN:hop.test
 TLS_Rcpt:secret@d36.test  ENCR:112
+TLS_Srv:127.0.0.38  VERIFY+CITag:MyCA
+TLS_Srv:127.0.0.39  VERIFY+CITag:Other
+MyCA:/CN=Test+20ca  OK
+Other:/CN=Somebody  OK
+Try_TLS:127.0.0.40  NO
+Try_TLS:127.0.0.41  NO
+TLS_Srv:127.0.0.41  ENCR:112
 """
 
 
@@ -47,6 +54,10 @@ class Bed:
             35: others.issue("h35", ["IP:127.0.0.35"]),
             36: None,
             37: authority.issue("h37", ["DNS:hop.test"]),
+            38: authority.issue("h38", ["IP:127.0.0.38"]),
+            39: authority.issue("h39", ["IP:127.0.0.39"]),
+            40: authority.issue("h40", ["IP:127.0.0.40"]),
+            41: authority.issue("h41", ["IP:127.0.0.41"]),
         }
         self.hops = {}
         domains = ""
@@ -139,8 +150,8 @@ def test_swaks_is_taken_with_tls_and_not_without(bed: Bed):
 
 
 def test_a_next_hop_that_fulfils_them_gets_the_mail(bed: Bed):
-    bed.send("user@d34.test", "user@d37.test")
-    for number in (34, 37):
+    bed.send("user@d34.test", "user@d37.test", "user@d38.test")
+    for number in (34, 37, 38):
         taken = wait_until(lambda number=number: bed.hops[number].find(f"user@d{number}.test"), f"mail for {number}")
         assert taken.tls == "TLSv1.3"  # type: ignore[union-attr]
 
@@ -151,6 +162,7 @@ def test_a_next_hop_that_fulfils_them_gets_the_mail(bed: Bed):
         (31, "encryption too weak 128 less than 256"),
         (32, "the access table demands it"),
         (35, "certificate not verified"),
+        (39, "not acceptable"),
     ],
 )
 def test_mail_waits_for_a_next_hop_that_does_not(bed: Bed, number: int, why: str):
@@ -158,6 +170,14 @@ def test_mail_waits_for_a_next_hop_that_does_not(bed: Bed, number: int, why: str
     told = bed.gateway.wait_for_event("deferred", recipient=f"user@d{number}.test")
     assert why in told["text"] and told["status"].startswith("4.7.")
     assert not bed.hops[number].taken and b"MAIL" not in bed.hops[number].verbs
+
+
+def test_tls_is_not_tried_where_it_is_said_but_where_it_is_demanded(bed: Bed):
+    bed.send("user@d40.test", "user@d41.test")
+    clear = wait_until(lambda: bed.hops[40].find("user@d40.test"), "mail in clear")
+    secret = wait_until(lambda: bed.hops[41].find("user@d41.test"), "mail by TLS")
+    assert (clear.tls, secret.tls) == ("", "TLSv1.3")  # type: ignore[union-attr]
+    assert "Try_TLS in the access table says so" in bed.gateway.run("tls", "show", "d40.test").stdout
 
 
 def test_mail_is_returned_where_perm_says_so(bed: Bed):

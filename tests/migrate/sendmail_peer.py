@@ -24,7 +24,8 @@ ENTER_ROOT = Path(__file__).resolve().parents[2] / "bench/peers/enter_root.sh"
 class SendmailServer(PeerProcess):
     """`with SendmailServer(tmp_path, mail) as sendmail:`; `mail` is a directory that becomes /etc/mail, with `{port}` in its sendmail.mc."""
 
-    def __init__(self, directory: Path, mail: Path) -> None:
+    def __init__(self, directory: Path, mail: Path, hosts: str = "") -> None:
+        """`hosts` are further lines of its /etc/hosts."""
         require_root("sendmail")
         if not shutil.which("unshare"):
             miss("unshare is missing")
@@ -32,6 +33,7 @@ class SendmailServer(PeerProcess):
         self.port = take_port()
         self.mail = mail
         self.home = self.directory / "private"
+        self._hosts = hosts
 
     def configure(self) -> list[str]:
         files = unpacked(*PACKAGES).resolve()
@@ -44,7 +46,7 @@ class SendmailServer(PeerProcess):
         text = (inside / "etc/mail/sendmail.mc").read_text().replace("{port}", str(self.port))
         (inside / "etc/mail/sendmail.mc").write_text(text)
         (inside / "etc/mail/service.switch-files").write_text("hosts files\naliases files\npasswd files\n")
-        (inside / "etc/hosts").write_text("127.0.0.1 localhost\n")
+        (inside / "etc/hosts").write_text("127.0.0.1 localhost\n" + self._hosts)
         (inside / "var/spool/mqueue").mkdir(parents=True, exist_ok=True)
         for name in ("passwd", "group"):
             rows = Path("/etc", name).read_text()

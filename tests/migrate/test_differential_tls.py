@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from certificates import Authority, config_rows, key_of
 from integration.gateway import Gateway
+from integration.names import Names
 from migrate import differential as d
 from migrate.sendmail_peer import SendmailServer
 
@@ -88,3 +89,63 @@ def test_tls_clt_has_the_same_answers(place: Path) -> None:
         ours.assert_no_bugs()
     assert {probe: replies for probe, replies in found.items() if replies[0] != replies[1]} == {}
     assert {replies[0] for replies in found.values()} == {"250", "454 4.7.0", "403 4.7.0", "503 5.7.0"}
+
+
+HOSTS = {
+    "127.8.1.1": "mail.bank.test",
+    "127.8.1.2": "other.test",
+    "127.8.1.3": "bad.test",
+    "127.8.1.4": "ok.bad.test",
+    "127.8.1.5": "skip.test",
+    "127.8.1.6": "plain.test",
+    "127.8.1.7": "drop.test",
+}
+NAMED = """\
+TLS_Clt:bank.test     PERM+ENCR:112
+TLS_Clt:127.8.1.2     TEMP+ENCR:256
+Connect:bad.test      REJECT
+Connect:ok.bad.test   OK
+Connect:127.8.1.4     REJECT
+Connect:skip.test     SKIP
+Connect:127.8.1.5     REJECT
+plain.test            REJECT
+Connect:[127.8.1.8]   REJECT
+Connect:drop.test     DISCARD
+"""
+
+
+def reply_in_clear(port: int, source: str) -> str:
+    """Of MAIL or of what refuses before it; a refusal in the greeting is 554 here, as RFC 5321 3.1 wants, and there it comes at MAIL."""
+    with smtplib.SMTP(timeout=20, source_address=(source, 0)) as smtp:
+        code, text = smtp.connect("127.0.0.1", port)
+        if code != 220:
+            return d.shown(b"%d %b" % (550 if code == 554 else code, text))
+        smtp.ehlo("probe.example")
+        code, text = smtp.mail("a@good.example")
+        if code == 250:
+            code, text = smtp.rcpt("anna@example.net")
+        return d.shown(b"%d %b" % (code, text))
+
+
+def test_lines_by_the_name_of_a_client_have_the_same_answers(place: Path) -> None:
+    d.write_files(place / "mail", {**d.SENDMAIL_FILES, "access": NAMED + "To:example.net RELAY\n"})
+    zones = {
+        "127.in-addr.arpa": "".join(
+            f"{'.'.join(reversed(address.split('.')[1:]))} IN PTR {name}.\n" for address, name in HOSTS.items()
+        ),
+        "test": "".join(f"{name.removesuffix('.test')} IN A {address}\n" for address, name in HOSTS.items()),
+    }
+    hosts = "".join(f"{address} {name}\n" for address, name in HOSTS.items())
+    top = f'access = "sendmail-access:{place}/mail/access"\n'
+    with (
+        Names(zones) as names,
+        SendmailServer(place / "peer", place / "mail", hosts) as theirs,
+        Gateway(place / "ours", top=top, extra=f'[dns]\nservers = ["{names.address}"]\n') as ours,
+    ):
+        found = {
+            source: tuple(reply_in_clear(port, source) for port in (theirs.port, ours.port))
+            for source in (*HOSTS, "127.8.1.8", "127.8.1.9")
+        }
+        ours.assert_no_bugs()
+    assert {source: replies for source, replies in found.items() if replies[0] != replies[1]} == {}
+    assert {replies[0] for replies in found.values()} == {"250", "503 5.7.0", "403 4.7.0", "550 5.7.1"}

@@ -263,9 +263,21 @@ def test_bad_access(tmp_path: Path, text: str, error: str) -> None:
     [
         ("ours.example RELAY\n", 't:1: "ours.example RELAY" is taken as To:, for mail to the domain; clients'),
         ("To:a@ours.example RELAY\n", 't:1: "To:a@ours.example RELAY" gives no right'),
-        ("Connect:bad.example REJECT\n", 't:1: "bad.example" is the name of a client, and names are not looked up'),
-        ("Try_TLS:a.example NO\n", "t:1: try_tls is not asked"),
-        ("TLS_Clt:a.example ENCR:128\n", 't:1: "a.example" is the name of a client, and names are not looked up'),
+        (
+            "Connect:1 OK\nConnect:bad.example REJECT\n",
+            "t:2: because of this line the names of clients are looked up, and back",
+        ),
+        (
+            "bad.example REJECT\n",
+            "t:1: because of this line the names of clients are looked up; where DNS gives no answer",
+        ),
+        ("Try_TLS:a.example NO\n", "t:1: STARTTLS is not used towards a.example, except where a policy, DANE"),
+        ("Clt_Features:a.example M\n", "t:1: clt_features is not asked"),
+        ("TLS_Clt:a.example ENCR:128\n", "t:1: because of this line the names of clients are looked up, and back"),
+        (
+            "TLS_Clt:a.example OK\n",
+            't:1: "a.example" is the name of a client: it can be the reason for a demand, and exempts nobody',
+        ),
         ("TLS_Srv:a.example VERIFY\n", "t:1: the certificate has to be for the host as well"),
         ("TLS_Clt:10 ENCR:1+CN:a.example\n", "t:1: a name counts only in a certificate that was verified"),
         ("Spam:abuse@ours.example FRIEND\n", "t:1: because of this line client and sender are judged at RCPT"),

@@ -52,6 +52,7 @@ class AskedAnswers(Answers):
 
     def _ask(self, source: str, questions: list[Question]) -> None:
         values: list[str | None] = [None] * len(questions)
+        records: list[list[str]] = [[]] * len(questions)
         failed = self._is_away
         if not failed:
             try:
@@ -61,19 +62,22 @@ class AskedAnswers(Answers):
             else:
                 failed = str(answer.get("failed") or answer.get("error") or "")
                 values = answer.get("values") or values
+                records = answer.get("records") or records
                 notes = answer.get("notes") or {}
                 self._notes.update(
                     {question: str(notes[question.key]) for question in questions if question.key in notes}
                 )
         if len(self._kept) > MAX_KEPT:
             self._kept.clear()
-        for question, value in zip(questions, values, strict=True):
-            self._kept[question] = Answer(value, failed)
+        for question, value, found in zip(questions, values, records, strict=True):
+            self._kept[question] = Answer(value, failed, tuple(found))
 
 
 def _said(question: Question, answer: Answer, note: str) -> str:
     """For people."""
     if answer.failed:
         return f"{question.source}: {answer.failed}"
+    if answer.records:
+        return f"{question.source} about {question.key}: {', '.join(answer.records)}"
     found = "not there" if answer.value is None else f"there ({answer.value})" if answer.value else "there"
     return f"{question.source} about {question.key}: {found}" + (f"; {note}" if note else "")

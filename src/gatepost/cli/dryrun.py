@@ -40,6 +40,7 @@ class Visit(msgspec.Struct, kw_only=True):
     identity: str = ""
     certificate: str = ""
     tls_bits: int = 0  # 0: no TLS
+    names: tuple[str, ...] | None = None  # by DNS; None: the gateway is asked
     content: bytes | None = None
     session_id: str = "EXPLAIN"
     now_s: float = 0.0
@@ -94,6 +95,7 @@ class DryRun:
         """The facts of a visit as a receiver would have them."""
         facts = self._engine.facts_of(visit.client, visit.local, visit.session_id)
         facts.identity, facts.certificate = visit.identity, visit.certificate
+        facts.client_names = visit.names
         if visit.tls_bits:
             name = visit.certificate
             facts.tls = TlsPeer(visit.tls_bits, bool(name), bool(name), name, "", "", (name.lower(),) if name else ())

@@ -21,6 +21,12 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 @config_option
 @json_option
 @click.option("--ip", "client", metavar="ADDRESS", required=True, help="The client's IP address.")
+@click.option(
+    "--name",
+    metavar="NAME",
+    default=None,
+    help="The name that its address has in DNS, and that leads back to it; without this the running gateway asks.",
+)
 @click.option("--helo", metavar="NAME", default="client.example", show_default=True, help="The name in its EHLO.")
 @click.option("--from", "reverse_path", metavar="ADDRESS", default="", help="The reverse-path; '' is the null one.")
 @click.option("--to", "recipients", metavar="ADDRESS", multiple=True, required=True, help="A forward-path.")
@@ -45,6 +51,7 @@ def explain(
     config_path: str,
     as_json: bool,
     client: str,
+    name: str | None,
     helo: str,
     reverse_path: str,
     recipients: tuple[str, ...],
@@ -77,6 +84,7 @@ def explain(
     run.play(
         Visit(
             client=client,
+            names=None if name is None else ((name.lower().rstrip("."),) if name else ()),
             helo=helo,
             reverse_path=reverse_path,
             recipients=list(recipients),

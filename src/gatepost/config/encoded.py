@@ -9,7 +9,7 @@ import msgspec
 
 from gatepost.config.schema import Config, Domain
 from gatepost.config.tables import LoadedConfig, TableData, without_notes
-from gatepost.config.tlsdemands import SERVER_KEYS
+from gatepost.config.tlsdemands import DELIVERY_KEYS, SERVER_KEYS, TRY_KEYS
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(LoadedConfig)
@@ -45,8 +45,8 @@ def _demands_only(tables: dict[str, TableData]) -> dict[str, TableData]:
     """Of the access tables what they demand of servers; nothing of who may send or receive."""
     found = {}
     for key, data in tables.items():
-        entries = {name: value for name, value in data.entries.items() if name.startswith(SERVER_KEYS)}
-        if key.startswith("access ") and entries:
+        entries = {name: value for name, value in data.entries.items() if name.startswith(DELIVERY_KEYS)}
+        if key.startswith("access ") and any(name.startswith((*SERVER_KEYS, *TRY_KEYS)) for name in entries):
             found[key] = TableData(data.kind, data.argument, entries)
     return found
 

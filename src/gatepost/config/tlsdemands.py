@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -17,7 +18,10 @@ from gatepost.config.schema import Config
 from gatepost.model import TlsPeer
 
 CLIENT_KEYS = ("tls_clt:",)
-SERVER_KEYS = ("tls_srv:", "tls_rcpt:")  # of the entries that the deliverer asks
+SERVER_KEYS = ("tls_srv:", "tls_rcpt:")
+TRY_KEYS = ("try_tls:",)
+ISSUER_KEYS = ("citag:",)
+DELIVERY_KEYS = (*SERVER_KEYS, *TRY_KEYS, *ISSUER_KEYS)  # of the entries that the deliverer asks
 CODES = {
     "": (454, "7.0"),
     "TEMP": (403, "7.0"),
@@ -47,7 +51,7 @@ class Demand(msgspec.Struct, frozen=True):
     bits: int = 0
     extensions: tuple[
         tuple[str, str], ...
-    ] = ()  # ("CN" | "CS" | "CI", value); an empty CN is the name of the other side
+    ] = ()  # ("CN" | "CS" | "CI" | "CITAG", value); an empty CN is the name of the other side
     code: int = 454
     detail: str = "7.0"
 
@@ -63,8 +67,9 @@ class Demand(msgspec.Struct, frozen=True):
 
 
 def demanding_tables(config: Config) -> list[Any]:
-    """The access tables of a configuration, in their order, that demand something of servers."""
-    return [data for data in _tables(config) if any(key.startswith(SERVER_KEYS) for key in data.entries)]
+    """The access tables of a configuration, in their order, that say something of TLS towards servers."""
+    keys = (*SERVER_KEYS, *TRY_KEYS)
+    return [data for data in _tables(config) if any(key.startswith(keys) for key in data.entries)]
 
 
 def verifies_servers(config: Config) -> bool:
@@ -110,9 +115,24 @@ def _parse_extension(text: str) -> tuple[str, str]:
     name = name.upper()
     if name == "CN" and not value:
         return "CN", ""
-    if name not in ("CN", "CS", "CI") or not colon or not value:
+    if name not in ("CN", "CS", "CI", "CITAG") or not colon or not value:
         raise BadDemand(f'"{text}" is not a demand of a certificate')
-    return name, _decoded(value)
+    return (name, value.lower()) if name == "CITAG" else (name, decoded(value))
+
+
+def issuer_tags(demand: Demand | None) -> list[str]:
+    """The tags under which a demand looks for issuers, in lower case."""
+    return [value for kind, value in demand.extensions if kind == "CITAG"] if demand is not None else []
+
+
+def with_issuers(demand: Demand | None, issuers: Mapping[str, list[str]]) -> Demand | None:
+    """A demand with the issuers themselves in place of their tags, one on each line."""
+    if demand is None or not issuer_tags(demand):
+        return demand
+    named = tuple(
+        (kind, "\n".join(issuers.get(value, ())) if kind == "CITAG" else value) for kind, value in demand.extensions
+    )
+    return msgspec.structs.replace(demand, extensions=named)
 
 
 def unmet(demand: Demand, peer: TlsPeer | None, name: str) -> str:
@@ -128,6 +148,8 @@ def unmet(demand: Demand, peer: TlsPeer | None, name: str) -> str:
         wanted = value or name
         verified = peer is not None and peer.is_verified
         if peer is None or not verified or not _fits(kind, wanted, peer):
+            if kind == "CITAG":
+                return f"Cert Issuer {peer.issuer if peer is not None else ''} not acceptable"
             found = "" if peer is None else {"CN": peer.common_name, "CS": peer.subject, "CI": peer.issuer}[kind]
             word = {"CN": "CN", "CS": "Cert Subject", "CI": "Cert Issuer"}[kind]
             return f"{word} {found or '(none verified)'} does not match {wanted}"
@@ -137,9 +159,16 @@ def unmet(demand: Demand, peer: TlsPeer | None, name: str) -> str:
 def _fits(kind: str, wanted: str, peer: TlsPeer) -> bool:
     if kind == "CN":
         return wanted.lower() in (peer.common_name.lower(), *peer.names)
+    if kind == "CITAG":
+        return canonical_issuer(peer.issuer) in wanted.split("\n") and peer.issuer != ""
     return wanted.lower() == (peer.subject if kind == "CS" else peer.issuer).lower()
 
 
-def _decoded(text: str) -> str:
+def canonical_issuer(text: str) -> str:
+    """As issuers are compared: sendmail's documentation writes a slash at the end, OpenSSL does not."""
+    return text.lower().rstrip("/")
+
+
+def decoded(text: str) -> str:
     """`+20` is a space: how sendmail writes what its tables cannot hold."""
     return _ENCODED.sub(lambda match: chr(int(match.group(1), 16)), text)

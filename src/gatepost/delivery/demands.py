@@ -1,7 +1,7 @@
 """What sendmail's access table demands of TLS on the way out: `TLS_Srv:` of a host, `TLS_Rcpt:` of the host that gets a recipient's mail.
 
 They come on top of the policy (`tlspolicy.py`) and never take anything away: a `Plan` is raised to TLS, to a verified certificate, to so
-many bits. A certificate is verified by the authorities of `tls.ca_file`, unless the plan verifies it already, and for the name of the
+many bits. `Try_TLS:` takes away only what nobody demands: TLS that is used if it is offered, and whose failure means clear text. A certificate is verified by the authorities of `tls.ca_file`, unless the plan verifies it already, and for the name of the
 host, or the one that CN: names. Recipients of whom different things are demanded go by connections of their own.
 """
 
@@ -29,6 +29,7 @@ class Demands:
         tables: list[Any] = [load(data) for data in demanding_tables(config)]
         self._servers = [table for table in tables if table.has_demands["tls_srv"]]
         self._recipients = [table for table in tables if table.has_demands["tls_rcpt"]]
+        self._trying = [table for table in tables if table.has_tries]
         self.has_recipients = bool(self._recipients)
         self._public = public
         self._policies: dict[tuple[str, Demand], Policy] = {}
@@ -55,10 +56,18 @@ class Demands:
         """The plan for a connection to an address of a host, with all that is demanded of it."""
         if way.problem is not None:
             return way
+        if way.tls is Tls.IF_OFFERED and self._trying and not self._tries(host, address):
+            why = "Try_TLS in the access table says so"
+            way = way._replace(tls=Tls.NEVER, level="none", why=why, trial=None)
         for demand in (self._of_server(host, address), policy.demand):
             if demand is not None:
                 way = self._raise(way, demand, policy, host)
         return way
+
+    def _tries(self, host: str, address: str) -> bool:
+        """Whether TLS is tried where nothing demands it; the first table that says something counts."""
+        said = (table.tries_tls(host, address) for table in self._trying)
+        return next((one for one in said if one is not None), True)
 
     def _of_server(self, host: str, address: str) -> Demand | None:
         for table in self._servers:

@@ -64,6 +64,7 @@ class Facts(msgspec.Struct, kw_only=True):
     local_address: str = ""
     session_id: str = ""
     client_permit: ClientPermit | None = None  # from `Engine.facts_of` or the TLS handshake, once for each connection
+    client_names: tuple[str, ...] | None = None  # by DNS, there and back; None: nobody has asked
     helo: str = ""
     reverse_path: str = ""
     recipient: Address | None = None
@@ -136,7 +137,7 @@ class Engine:
         `answers`: where decisions find facts from elsewhere; with it, `decide` and `decide_rcpt` raise NeedsAnswer.
         """
         self._router = router or Router(config, answers=answers)
-        self.access = AccessCheck(config)
+        self.access = AccessCheck(config, answers)
         self.answers = answers
         # Without secrets, until somebody puts in another.
         self.rewriting: Rewriting | None = build_rewriting(config, answers=answers)

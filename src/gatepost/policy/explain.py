@@ -302,6 +302,7 @@ class Explainer:
         return _copy(
             facts,
             client_address=client,
+            client_names=(),
             client_permit=permit or moved.client_permit,
             client_number=moved.client_number,
         )

@@ -16,7 +16,7 @@ from gatepost.policy.relay import is_routed_local
 
 MAX_RECIPIENTS = 100  # recorded of a transaction
 MAX_TEXT = 320
-FORM = 2  # of the records written now
+FORM = 3  # of the records written now
 FORM_WITH_TLS = 2
 HASH_MARK = "h-"
 ROUTED_MARK = "h%"  # of a local part that asks for a route: that is decided by its form, which a hash would hide
@@ -54,8 +54,9 @@ class FactRecord(msgspec.Struct, array_like=True, gc=False):
     has_mail: bool = False  # a reverse-path was given
     refused: str = ""  # the phase that the policy refused: "connect", "mail"
     rewritten_path: str = ""  # what the reverse-path became; "srs:DOMAIN" by SRS; empty: as given
-    form: int = 0  # 1: what paths became is recorded; 2: and TLS
+    form: int = 0  # 1: what paths became is recorded; 2: and TLS; 3: and names
     tls: TlsPeer | None = None
+    names: tuple[str, ...] | None = None  # of the client, by DNS; None: nobody asked
 
 
 _encoder = msgspec.msgpack.Encoder()

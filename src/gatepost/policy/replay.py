@@ -98,6 +98,7 @@ class Replay:
         facts.helo, facts.reverse_path = record.helo, record.reverse_path
         facts.identity, facts.certificate = record.identity, record.certificate
         facts.tls = record.tls if record.form >= FORM_WITH_TLS else TlsPeer(-1)
+        facts.client_names = record.names
         facts.size_bytes, facts.now_s = record.size_bytes, record.time_s
         if record.identity:
             self._engine.recall(facts, record.identity, groups_of_user)
@@ -140,7 +141,10 @@ class Replay:
         """What would be otherwise with one session or mail transaction, in its order."""
         session = f"{record.session} {record.client}"
         facts = self.facts_of(record)
+        self.answers.why = ""
         connect = self._engine.decide(Phase.CONNECT, facts)
+        if self._is_unknown(connect, record, difference):
+            return
         if record.refused == "connect":
             if record.fault.startswith("4"):
                 difference.undecided += 1
@@ -159,6 +163,8 @@ class Replay:
             yield "newly refused", "connection accepted", f"connection: {_reply(connect)}", session
             return
         mail = self._engine.decide(Phase.MAIL, facts)
+        if self._is_unknown(mail, record, difference):
+            return
         if record.refused == "mail":
             if record.fault.startswith("4"):
                 difference.undecided += 1
@@ -191,6 +197,13 @@ class Replay:
                 yield kind, before, after, example
         if taken and record.form:
             yield from self._reverse_path(record, facts, taken, session)
+
+    def _is_unknown(self, verdict: Verdict, record: FactRecord, difference: Difference) -> bool:
+        """Whether it hangs on a fact that cannot be had now."""
+        is_unknown = verdict.code == 451 and self.answers.why != ""
+        if is_unknown:
+            difference.unknown += len(record.recipients) or 1
+        return is_unknown
 
     def _hangs_on_secret(self, recipient: RecordedRecipient) -> bool:
         """Whether it is a return address of ours, whose signature says what becomes of it, and which may be hashed here."""

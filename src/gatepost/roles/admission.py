@@ -121,7 +121,7 @@ class Admission:
     def greet(self, connection: SmtpIn) -> None:
         """Now, or after the delay that strangers get."""
         if self._engine.access:
-            pause_ms = self._engine.access.limit("greetpause", connection.address)
+            pause_ms = self._engine.access.limit("greetpause", connection.address, connection.facts.client_names or ())
             if pause_ms is not None:
                 if pause_ms:
                     self._loop.call_later(pause_ms / 1000, connection.greet)

@@ -192,6 +192,7 @@ class Judgement:
     def _fill(self, record: FactRecord, facts: Facts) -> None:
         record.local = facts.local_address
         record.helo = facts.helo[:MAX_TEXT]
+        record.names = facts.client_names
         record.identity = facts.identity
         record.certificate = facts.certificate
         record.tls = _without_addresses(facts.tls) if self._key else facts.tls

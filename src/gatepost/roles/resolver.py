@@ -21,6 +21,7 @@ from gatepost.mail.tlsrpt import MEDIA_TYPE
 from gatepost.net.dns import StubResolver
 from gatepost.net.tlscontext import new_client_context
 from gatepost.privsep.material import asks_web_servers, fetches_policies
+from gatepost.roles.askednames import look_up_names
 from gatepost.roles.daneprobe import DaneProbe
 from gatepost.roles.existence import CallAheadAsker, Existence
 from gatepost.roles.material import take_material
@@ -208,10 +209,16 @@ class Resolver(Role):
             answer = {"values": values, "failed": failed, "notes": notes}
             channel.post(m.Answer(ask.request, msgspec.json.encode(answer)))
 
+        def names_answered(values: list[str | None], failed: str, records: list[list[str]]) -> None:
+            answer = {"values": values, "failed": failed, "records": records}
+            channel.post(m.Answer(ask.request, msgspec.json.encode(answer)))
+
         table, keys = str(ask.arguments.get("table", "")), ask.arguments.get("keys")
         asked = [str(key) for key in keys] if isinstance(keys, list) else []
         if not isinstance(keys, list) or len(keys) > MAX_ASKED_KEYS:
             answered([], f"there is no source for {table} in the running configuration")
+        elif table.startswith("dns:"):
+            look_up_names(self.resolver, table.removeprefix("dns:"), asked, names_answered)
         else:
             self.existence.submit(table, keys, answered)
 

@@ -4,12 +4,14 @@ What sendmail's check_relay, check_mail and check_rcpt say, in their order and w
 what it may mean has become rows of the relay algebra when the configuration was loaded; this check only ever takes away.
 With `Spam:` lines the client and the reverse-path are judged at RCPT, as sendmail's delay_checks does, since a recipient may
 want all mail. `TLS_Clt:` lines are judged at MAIL, before everything else, and hold for the null reverse-path and for clients with
-a right too; with `Spam:` lines at RCPT, for friends too. DISCARD takes the message and drops it, QUARANTINE takes it and holds it until the operator releases it. Pure: a
-table answers from memory.
+a right too; with `Spam:` lines at RCPT, for friends too. Where lines are by name, the names of the client are looked up; they may refuse it or
+demand more of it, and a name exempts nobody from what is demanded of its address. DISCARD takes the message and drops it, QUARANTINE takes it and holds it until the operator releases it. Pure: a
+table answers from memory, the DNS through `Answers`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from gatepost.config.nexthop import DISCARD, HOLD
@@ -17,8 +19,11 @@ from gatepost.config.schema import Config
 from gatepost.config.tables import rights_of
 from gatepost.config.tlsdemands import Demand, unmet
 from gatepost.config.values import InvalidValue, parse_domain
+from gatepost.policy.clientnames import names_of_client
 from gatepost.policy.verdict import Verdict
+from gatepost.routing.answers import Answers, NotAsked
 from gatepost.routing.router import Route
+from gatepost.routing.table import TableUnavailable
 from gatepost.routing.tables.lookups import Lookups
 from gatepost.routing.tables.sendmail_keys import Answer
 
@@ -43,9 +48,13 @@ DISCARDED = Verdict(route=Route(DISCARD, "", True), check=NAME)
 class AccessCheck:
     """The access tables of one configuration, the first that knows something counts."""
 
-    __slots__ = ("_demanding", "_excluded", "_has_friends", "_has_haters", "_is_delayed", "_ours", "_tables")
+    __slots__ = (
+        "_answers", "_asks_names", "_demanding", "_excluded", "_has_friends", "_has_haters", "_has_names_of_tls", "_is_delayed",
+        "_needs_names", "_ours", "_tables",
+    )  # fmt: skip
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, answers: Answers | None = None) -> None:
+        self._answers = NotAsked() if answers is None else answers
         self._tables: tuple[Any, ...] = Lookups(config).named("access", config.access)
         self._ours = set(config.domains)
         data = getattr(config, "tables", {})
@@ -55,13 +64,20 @@ class AccessCheck:
         self._has_haters = any(getattr(table, "has_haters", False) for table in self._tables)
         self._demanding = tuple(each for each in self._tables if getattr(each, "has_demands", {}).get("tls_clt"))
         self._is_delayed = self._has_friends or self._has_haters
+        self._asks_names = any(getattr(table, "asks_names", False) for table in self._tables)
+        self._needs_names = any(getattr(table, "needs_names", False) for table in self._tables)
+        self._has_names_of_tls = any(getattr(table, "has_names_of_tls", False) for table in self._demanding)
 
     def __bool__(self) -> bool:
         return bool(self._tables)
 
     def connect(self, facts: Facts) -> Verdict | None:
         """The verdict on a new connection."""
-        return None if self._is_delayed else self._refusal_of_client(facts)
+        if self._is_delayed:
+            if self._asks_names:
+                self._names_of(facts)  # GreetPause knows them, and the client waits anyway
+            return None
+        return self._refusal_of_client(facts)
 
     def mail(self, facts: Facts) -> Verdict | None:
         """The verdict on a reverse-path."""
@@ -93,10 +109,10 @@ class AccessCheck:
 
     # --- limits of a client -----------------------------------------------------------------------------------------
 
-    def limit(self, tag: str, address: str) -> int | None:
+    def limit(self, tag: str, address: str, names: Iterable[str] = ()) -> int | None:
         """ClientRate, ClientConn or GreetPause of a client; None: the tables say nothing."""
         for table in self._tables:
-            found: int | None = table.limit(tag, address)
+            found: int | None = table.limit(tag, address, names)
             if found is not None:
                 return found
         return None
@@ -111,7 +127,22 @@ class AccessCheck:
         return None
 
     def _client(self, facts: Facts) -> Answer | None:
-        return self._ask("connect", facts.client_address, getattr(facts, "client_name", ""))
+        if not self._asks_names:
+            return self._ask("connect", facts.client_address)
+        return self._ask("connect", facts.client_address, *self._names_of(facts))
+
+    def _names_of(self, facts: Facts) -> tuple[str, ...]:
+        """The names of the client; one without any is `[ADDRESS]`, as in sendmail. Raises NeedsAnswer and TableUnavailable."""
+        names = facts.client_names
+        if names is None:
+            try:
+                names = names_of_client(facts.client_address, self._answers)
+            except TableUnavailable:
+                if self._needs_names:
+                    raise
+                names = ()
+            facts.client_names = names
+        return names or (_literal(facts.client_address),)
 
     def _sender(self, facts: Facts) -> Answer | None:
         if not facts.reverse_path:  # RFC 5321 4.5.5: the null reverse-path is always taken
@@ -130,17 +161,26 @@ class AccessCheck:
         address, peer = facts.client_address, facts.tls
         if not ("." in address or ":" in address) or (peer is not None and peer.bits < 0):
             return None
-        name = getattr(facts, "client_name", "")
-        for table in self._demanding:
-            demand = table.tls_client(address, name)
-            if demand is False:
-                continue
-            if not isinstance(demand, Demand):
-                return None
-            lack = unmet(demand, peer, name or f"[{address}]")
-            advice = "use STARTTLS first" if peer is None else _TLS_ADVICE
-            return Verdict(demand.code, demand.detail, f"{_printable(lack)}; {advice}", check=NAME) if lack else None
+        names = self._names_of(facts) if self._has_names_of_tls else facts.client_names or (_literal(address),)
+        for demand, whose in self._demands_of(address, names):
+            lacks = [unmet(demand, peer, name) for name in whose]
+            if all(lacks):
+                advice = "use STARTTLS first" if peer is None else _TLS_ADVICE
+                return Verdict(demand.code, demand.detail, f"{_printable(lacks[0])}; {advice}", check=NAME)
         return None
+
+    def _demands_of(self, address: str, names: tuple[str, ...]) -> Iterator[tuple[Demand, tuple[str, ...]]]:
+        """What is demanded of each name, then of the address; each with the names that a certificate may have for it."""
+        for name in names:
+            found = next((one for table in self._demanding if (one := table.tls_client_named(name))), None)
+            if found is not None:
+                yield found, (name,)
+        for table in self._demanding:
+            demand = table.tls_client(address)
+            if demand is not False:
+                if isinstance(demand, Demand):
+                    yield demand, names
+                return
 
     def _wants_all(self, local: str, domain: str) -> bool:
         answer = self._ask("spam", local, domain)
@@ -188,6 +228,10 @@ def _strongest(*verdicts: Verdict | None) -> Verdict | None:
 def _printable(text: str) -> str:
     """As it may stand in a reply: what is in a certificate is the client's own words."""
     return "".join(character if " " <= character <= "~" else "?" for character in text[:200])
+
+
+def _literal(address: str) -> str:
+    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
 
 def _domain(text: str) -> str:

@@ -10,26 +10,39 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import ClassVar
 
 from gatepost.config.errorreply import BadError
 from gatepost.config.tables import TableData
 from gatepost.config.tlsdemands import ADVICE as DEMAND_ADVICE
-from gatepost.config.tlsdemands import BadDemand, Demand, parse_demand
+from gatepost.config.tlsdemands import (
+    BadDemand,
+    Demand,
+    canonical_issuer,
+    decoded,
+    issuer_tags,
+    parse_demand,
+    with_issuers,
+)
 from gatepost.routing.tables.sendmail_keys import (
     DEMAND_TAGS,
+    ISSUER_TAG,
     NUMBER_TAGS,
     OTHER_TAGS,
     POLICY_TAGS,
+    TAGS,
     TLS_TAGS,
+    TRY_TAG,
     Answer,
     address_keys,
     bare_key,
     canonical_key,
     domain_keys,
     full_keys,
-    network_of,
+    is_client_name,
+    names_asked,
     parse_value,
     tag_of,
     user_keys,
@@ -42,6 +55,7 @@ _SPAM = {
     "FRIEND": "a FRIEND gets what they would refuse",
     "HATER": "only for a HATER they are refused, all others get everything",
 }
+_ISSUER = f"{ISSUER_TAG}:"
 _CIDR = re.compile(r"([0-9a-f:.]+)/(\d{1,3})")
 _ADVICE = "write OK, RELAY, REJECT, DISCARD, SKIP, QUARANTINE:text or ERROR:D.S.N:code text"
 
@@ -51,13 +65,30 @@ class AccessTable:
 
     kind: ClassVar[str] = "sendmail-access"
     is_path = True
-    __slots__ = ("_answers", "_demands", "_values", "has_demands", "has_friends", "has_haters", "name")
+    __slots__ = (
+        "_answers", "_demands", "_values", "asks_names", "has_demands", "has_friends", "has_haters", "has_names_of_tls", "has_tries",
+        "name", "needs_names",
+    )  # fmt: skip
 
     def __init__(self, name: str, values: dict[str, str]) -> None:
         self.name = name
         self._values = values
         self._answers = {key: parse_value(value) for key, value in values.items() if tag_of(key) in ("", *POLICY_TAGS)}
-        self._demands = {key: parse_demand(value) for key, value in values.items() if tag_of(key) in DEMAND_TAGS}
+        issuers: dict[str, list[str]] = {}
+        for key in values:
+            if key.startswith(_ISSUER):
+                tag, _, issuer = key.removeprefix(_ISSUER).partition(":")
+                issuers.setdefault(tag, []).append(issuer)
+        self._demands = {
+            key: with_issuers(parse_demand(value), issuers)
+            for key, value in values.items()
+            if tag_of(key) in DEMAND_TAGS
+        }
+        asked = names_asked(values)
+        self.asks_names = bool(asked)
+        self.needs_names = any(asked.values())  # a client whose names cannot be had is put off
+        self.has_names_of_tls = any(key.startswith("tls_clt") for key in asked)
+        self.has_tries = any(tag_of(key) == TRY_TAG for key in values)
         self.has_demands = {tag: any(key.startswith(tag) for key in self._demands) for tag in DEMAND_TAGS}
         self.has_friends = any(answer.word == "FRIEND" for answer in self._answers.values())
         self.has_haters = any(answer.word == "HATER" for answer in self._answers.values())
@@ -68,8 +99,12 @@ class AccessTable:
         collector = read_makemap(argument)
         entries: dict[str, str] = {}
         lines: dict[str, int] = {}
+        tags = _issuer_tags(collector.entries)
         for key, value in collector.entries.items():
             line = lines_of(collector, key)
+            if key.partition(":")[0] in tags:
+                _take_issuer(key, value, line, entries, collector)
+                continue
             for inner in _expanded(key, line, collector):
                 checked = _check(inner, value, line, collector)
                 if checked is not None:
@@ -83,6 +118,7 @@ class AccessTable:
                 f"because of this line {told}: {_SPAM[entries[spam].upper()]}",
                 "remove Spam: lines if the sendmail had no such argument",
             )
+        _note_names(entries, lines, collector)
         data = TableData(cls.kind, argument, entries, files=[collector.path], notes=collector.notes, lines=lines)
         rights = rights_of(data)
         collector.errors.extend(rights.errors)
@@ -101,9 +137,13 @@ class AccessTable:
 
     # --- what sendmail's rule sets ask ------------------------------------------------------------------------------
 
-    def connect(self, address: str, name: str = "") -> Answer | None:
-        """What is said of a client: of its name if it has one, else of its address."""
-        found = self._find(domain_keys(name), "connect:") if name else None
+    def connect(self, address: str, *names: str) -> Answer | None:
+        """What is said of a client: of one of its names, a refusal before what is none, else of its address."""
+        found = None
+        for name in names:
+            said = self._find(domain_keys(name), "connect:")
+            if said is not None and said.word != "SKIP" and (found is None or found.word in ("OK", "RELAY")):
+                found = said
         if found is None:
             found = self._find(address_keys(address), "connect:")
         return None if found is None or found.word == "SKIP" else found
@@ -131,10 +171,11 @@ class AccessTable:
         found = self._find(domain_keys(domain), "to:")
         return None if found is None or found.word == "SKIP" else found
 
-    def limit(self, tag: str, address: str, name: str = "") -> int | None:
-        """A number: ClientRate, ClientConn or GreetPause of a client; None: nothing is said."""
+    def limit(self, tag: str, address: str, names: Iterable[str] = ()) -> int | None:
+        """A number: ClientRate, ClientConn or GreetPause of a client; None: nothing is said. Only GreetPause knows names."""
         values = self._values
-        for key in (*(domain_keys(name) if name and tag == "greetpause" else ()), *address_keys(address), ""):
+        named = chain.from_iterable(map(domain_keys, names if tag == "greetpause" else ()))
+        for key in (*named, *address_keys(address), ""):
             value = values.get(f"{tag}:{key}")
             if value is not None:
                 return int(value)
@@ -142,9 +183,22 @@ class AccessTable:
 
     # --- what TLS has to be; False: nothing is said, None: nothing is demanded -----------------------------------------
 
-    def tls_client(self, address: str, name: str = "") -> Demand | None | bool:
-        """Of a client: its name, its address, all clients."""
-        return self._demand("tls_clt", domain_keys(name), address_keys(address))
+    def tls_client(self, address: str) -> Demand | None | bool:
+        """Of a client: its address, all clients. What is said of its name comes on top."""
+        return self._demand("tls_clt", address_keys(address))
+
+    def tls_client_named(self, name: str) -> Demand | None:
+        """Of a client with this name; what demands nothing is as if nothing were said."""
+        keys = (f"tls_clt:{key}" for key in domain_keys(name))
+        return next((self._demands[key] for key in keys if key in self._demands), None)
+
+    def tries_tls(self, name: str, address: str) -> bool | None:
+        """Whether TLS is tried towards a host: its name, its address, all hosts; None: nothing is said."""
+        for key in (*domain_keys("" if name == address else name), *address_keys(address), ""):
+            value = self._values.get(f"{TRY_TAG}:{key}")
+            if value is not None:
+                return value != "NO"
+        return None
 
     def tls_server(self, name: str, address: str) -> Demand | None | bool:
         """Of a host that we connect to: its name, its address, all hosts."""
@@ -212,8 +266,8 @@ def _expanded(key: str, line: int, collector: Collector) -> list[str]:
 def _check(key: str, value: str, line: int, collector: Collector) -> str | None:
     """The value to keep of an entry, or None; errors and notes go to the collector."""
     tag = tag_of(key)
-    if not tag and ":" in key and not key.startswith("ipv6:"):
-        known = "Connect: From: To: Spam: ClientRate: ClientConn: GreetPause: TLS_Srv: TLS_Clt: TLS_Rcpt:"
+    if tag == ISSUER_TAG or (not tag and ":" in key and not key.startswith("ipv6:")):
+        known = "Connect: From: To: Spam: ClientRate: ClientConn: GreetPause: TLS_Srv: TLS_Clt: TLS_Rcpt: Try_TLS:"
         collector.error(line, f'"{key.partition(":")[0]}:" is not a tag of sendmail', f"the tags are {known}")
         return None
     if tag in NUMBER_TAGS:
@@ -223,6 +277,8 @@ def _check(key: str, value: str, line: int, collector: Collector) -> str | None:
         return None
     if tag in DEMAND_TAGS:
         return _check_demand(tag, key, value, line, collector)
+    if tag == TRY_TAG:
+        return _check_try(key, value, line, collector)
     if tag in TLS_TAGS:
         problem = f"{tag} is not asked: what we offer and try of TLS is a matter of the configuration"
         collector.note(line, problem, "write it in the configuration of TLS")
@@ -238,9 +294,6 @@ def _check(key: str, value: str, line: int, collector: Collector) -> str | None:
     if (answer.word in ("FRIEND", "HATER")) != (tag == "spam"):
         collector.error(line, f'"{value}" has no meaning for this tag', _ADVICE)
         return None
-    if tag == "connect" and answer.word != "RELAY" and network_of(bare_key(key)) is None:
-        problem = f'"{bare_key(key)}" is the name of a client, and names are not looked up: the line matches nothing'
-        collector.note(line, problem, "write the network of the client")
     return value
 
 
@@ -256,7 +309,57 @@ def _check_demand(tag: str, key: str, value: str, line: int, collector: Collecto
         collector.note(line, problem, "none is needed; where the name is another, add +CN:name")
     elif demand is not None and demand.extensions and not demand.is_verified:
         collector.note(line, "a name counts only in a certificate that was verified", "none is needed")
-    if tag == "tls_clt" and bare and network_of(bare) is None:
-        problem = f'"{bare}" is the name of a client, and names are not looked up: the line matches nothing'
+    if tag == "tls_clt" and demand is None and is_client_name(bare):
+        problem = f'"{bare}" is the name of a client: it can be the reason for a demand, and exempts nobody from one'
         collector.note(line, problem, "write the network of the client")
     return value
+
+
+def _check_try(key: str, value: str, line: int, collector: Collector) -> str | None:
+    """ "NO" or "OK"; every other word means nothing to sendmail."""
+    word = value.upper()
+    if word not in ("NO", "OK", "YES"):
+        collector.error(line, f'"{value}" does not say whether TLS is tried', "write NO, or OK for an exception")
+        return None
+    if word == "NO":
+        problem = f"STARTTLS is not used towards {bare_key(key) or 'any host'}, except where a policy, DANE, MTA-STS or TLS_Srv: demands TLS"
+        collector.note(line, problem, "remove the line when the host can do TLS: mail to it can be read on its way")
+    return "NO" if word == "NO" else "OK"
+
+
+def _issuer_tags(entries: dict[str, str]) -> set[str]:
+    """The tags that demands look for issuers under: keys with one of them name an issuer."""
+    found: set[str] = set()
+    for key, value in entries.items():
+        if "citag" in value.lower() and tag_of(key) in DEMAND_TAGS:
+            try:
+                found.update(issuer_tags(parse_demand(value)))
+            except BadDemand:
+                continue  # told where its line is checked
+    return found - set(TAGS)
+
+
+def _take_issuer(key: str, value: str, line: int, entries: dict[str, str], collector: Collector) -> None:
+    if value.upper() != "OK":
+        collector.error(line, f'"{value}" means nothing for an issuer', "write OK")
+        return
+    tag, _, issuer = key.partition(":")
+    entries[f"{_ISSUER}{tag}:{canonical_issuer(decoded(issuer))}"] = "OK"
+
+
+def _note_names(entries: dict[str, str], lines: dict[str, int], collector: Collector) -> None:
+    """Say once of each kind that lines by name have the DNS asked about every client."""
+    first: dict[bool, int] = {}
+    for key, is_needed in names_asked(entries).items():
+        first.setdefault(is_needed, lines.get(key, 0))
+    if True in first:
+        problem = (
+            "because of this line the names of clients are looked up, and back to the address; "
+            "a client of whom DNS gives no answer is put off"
+        )
+        collector.note(first[True], problem, "write networks in place of names where that is not wanted")
+    elif False in first:
+        problem = (
+            "because of this line the names of clients are looked up; where DNS gives no answer, it is not for clients"
+        )
+        collector.note(first[False], problem, "write From: or To: in front of it if it is not for clients")

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from gatepost.config.errorreply import parse_error
+from gatepost.config.tlsdemands import parse_demand
 
 POLICY_TAGS = ("connect", "from", "to", "spam")
 NUMBER_TAGS = {"clientrate": 60_000, "clientconn": 60_000, "greetpause": 300_000}  # the largest value
 DEMAND_TAGS = ("tls_srv", "tls_clt", "tls_rcpt")  # what is demanded of TLS: config/tlsdemands.py
-TLS_TAGS = ("try_tls", "tls_srv_features", "tls_clt_features", "srv_features")
+TRY_TAG = "try_tls"  # whether TLS is tried towards a host
+TLS_TAGS = ("tls_srv_features", "tls_clt_features", "srv_features", "clt_features")
 OTHER_TAGS = ("authinfo", "certissuer", "certsubject")
-TAGS = (*POLICY_TAGS, *NUMBER_TAGS, *DEMAND_TAGS, *TLS_TAGS, *OTHER_TAGS)
+ISSUER_TAG = "citag"  # of our own: an issuer that a demand names by CITag:
+TAGS = (*POLICY_TAGS, *NUMBER_TAGS, *DEMAND_TAGS, TRY_TAG, *TLS_TAGS, *OTHER_TAGS, ISSUER_TAG)
 
 _IPV4_PREFIX = re.compile(r"\d{1,3}(?:\.\d{1,3}){0,3}")
 _IPV6_PREFIX = re.compile(r"ipv6:[0-9a-f:.]+")
@@ -145,3 +148,32 @@ def user_keys(local: str) -> Iterator[str]:
     if plus and user:
         yield f"{user}+*@"
         yield f"{user}@"
+
+
+def is_client_name(key: str) -> bool:
+    """Whether a key without its tag stands for the name of a client, `host.example` or `[10.1]` for one without a name."""
+    return bool(key) and network_of(key) is None and "@" not in key and key != "localhost"
+
+
+def names_asked(values: Mapping[str, str]) -> dict[str, bool]:
+    """The keys for which the names of clients are looked up; whether a client is put off of whom they cannot be had.
+
+    A line without a tag is for senders and recipients as well, and only a refusal is worth a question.
+    """
+    found = {}
+    for key, value in values.items():
+        tag, bare = tag_of(key), bare_key(key)
+        if tag in ("connect", "tls_clt", "greetpause") and is_client_name(bare):
+            found[key] = tag != "greetpause"
+        elif (
+            not tag and is_client_name(bare) and parse_value(value).word in ("REJECT", "DISCARD", "QUARANTINE", "ERROR")
+        ):
+            found[key] = False
+        elif tag == "tls_clt" and _asks_own_name(value):
+            found[key] = True
+    return found
+
+
+def _asks_own_name(value: str) -> bool:
+    demand = parse_demand(value)
+    return demand is not None and ("CN", "") in demand.extensions
