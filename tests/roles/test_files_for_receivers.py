@@ -16,6 +16,7 @@ from gatepost.config.schema import Queue as QueueConfig
 from gatepost.events import EventLog
 from gatepost.ipc import messages as m
 from gatepost.model import Envelope, Recipient
+from gatepost.roles import committing
 from gatepost.roles import queue as role_module
 from gatepost.roles.queue import Queue
 from gatepost.spool.errors import SpoolFull
@@ -59,7 +60,8 @@ def run(tmp_path: Path, monkeypatch):
         prepare_spool(str(tmp_path / "spool"), queue_uid=-1, queue_gid=-1, allow_volatile=True)
         monkeypatch.chdir(tmp_path / "spool")
         monkeypatch.setattr(role_module, "RETRY_S", 0.01)
-        monkeypatch.setattr(role_module, "COMMIT_DELAY_S", 0.01)
+        monkeypatch.setattr(committing, "COMMIT_DELAY_S", 0.01)
+        monkeypatch.setattr(committing, "RETRY_S", 0.01)
         log = os.open(tmp_path / "events", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         config = Config(
             hostname="gate.test",

@@ -326,6 +326,11 @@ class Scheduler:
             self._place(hop)
         return count
 
+    def waiting(self, next_hop: str | None) -> set[str]:
+        """Keys of the items that `retry` would make due."""
+        hops = self._hops.values() if next_hop is None else filter(None, [self._hops.get(next_hop)])
+        return {key for hop in hops for key, state in hop.items.items() if type(state) is not int}
+
     def due_at(self, key: str, next_hop: str) -> float | None:
         """When the item is due next: -inf if it is due or under attempt; None if there is no such item.
 

@@ -1,5 +1,6 @@
 """The operator's verbs on the queue, as control passes them on: ledger, list, show, retry, remove, hold, release.
 
+What changes the queue is done at once, and answered when it is durable: a power cut behind the answer undoes nothing.
 Answers are JSON-able; text of messages and peers is escaped where it is printed (`cli/output.py`).
 """
 
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from gatepost.mail.header import split_header
@@ -24,7 +25,7 @@ HEADER_SHOWN_BYTES = 16 * 1024
 
 
 def answer_operator(queue: Queue, what: str, arguments: dict[str, Any]) -> Any:
-    """The answer to one verb; `{"error": ...}` for an unknown one."""
+    """The answer to one verb, or a coroutine that gives it; `{"error": ...}` for an unknown one."""
     verb = _VERBS.get(what)
     if verb is None:
         return {"error": f"the queue does not know {what!r}"}
@@ -153,15 +154,34 @@ def _chosen(queue: Queue, arguments: dict[str, Any]) -> list[Entry]:
     return [entry for key in ids if (entry := queue.spool.entries.get(key)) is not None]
 
 
+def _when_durable(queue: Queue, count: int, done: str) -> Coroutine[Any, Any, dict[str, Any]]:
+    """The answer behind the sync. Where the disk refuses, what was done holds in memory, and that is said."""
+
+    async def answer() -> dict[str, Any]:
+        if not (trouble := await queue.commits.durable()):
+            return {"count": count}
+        messages = f"{count} {'message' if count == 1 else 'messages'}"
+        return {
+            "error": f"{messages} {done}, but the disk refuses to keep that ({trouble}): a power cut would undo it. "
+            "It is tried until the disk takes it; ask again then"
+        }
+
+    return answer()
+
+
 def _retry(queue: Queue, arguments: dict[str, Any]) -> Any:
-    if next_hop := arguments.get("next_hop"):
-        count = queue.scheduler.retry(next_hop=next_hop)
-    elif arguments.get("all"):
-        count = queue.scheduler.retry()
+    next_hop = arguments.get("next_hop") or None
+    if next_hop or arguments.get("all"):
+        waiting = queue.scheduler.waiting(next_hop)
+        queue.scheduler.retry(next_hop=next_hop)
+        entries = [entry for key in waiting if (entry := queue.spool.entries.get(key)) is not None]
     else:
-        count = sum(bool(queue.scheduler.retry(key=entry.id)) for entry in _chosen(queue, arguments))
+        entries = [entry for entry in _chosen(queue, arguments) if queue.scheduler.retry(key=entry.id)]
+    now_s = time.time()
+    for entry in entries:
+        queue.spool.retry(entry, now_s)
     queue.dispatch_soon()
-    return {"count": count}
+    return _when_durable(queue, len(entries), "due now")
 
 
 def _remove(queue: Queue, arguments: dict[str, Any]) -> Any:
@@ -173,8 +193,7 @@ def _remove(queue: Queue, arguments: dict[str, Any]) -> Any:
         queue.event("removed", id=entry.id, recipients=pending, by="operator")
         queue.finish(entry)
         count += 1
-    queue.commit_soon()
-    return {"count": count}
+    return _when_durable(queue, count, "removed")
 
 
 def _hold(queue: Queue, arguments: dict[str, Any]) -> Any:
@@ -187,8 +206,7 @@ def _hold(queue: Queue, arguments: dict[str, Any]) -> Any:
                 queue.scheduler.remove(entry.id, next_hop)
         queue.deadlines.remove(entry.id)  # what is held does not age
         queue.spool.hold(entry)
-    queue.commit_soon()
-    return {"count": len(entries)}
+    return _when_durable(queue, len(entries), "held")
 
 
 def _release(queue: Queue, arguments: dict[str, Any]) -> Any:
@@ -196,9 +214,8 @@ def _release(queue: Queue, arguments: dict[str, Any]) -> Any:
     for entry in entries:
         queue.spool.release(entry, time.time())
         queue.enter(entry)
-    queue.commit_soon()
     queue.dispatch_soon()
-    return {"count": len(entries)}
+    return _when_durable(queue, len(entries), "released")
 
 
 _VERBS: dict[str, Callable[[Queue, dict[str, Any]], Any]] = {

@@ -21,6 +21,7 @@ from gatepost.queue import backoff
 from gatepost.queue.deadlines import begins_at, expires_at
 from gatepost.queue.scheduler import Item, Scheduler
 from gatepost.roles.claims import checked
+from gatepost.roles.committing import Commits
 from gatepost.roles.hands import Hands, Job, outcomes_of
 from gatepost.roles.ids import IdMaker
 from gatepost.roles.keeping import Keeping
@@ -38,7 +39,6 @@ from gatepost.spool.factring import FactRing
 from gatepost.spool.layout import close_anyway
 
 TICK_S = 1.0
-COMMIT_DELAY_S = 0.5  # outcomes may be this old before a power cut cannot undo them; undone means delivered once more
 MAX_OUTSTANDING = 2000  # attempts with all deliverers
 DEFER_BATCH = 100  # with two fsyncs for each; what waits behind it (a commit, a new segment) waits that long
 RETRY_S = 0.25
@@ -65,9 +65,7 @@ class Queue(Role):
         self.keeping = Keeping(self)
         self.reports = TlsReports(self)
         self.owners: dict[Peer, str] = {}
-        self._after_commit: list[Any] = []
-        self._commit_scheduled = False
-        self._committing = False
+        self.commits = Commits(self)
         self._dispatch_scheduled = False
         self._wake: Any = None
         self._wake_at_s = float("inf")
@@ -178,7 +176,7 @@ class Queue(Role):
         self.owners[channel.peer] = message.owner
 
         def failed(error: Exception) -> None:
-            self._on_trouble(error)
+            self.on_trouble(error)
             channel.lost()  # it comes again, and with it the next try: until then it must not get new files
 
         # What it had from before it has given up.
@@ -224,7 +222,7 @@ class Queue(Role):
             if channel.is_open:
                 self._files_trouble = str(error)
                 self.loop.call_later(RETRY_S, self._make_files, channel, make, give)
-            self._on_trouble(error)
+            self.on_trouble(error)
 
         if channel.is_open:
             self.worker.call(make, made, refused)
@@ -248,7 +246,7 @@ class Queue(Role):
         """Read what a receiver acknowledged and could not tell any more; it is dead. Tried until the disk lets it."""
 
         def failed(error: Exception) -> None:
-            self._on_trouble(error)
+            self.on_trouble(error)
             self.loop.call_later(TICK_S, self.owner_gone, owner)
 
         self.worker.call(lambda: self.spool.owner_gone(owner), self._take_over, failed)
@@ -260,7 +258,8 @@ class Queue(Role):
             self.commit_soon()
             self.dispatch_soon()
 
-    def _on_trouble(self, error: Exception) -> None:
+    def on_trouble(self, error: Exception) -> None:
+        """The disk refused: say it, and look whether mail may still be taken."""
         self.event("error", where="spool", reason=str(error))
         self._check_health()
 
@@ -375,35 +374,12 @@ class Queue(Role):
 
     def commit_soon(self, then: Any = None) -> None:
         """Have the journal synced before long; `then` is called when that is done."""
-        if then is not None:
-            self._after_commit.append(then)
-        if not self._commit_scheduled:
-            self._commit_scheduled = True
-            self.loop.call_later(0.0 if then is not None else COMMIT_DELAY_S, self._commit)
+        self.commits.soon(then)
 
-    def _commit(self) -> None:
-        if self._committing:
-            self.loop.call_later(0.01, self._commit)
-            return
-        self._commit_scheduled = False
-        self._committing = True
-        waiting, self._after_commit = self._after_commit, []
-
-        def done(_: None) -> None:
-            self._committing = False
-            if self._health[1]:
-                self._check_health()
-            for call in waiting:
-                call()
-
-        def failed(error: Exception) -> None:
-            self._committing = False
-            self._on_trouble(error)
-            # Nothing else may happen that would commit: while there is trouble no mail comes.
-            self.loop.call_later(RETRY_S, self.commit_soon)
-            self._after_commit[:0] = waiting
-
-        self.worker.call(self.spool.commit, done, failed)
+    def committed(self) -> None:
+        """The journal was synced: trouble may be over."""
+        if self._health[1]:
+            self._check_health()
 
     # --- once a second ----------------------------------------------------------------------------------------------
 
@@ -453,7 +429,7 @@ class Queue(Role):
 
         def failed(error: Exception) -> None:
             self._deferring = False
-            self._on_trouble(error)
+            self.on_trouble(error)
 
         self.worker.call(lambda: self.spool.defer_to_file(batch), moved, failed)
 

@@ -1,11 +1,12 @@
 """The queue's part of the downgrade memory: deliverers tell which domains they verified, all of them are told, the file is kept.
 
 A deliverer has no files and may die; the queue has the spool. What is new is on disk within WRITE_DELAY_S, written by the worker thread;
-a crash before loses what the next verified delivery brings back. Nothing waits for it.
+a crash before loses what the next verified delivery brings back. Only the operator who has domains forgotten waits for the disk.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from gatepost.roles.queue import Queue
 
 WRITE_DELAY_S = 1.0
+RETRY_S = 5.0  # when the disk has refused
 ROWS_PER_MESSAGE = 1000
 
 
@@ -62,14 +64,18 @@ class Remembering:
         self._tell_gone(self.memory.expire(now_s))
         self._write_soon()
 
-    def forget(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """`gatepost tls forget`: these domains may go in clear again."""
+    async def forget(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """`gatepost tls forget`: these domains may go in clear again; answered when the file says so too."""
         domains = [domain for domain in arguments.get("domains") or [] if self.memory.forget(str(domain))]
         self._tell_gone(domains)
         for domain in domains:
             self._queue.event("tls_forgotten", domain=domain)
         if domains:
-            self._write_soon()
+            written: asyncio.Future[str] = self._queue.loop.create_future()
+            self._write(written)
+            if trouble := await written:
+                what = f"{', '.join(domains)}: forgotten, but the disk refuses to keep that ({trouble})"
+                return {"error": f"{what}: a restart would undo it. It is tried until the disk takes it"}
         return {"forgotten": domains}
 
     def list(self) -> list[dict[str, str]]:
@@ -91,14 +97,22 @@ class Remembering:
             self._is_due = True
             self._queue.loop.call_later(WRITE_DELAY_S, self.flush)
 
-    def _write(self) -> None:
+    def _write(self, written: asyncio.Future[str] | None = None) -> None:
         self._is_due = False
         data = self.memory.encoded()
 
+        def done(_: Any) -> None:
+            if written is not None:
+                written.set_result("")
+
         def failed(error: Exception) -> None:
             self._queue.event("error", where="tls memory", reason=str(error))
+            self._is_due = True
+            self._queue.loop.call_later(RETRY_S, self.flush)
+            if written is not None:
+                written.set_result(str(error))
 
-        self._queue.worker.call(lambda: self.memory.write(data), lambda _: None, failed)
+        self._queue.worker.call(lambda: self.memory.write(data), done, failed)
 
 
 def is_name(text: str) -> bool:

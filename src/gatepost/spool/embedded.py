@@ -38,11 +38,11 @@ from gatepost.spool.own import OwnSegment
 from gatepost.spool.replay import (
     ACCEPTED,
     COUNTERS,
-    LOST,
     MESSAGES_ACCEPTED,
     MESSAGES_FINISHED,
     VERSION,
     SegmentState,
+    ledger_of,
     merge_outcomes,
 )
 from gatepost.spool.segment import Damage, Found, build_record, content_crc, read_record
@@ -434,13 +434,18 @@ class JournalSpool:
     def release(self, entry: Entry, next_due_s: float) -> None:
         self._flag(entry, held=False, next_due_s=next_due_s, released_s=next_due_s)
 
-    def _flag(self, entry: Entry, **changes: bool | float) -> None:
+    def retry(self, entry: Entry, next_due_s: float) -> None:
+        self._flag(entry, write=self.log.add, next_due_s=next_due_s)
+
+    def _flag(self, entry: Entry, write: Callable[[tuple], None] | None = None, **changes: bool | float) -> None:
         with self.lock:
             self._expect(entry)
             self.log.touch(entry)
             for name, value in changes.items():
                 setattr(entry, name, value)
-            self.log.write((Kind.FLAGS, entry.id, entry.held, entry.delay_notified, entry.next_due_s, entry.released_s))
+            (write or self.log.write)(
+                (Kind.FLAGS, entry.id, entry.held, entry.delay_notified, entry.next_due_s, entry.released_s)
+            )
 
     def remove(self, entry: Entry) -> None:
         with self.lock:
@@ -461,21 +466,7 @@ class JournalSpool:
         self.log.commit()
 
     def ledger(self) -> dict[str, int]:
-        counters = self.counters
-        discarded = counters[State.DISCARDED] + counters[State.REMOVED]
-        return {
-            "accepted": counters[ACCEPTED],
-            "delivered": counters[State.DELIVERED],
-            "bounced": counters[State.FAILED],
-            "expired": counters[State.EXPIRED],
-            "discarded": discarded,
-            "removed_by_operator": counters[State.REMOVED],
-            "lost_to_damage": counters[LOST],
-            "queued": sum(entry.pending for entry in self.entries.values()),
-            "messages_accepted": counters[MESSAGES_ACCEPTED],
-            "messages_finished": counters[MESSAGES_FINISHED],
-            "messages_queued": len(self.entries),
-        }
+        return ledger_of(self.counters, sum(entry.pending for entry in self.entries.values()), len(self.entries))
 
     def health(self) -> Health:
         trouble = self.log.trouble or self._names_trouble or self._disk.trouble()

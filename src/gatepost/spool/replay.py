@@ -27,6 +27,23 @@ COUNTERS = 9
 _ENTRY = int(Kind.ENTRY)
 
 
+def ledger_of(counters: list[int], queued: int, messages_queued: int) -> dict[str, int]:
+    """The ledger, from the counters and what lies in the queue (`queued` in recipients)."""
+    return {
+        "accepted": counters[ACCEPTED],
+        "delivered": counters[State.DELIVERED],
+        "bounced": counters[State.FAILED],
+        "expired": counters[State.EXPIRED],
+        "discarded": counters[State.DISCARDED] + counters[State.REMOVED],
+        "removed_by_operator": counters[State.REMOVED],
+        "lost_to_damage": counters[LOST],
+        "queued": queued,
+        "messages_accepted": counters[MESSAGES_ACCEPTED],
+        "messages_finished": counters[MESSAGES_FINISHED],
+        "messages_queued": messages_queued,
+    }
+
+
 class SegmentState:
     """A segment as the journal knows it: who appends, its sealed length (-1: open), and how far it was looked at."""
 

@@ -146,6 +146,9 @@ class Spool(Protocol):
     def release(self, entry: Entry, next_due_s: float) -> None:
         """The operator lets it go on, and it is due at `next_due_s`."""
 
+    def retry(self, entry: Entry, next_due_s: float) -> None:
+        """The operator wants it tried, at `next_due_s` if not before. Written by the next commit."""
+
     def remove(self, entry: Entry) -> None:
         """The operator removes the message: pending recipients become REMOVED, nobody is told."""
 
