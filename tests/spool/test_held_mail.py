@@ -96,3 +96,27 @@ def test_a_tried_message_was_released(tmp_path):
         base=True,
     )
     assert not replay.live["a1"].held
+
+
+@pytest.mark.parametrize("is_committed", [False, True], ids=["killed", "committed"])
+@pytest.mark.parametrize("is_released", [False, True])
+def test_a_notice_that_is_held_as_soon_as_it_is_made(tmp_path, is_committed, is_released):
+    """The line that introduces it is written by the next commit, behind the one that holds it."""
+    spool = open_spool(tmp_path / "spool")
+    entry = spool.store(make_envelope("a1"), [b"Subject: x\r\n\r\ntext\r\n"])
+    spool.hold(entry)
+    if is_released:
+        spool.release(entry, 5000.0)
+    if is_committed:
+        spool.commit()
+    spool.abandon()
+    spool = open_spool(tmp_path / "spool")
+    entry = spool.entries["a1"]
+    assert (entry.held, entry.released_s) == (not is_released, 5000.0 if is_released else 0.0)
+    assert_balanced(spool)
+    spool.hold(entry)
+    spool.commit()
+    spool.abandon()
+    spool = open_spool(tmp_path / "spool")
+    assert spool.entries["a1"].held
+    spool.close()

@@ -53,6 +53,7 @@ def recover(spool: JournalSpool) -> Recovery:
         _recover_segments(spool, leftovers, result)
         _recover_deferred(spool, leftovers, result)
         _recover_bodies(spool, leftovers)
+        replay.settle_early(spool.entries)
         leftovers.remove()
         spool.log.start(last_number)
         for number in [n for n, state in spool.segments.items() if state.owner in (OWNER, "") and state.sealed < 0]:

@@ -80,6 +80,7 @@ class Replay:
         self.gone: set[str] = set()  # paths below the spool that were to be removed
         self.live: dict[str, Entry] = {}
         self.finished: set[str] = set()
+        self.early: dict[str, tuple] = {}  # FLAGS of messages of our own whose TAKEN is a line behind, or was lost
         self.lines = 0
         self.complete = False  # the snapshot at the beginning was whole
         self.unknown = 0  # lines that made no sense
@@ -248,8 +249,20 @@ class Replay:
     def _flags(self, id, held, delay_notified, next_due_s, released_s=0.0, *_) -> None:
         entry = self.live.get(id)
         if entry is not None:
+            self.early.pop(id, None)
             entry.held, entry.delay_notified, entry.next_due_s = bool(held), bool(delay_notified), next_due_s
             entry.released_s = released_s
+        elif id not in self.finished:
+            self.early[id] = (bool(held), bool(delay_notified), next_due_s, released_s)
+
+    def settle_early(self, entries: dict[str, Entry]) -> None:
+        """What the operator said of a message of our own before the line that introduces it was written (`add_later`)."""
+        for id, (held, delay_notified, next_due_s, released_s) in self.early.items():
+            if (entry := entries.get(id)) is None:
+                continue
+            entry.held, entry.delay_notified, entry.released_s = held, delay_notified, released_s
+            if not entry.attempts:
+                entry.next_due_s = next_due_s
 
     def _opened(self, segment, owner, *_) -> None:
         self.segments[segment] = SegmentState(segment, owner)
