@@ -24,10 +24,10 @@ from typing import Any, Self
 import msgspec
 
 from bench.crash import processes
-from bench.crash.books import Arrival, Sent, read_book
+from bench.crash.books import Arrival, Sent, Sync, read_book
 from bench.crash.gateway import PARTS, Gateway, find_kind
 from bench.crash.processes import CrashError
-from bench.crash.proof import Disturbance, Proof, prove
+from bench.crash.proof import Disturbance, Hold, Proof, prove
 
 ROOT = Path(__file__).resolve().parents[2]
 DRAIN_LIMIT_S = 180.0
@@ -81,7 +81,12 @@ class Bed:
         self.rate = rate
         self.clients = clients
         self.disturbances: list[Disturbance] = []
-        self.held = self.released = 0
+        self.held = self.released = self.checked = 0
+        self.held_since_s = float("inf")  # from when on nothing that is held is under way
+        self.holds: list[Hold] = []
+        self.problems: list[str] = []
+        self._holding: set[str] = set()
+        self._let_go: set[str] = set()
         options.directory.mkdir(parents=True, exist_ok=True)
         self.directory = Path(tempfile.mkdtemp(prefix=f"crash-{name}-", dir=options.directory))
         self.directory.chmod(0o755)
@@ -89,6 +94,7 @@ class Bed:
         self.disk.mkdir(mode=0o755)
         self.sent_book = self.directory / "sent.jsonl"
         self.arrived_book = self.directory / "arrived.jsonl"
+        self.syncs_book = self.directory / "syncs.jsonl"  # of a disk that says what it has kept
         self.sink_port = processes.take_port()
         self.gateway = Gateway(self.directory, self.disk, self.sink_port, queue_settings)
         self._sink: subprocess.Popen[bytes] | None = None
@@ -150,11 +156,33 @@ class Bed:
 
     def hold_all(self) -> None:
         """The operator holds everything that is in the queue now; attempts under way go on."""
-        self.held += int(self.gateway.ask("queue", "hold", "--all")[1].get("count", 0))
+        self.held += int(self.gateway.tell("hold", all=True)["count"])
+        self._holding = {key for key, is_held in self.gateway.list_held().items() if is_held}
+        self._let_go.clear()
+        self.held_since_s = float("inf")
 
     def release_all(self) -> None:
         """And lets all of it go, with what its route has held."""
-        self.released += int(self.gateway.ask("queue", "release", "--all")[1].get("count", 0))
+        self._end_hold()
+        before = self.gateway.list_held()
+        self.released += int(self.gateway.tell("release", all=True)["count"])
+        after = self.gateway.list_held()
+        self._let_go = {key for key in before if not after.get(key, True)}
+        if held := [key for key in before if after.get(key)]:
+            self.problems.append(f"{len(held)} messages are held behind `queue release --all`: {held[:5]}")
+
+    def _end_hold(self) -> None:
+        self.holds.append(Hold(frozenset(self._holding), self.held_since_s, time.monotonic()))
+        self._holding.clear()
+
+    def check_operator(self, when: str) -> None:
+        """What the operator was told last must be so: what is held is held, and what is released is not."""
+        now = self.gateway.list_held()
+        if free := [key for key in self._holding if not now.get(key, True)]:
+            self.problems.append(f"{len(free)} messages are not held any more {when}: {free[:5]}")
+        if held := [key for key in self._let_go if now.get(key)]:
+            self.problems.append(f"{len(held)} messages are held again {when}: {held[:5]}")
+        self.checked += len(self._holding) + len(self._let_go)
 
     def check_alive(self) -> None:
         """CrashError if something died that nobody killed."""
@@ -211,14 +239,23 @@ class Bed:
         self.release_all()
         ledger: dict[str, int] = {}
         try:
-            ledger = self.gateway.wait_drained(DRAIN_LIMIT_S)
+            ledger = self.gateway.wait_drained(DRAIN_LIMIT_S, self._let_go)
         except CrashError as error:
             result.problems.append(f"{error}: {self.gateway.ask('ledger')[1]}")
         drained_s = time.monotonic() - drain_from_s
         (self.directory / "disturbances.json").write_bytes(msgspec.json.encode(self.disturbances))
         arrivals = self.read_arrivals()
-        proof = prove(self.read_sent(), arrivals, self.disturbances, self.gateway.read_delivered(), grace_s)
-        result.problems += proof.problems()
+        syncs, _ = read_book(self.syncs_book, Sync)
+        proof = prove(
+            self.read_sent(),
+            arrivals,
+            self.disturbances,
+            self.gateway.read_delivered(),
+            grace_s,
+            syncs=syncs,  # type: ignore[arg-type]
+            holds=self.holds,
+        )
+        result.problems += self.problems + proof.problems()
         result.problems += self._check_ledger(ledger)
         result.problems += check_counts(ledger, proof)
         if status := self.gateway.stop():
@@ -262,6 +299,7 @@ class Bed:
             "kinds": dict(sorted(proof.kinds.items())),
             "held_by_operator": self.held,
             "released": self.released,
+            "operator_checked": self.checked,
             "file_system": find_kind(self.disk),
             "lost": len(proof.lost),
             "duplicates": proof.duplicates,

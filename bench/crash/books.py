@@ -1,4 +1,4 @@
-"""The two books: what was acknowledged to clients, and what arrived. One JSON object in each line, written at once.
+"""The books: what was acknowledged to clients, what arrived, and what the disk has kept. One JSON object in each line, written at once.
 
 Times are those of CLOCK_MONOTONIC, which all processes of a machine share. Neither process that writes a book is ever killed.
 """
@@ -43,6 +43,13 @@ class Arrival(msgspec.Struct):
     recipients: list[str]
     is_whole: bool  # the body has the checksum that its header names
     notice: str = ""  # the action of a DSN: "failed", "relayed", "delivered"
+
+
+class Sync(msgspec.Struct):
+    """One fsync of a journal: what was written before it began is on the disk when it ends."""
+
+    begun_s: float
+    ended_s: float
 
 
 class Book:

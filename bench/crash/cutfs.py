@@ -3,7 +3,8 @@
 It speaks the kernel's FUSE protocol itself (linux/fuse.h): files are known by number, so hard links and files without a name are what
 they are, and no library is needed. An fsync takes a moment and counts only when it is answered. Commands come on
 standard input: `cut AFTER CHANCE SEED` cuts the power before the AFTER-th change from now; the image of what is left goes to
---image, "cut" to standard output, and every later call gets EIO.
+--image, "cut" and the time to standard output, and every later call gets EIO. --syncs gets a row for each fsync of a journal that was
+answered: what was written before it began is on the disk, and the proof knows it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import itertools
 import os
 import pickle
 import random
+import re
 import select
 import stat
 import struct
@@ -25,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.crash import processes
+from bench.crash.books import Book, Sync
 from bench.crash.cutmodel import Model, Node, Refused
 
 MAX_WRITE = 128 * 1024
@@ -46,13 +49,16 @@ _STATFS = struct.Struct("<QQQQQIIII6I")
 FLAG_ATOMIC_TRUNCATE, FLAG_BIG_WRITES, FLAG_MAX_PAGES = 1 << 3, 1 << 5, 1 << 22
 SET_MODE, SET_UID, SET_GID, SET_SIZE = 1, 2, 4, 8
 FORGET, INTERRUPT, BATCH_FORGET = 2, 36, 42
+_JOURNAL = re.compile(rb"[0-9]+\.log").fullmatch
 
 
 class Server:
     """One mounted file system."""
 
-    def __init__(self, model: Model, device: int, image: Path) -> None:
+    def __init__(self, model: Model, device: int, image: Path, syncs: Book) -> None:
         self.model = model
+        self._syncs = syncs
+        self.journals: set[int] = set()  # numbers of the nodes that are journals of the queue
         self.device = device
         self.image = image
         self.rng = random.Random()
@@ -125,8 +131,15 @@ class Server:
             return
         if answer is None:
             keep = self.model.sync_file if handler is _fsync else self.model.sync_directory
-            due_s = time.monotonic() + self.rng.random() * SYNC_S
-            heapq.heappush(self._late, (due_s, next(self._numbers), unique, lambda: keep(node)))
+            begun_s = time.monotonic()
+
+            def end() -> None:
+                keep(node)
+                if node.number in self.journals:
+                    self._syncs.add(Sync(begun_s, time.monotonic()))
+
+            due_s = begun_s + self.rng.random() * SYNC_S
+            heapq.heappush(self._late, (due_s, next(self._numbers), unique, end))
         else:
             self._reply(unique, 0, answer)
 
@@ -146,10 +159,11 @@ class Server:
     def _cut(self) -> None:
         """The power goes: nothing that comes later has happened."""
         self.is_dead = True
+        cut_s = time.monotonic()
         left = self.model.cut(self.rng, self.chance)
         with open(self.image, "wb") as file:
             pickle.dump(left, file)
-        print("cut", flush=True)
+        print(f"cut {cut_s}", flush=True)
 
     # --- nodes ------------------------------------------------------------------------------------------------------
 
@@ -243,6 +257,8 @@ def _setattr(server: Server, node: Node, body: bytes, uid: int, gid: int) -> byt
 def _create_node(server: Server, node: Node, name: bytes, mode: int, uid: int, gid: int, rdev: int = 0) -> Node:
     made = server.model.create(node, name, mode, uid, gid, rdev)
     made.changed_ns = node.changed_ns = time.time_ns()
+    if _JOURNAL(name):
+        server.journals.add(made.number)
     return made
 
 
@@ -387,13 +403,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mount", type=Path, required=True)
     parser.add_argument("--image", type=Path, required=True, help="read at the start if it exists, written at the cut")
+    parser.add_argument("--syncs", required=True, help="the book of journals that were synced")
     options = parser.parse_args()
     model = pickle.loads(options.image.read_bytes()) if options.image.exists() else Model()  # ours, written by a cut
     device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     flags = f"fd={device},rootmode=40755,user_id=0,group_id=0,default_permissions,allow_other"
     processes.mount("cutfs", options.mount, "fuse", flags)
     print("ready", flush=True)
-    Server(model, device, options.image).serve()
+    Server(model, device, options.image, Book(options.syncs)).serve()
     sys.stdout.close()
 
 

@@ -39,6 +39,7 @@ class Fault:
     when: str = ""  # strace's when=: which of the calls; empty: all
     below: str = ""  # only on files that are open now below this directory of the spool
     silences: bool = False  # nothing may be answered 250 while it lasts
+    refuses: bool = False  # nothing of the queue can be made durable, so nothing may be promised to its operator
     is_quick: bool = False
     is_long: bool = False  # such calls are rare
     may_miss: bool = False  # a process that has all the memory it needs asks for none
@@ -62,9 +63,9 @@ FAULTS = (
     Fault("receiver", "sendmsg,sendto", "EPIPE", when="1+50"),
     Fault("receiver", "recvmsg", "ENOMEM", when="1+2"),
     Fault("receiver", "mmap,mremap,brk", "ENOMEM", is_long=True, may_miss=True),
-    Fault("queue", "fdatasync", "EIO", is_quick=True),
+    Fault("queue", "fdatasync", "EIO", refuses=True, is_quick=True),
     Fault("queue", "fsync", "EIO"),
-    Fault("queue", "fsync,fdatasync", "ENOSPC"),
+    Fault("queue", "fsync,fdatasync", "ENOSPC", refuses=True),
     Fault("queue", "pwrite64", "EIO"),
     Fault("queue", "pwrite64,fallocate", "ENOSPC"),
     Fault("queue", "openat", "EMFILE", is_quick=True),
@@ -144,6 +145,8 @@ def _inject(bed: Bed, fault: Fault, seconds: float, problems: list[str]) -> dict
             if fault.role == "control":
                 bed.gateway.knock()
             bed.run_load(seconds)
+            if fault.refuses and bed.gateway.ask("queue", "retry", "--all")[0] == 0:
+                problems.append(f"{fault.name}: the operator was told that it is done")
             while not fault.may_miss and not _count_hits(log) and time.monotonic() < attached_s + MOST_S:
                 bed.run_load(0.5)
         finally:

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Container
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,14 @@ from bench.crash.content import read_content
 from bench.crash.kinds import TEAM, TEAM_MEMBERS
 from bench.crash.processes import CrashError
 from bench.crash.sink import FLAPPING_ADDRESS, MX_DOMAINS
+from gatepost.cli.ask import NotRunning, ask_at
+from gatepost.roles.operator import MAX_LISTED
 from gatepost.spool.layout import VOLATILE, find_filesystem
 
 COMMAND = [sys.executable, "-I", "-m", "gatepost"]
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 60.0
+ANSWER_LIMIT_S = 60.0
 PARTS = ("delivered", "bounced", "expired", "discarded", "queued")
 CONFIG = """\
 hostname = "gate.outside.test"
@@ -267,14 +271,35 @@ class Gateway:
             sock.settimeout(1.0)
             sock.connect(str(self.spool / "run" / "control.sock"))
 
-    def wait_drained(self, timeout_s: float) -> dict[str, int]:
-        """Wait until nothing is queued; the ledger."""
+    def tell(self, verb: str, **arguments: Any) -> Any:
+        """A question over the control socket, without the time that a command takes; asked until there is an answer."""
+        path = str(self.spool / "run" / "control.sock")
+
+        def ask() -> tuple[Any] | None:
+            try:
+                answer = ask_at(path, verb, **arguments)
+            except (NotRunning, OSError):
+                return None
+            return None if isinstance(answer, dict) and "error" in answer else (answer,)
+
+        return processes.wait_until(ask, f"an answer to {verb}", ANSWER_LIMIT_S)[0]  # type: ignore[index]
+
+    def list_held(self) -> dict[str, bool]:
+        """Each message in the queue, and whether it is held."""
+        return {row["id"]: row["held"] for row in self.tell("list", limit=MAX_LISTED)["messages"]}
+
+    def wait_drained(self, timeout_s: float, known: Container[str]) -> dict[str, int]:
+        """Wait until nothing is queued; the ledger. What its route holds and came behind the last release (`known`) is released."""
 
         def look() -> dict[str, int] | None:
-            _, answer = self.ask("ledger")
-            if answer.get("messages_queued") == 0:
-                return answer
-            self.ask("queue", "release", "--all")
+            ledger = self.tell("ledger")
+            if ledger["messages_queued"] == 0:
+                return ledger
+            held = [key for key, is_held in self.list_held().items() if is_held]
+            if again := [key for key in held if key in known]:
+                raise CrashError(f"{len(again)} messages are held though they were released: {again[:5]}")
+            if held:
+                self.tell("release", ids=held)
             return None
 
         return processes.wait_until(look, "the queue is empty", timeout_s)  # type: ignore[return-value]

@@ -11,7 +11,7 @@ import time
 
 from bench.crash import processes
 from bench.crash.bed import Bed, Options, Result, tell
-from bench.crash.proof import Disturbance
+from bench.crash.proof import NOTICE_S, Disturbance
 
 NAME = "kills"
 ROLES = ("receiver", "queue", "deliverer", "resolver", "control", "maildir")
@@ -29,6 +29,7 @@ MEAN_PAUSE_S = 0.9
 AGAIN_SHARE = 0.2  # a second kill of the same role as soon as it lives again
 STARTING_SHARE = 0.3  # of the kills of all: while the gateway is starting
 HOLD_EVERY = 6  # kills: before one of them the operator holds everything, and behind it lets it go
+ENDS_ATTEMPTS = frozenset(("queue", "supervisor", "all"))  # behind them nothing that is held is under way
 QUICK_KILLS = 10
 BACK_LIMIT_S = 30.0
 
@@ -48,6 +49,9 @@ def run(options: Options) -> Result:
                 bed.hold_all()
             done = _kill(bed, target, rng)
             if is_held:
+                if target in ENDS_ATTEMPTS:
+                    bed.held_since_s = time.monotonic() + NOTICE_S
+                bed.check_operator(f"after a kill of {target}")
                 bed.release_all()
             kills[target] = kills.get(target, 0) + done
             tell(f"{NAME}: {number} of {len(plan)}: {target}, {bed.count_accepted()} accepted so far")

@@ -22,11 +22,15 @@ from bench.crash.proof import Disturbance
 NAME = "power"
 QUICK_CUTS = 4
 CHANCES = (0.0, 0.0, 0.5, 0.5, 0.9, 1.0)
-GRACE_S = 3.0  # outcomes are made durable half a second after they are noted, and behind what the disk is busy with
+# The proof knows from cutfs which outcomes were durable. This is for how long one may not be: half a second, and behind what the
+# disk is busy with.
+GRACE_S = 3.0
 # between the cut and the end of all processes: the gateway has to live with a disk that is gone
 DYING_S = (0.0, 0.0, 0.5, 2.0)
 STARTING_SHARE = 0.25  # of the cuts: while the gateway starts
 MOST_CHANGES = 400
+SOON_CHANGES = 40  # behind an answer to the operator: far below half a second
+OPERATORS = ("", "hold", "release")  # what the operator was told last before a cut, in turns
 CUT_LIMIT_S = 30.0
 BACK_LIMIT_S = 30.0
 
@@ -37,11 +41,13 @@ class Disk:
     def __init__(self, bed: Bed) -> None:
         self.mount = bed.disk
         self.image = bed.directory / "image"
+        self.syncs = bed.syncs_book
         self._process: subprocess.Popen[bytes] | None = None
 
     def power_on(self) -> None:
         """Mount what the last cut has left."""
         command = [sys.executable, "-m", "bench.crash.cutfs", "--mount", self.mount, "--image", self.image]
+        command += ["--syncs", self.syncs]
         self._process = processes.start(
             list(map(str, command)), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
         )
@@ -53,9 +59,10 @@ class Disk:
         assert self._process is not None and self._process.stdin is not None
         self._process.stdin.write(f"cut {after} {chance} {seed}\n".encode())
 
-    def wait_cut(self, limit_s: float) -> bool:
-        """Whether the power went in time."""
-        return self._read(limit_s) == b"cut\n"
+    def wait_cut(self, limit_s: float) -> float:
+        """When the power went; 0 if it did not in time."""
+        word, _, at_s = self._read(limit_s).partition(b" ")
+        return float(at_s) if word == b"cut" else 0.0
 
     def _read(self, limit_s: float) -> bytes:
         assert self._process is not None and self._process.stdout is not None
@@ -86,7 +93,7 @@ def run(options: Options) -> Result:
             bed.start_load()
             for number in range(1, count + 1):
                 chance = rng.choice(CHANCES)
-                what = _cut_once(bed, disk, rng, chance)
+                what = _cut_once(bed, disk, rng, chance, OPERATORS[number % len(OPERATORS)])
                 tell(
                     f"{NAME}: {number} of {count}: {what}, {chance:.0%} of the rest survives, {bed.count_accepted()} accepted so far"
                 )
@@ -101,32 +108,41 @@ def run(options: Options) -> Result:
         return result
 
 
-def _cut_once(bed: Bed, disk: Disk, rng: random.Random, chance: float) -> str:
+def _cut_once(bed: Bed, disk: Disk, rng: random.Random, chance: float, operator: str) -> str:
     """One cut, and a new start of all; what was cut."""
     bed.wait_accepted(time.monotonic(), BACK_LIMIT_S, "before the cut")
     bed.run_load(rng.uniform(0.2, 1.5))
-    disk.plan_cut(rng.randint(1, MOST_CHANGES), chance, rng.getrandbits(32))
-    if not disk.wait_cut(CUT_LIMIT_S):
+    if operator:
+        bed.hold_all()
+    if operator == "release":
+        bed.run_load(rng.uniform(0.0, 0.5))
+        bed.release_all()
+    disk.plan_cut(rng.randint(1, SOON_CHANGES if operator else MOST_CHANGES), chance, rng.getrandbits(32))
+    if not (cut_s := disk.wait_cut(CUT_LIMIT_S)):
         raise CrashError("nothing was written, so no cut came")
     time.sleep(rng.choice(DYING_S))
-    _start_anew(bed, disk)
-    what = "under load"
+    _start_anew(bed, disk, cut_s)
+    what = f"behind the {operator}" if operator else "under load"
     while rng.random() < STARTING_SHARE:
         disk.plan_cut(rng.randint(1, 30), rng.choice(CHANCES), rng.getrandbits(32))
         bed.gateway.launch()
-        if disk.wait_cut(3.0):
+        cut_s = disk.wait_cut(3.0)
+        if cut_s:
             what += ", again while starting"
             time.sleep(rng.choice(DYING_S))
-        _start_anew(bed, disk)
+        _start_anew(bed, disk, cut_s or time.monotonic())
     bed.gateway.start()
+    if operator:
+        bed.check_operator(f"after a power cut behind the {operator}")
+        bed.release_all()
     return what
 
 
-def _start_anew(bed: Bed, disk: Disk) -> None:
+def _start_anew(bed: Bed, disk: Disk, cut_s: float) -> None:
     """The machine is off: nothing runs, and the disk has what it kept."""
-    began_s = time.monotonic()
     if bed.gateway.process is not None:
         bed.gateway.kill_all()
     disk.close()
     disk.power_on()
-    bed.disturbances.append(Disturbance("power", began_s, time.monotonic()))
+    bed.disturbances.append(Disturbance("power", cut_s, time.monotonic()))
+    bed.held_since_s = time.monotonic()

@@ -2,26 +2,28 @@
 
 A recipient of a message is the unit. Lost: acknowledged and not arrived. Explained duplicate: between its two arrivals lies a
 disturbance (a kill, a fault, a power cut) that began before the earlier delivery was noted in the queue's log, or so shortly
-after it that the note need not be durable yet; and the earlier attempt was under way then, or was begun by a deliverer that
-had it already and could not know yet that its queue was dead. Every other duplicate is unexplained, and a failure.
+after it that the note need not be durable yet, and neither the disk nor a notice of success shows that it was; and the earlier
+attempt was under way then, or was begun by a deliverer that had it already and could not know yet that its queue was dead. Every
+other duplicate is unexplained, and a failure.
 """
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
-from bench.crash.books import Arrival, Sent
-from bench.crash.kinds import is_gone
+from bench.crash.books import Arrival, Sent, Sync
+from bench.crash.kinds import BOX_DOMAIN, is_gone
 
 CLOCK_S = 0.005  # the log has milliseconds, from the start of a turn of the loop
 # until the notice of a success is durable behind what the disk is busy with, and with it what it tells of
 AWAITED_S = 3.0
-EARLY_S = 0.05  # a Maildir has the time of its file system
+EARLY_S = 0.05  # a Maildir has the time of its file system, by another clock
 NOTICE_S = 0.2  # a deliverer on a busy machine sees within this that its queue has gone
 MAX_NAMED = 5
-MAY_DUPLICATE = frozenset(("queue", "deliverer", "maildir", "resolver", "supervisor", "all", "power"))
+MAY_DUPLICATE = frozenset(("queue", "deliverer", "maildir", "supervisor", "all", "power"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,6 +31,15 @@ class Disturbance:
     """What was broken, and from when to when."""
 
     what: str  # a role, "supervisor", "all" or "power"
+    begin_s: float
+    end_s: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hold:
+    """Messages that the operator held, by the gateway's ids; from and to when none of them may have set out."""
+
+    ids: frozenset[str]
     begin_s: float
     end_s: float
 
@@ -53,6 +64,7 @@ class Proof:
     early: list[str] = dataclasses.field(default_factory=list)  # before the time that the sender had set
     kinds: dict[str, int] = dataclasses.field(default_factory=dict)  # acknowledged messages
     lost: list[str] = dataclasses.field(default_factory=list)
+    escaped: list[str] = dataclasses.field(default_factory=list)  # set out although they were held
     broken: list[str] = dataclasses.field(default_factory=list)  # arrived with another body
     strangers: int = 0  # arrived, and no client sent it
     duplicates: int = 0
@@ -68,6 +80,7 @@ class Proof:
             _name(f"{len(self.untold)} recipients whose sender was not told", self.untold),
             _name(f"{len(self.unasked)} notices that nobody asked for", self.unasked),
             _name(f"{len(self.early)} recipients got their message before its time", self.early),
+            _name(f"{len(self.escaped)} messages set out although the operator held them", self.escaped),
             _name(f"{len(self.broken)} messages arrived with another body", self.broken),
             _name(f"{len(self.unexplained)} duplicates without a disturbance at their delivery", self.unexplained),
             _name(f"{len(self.refused_for_good)} messages were refused with 5xx", self.refused_for_good),
@@ -88,10 +101,23 @@ def prove(
     disturbances: Sequence[Disturbance],
     delivered: Mapping[tuple[str, str], Sequence[float]],
     grace_s: float = 0.0,
+    *,
+    syncs: Sequence[Sync] = (),
+    holds: Sequence[Hold] = (),
 ) -> Proof:
-    """Compare the books; `grace_s` is for how long a noted delivery may be forgotten by a disturbance."""
+    """Compare the books.
+
+    `grace_s` is for how long a noted delivery may be forgotten by a disturbance; `syncs` of a disk that says what it has kept.
+    """
     proof = Proof()
     arrivals = list(arrivals)
+    for hold in holds:
+        proof.escaped += [
+            arrival.gateway_id
+            for arrival in arrivals
+            if arrival.gateway_id in hold.ids and hold.begin_s <= arrival.begun_s <= hold.end_s
+        ]
+    begun = [sync.begun_s for sync in syncs]
     sent = list(sent)
     known: set[str] = set()
     wanted: list[tuple[str, str]] = []
@@ -125,9 +151,13 @@ def prove(
         several.sort(key=lambda arrival: arrival.begun_s)  # one that is answered late may end behind the next
         for earlier, later in itertools.pairwise(several):
             proof.duplicates += 1
-            noted = delivered.get((earlier.gateway_id, recipient), ())
+            noted = _first(delivered.get((earlier.gateway_id, recipient), ()), earlier.begun_s - CLOCK_S)
             most_s = max(grace_s, AWAITED_S) if message_id in awaited else grace_s
-            if not is_explained(earlier, later, disturbances, noted, most_s):
+            durable_s = _durable_s(noted, syncs, begun)
+            if earlier is several[0]:  # a notice sets out when it is durable, and with it what it tells of
+                notices = [arrival.begun_s for arrival in told.get((message_id, recipient), ())]
+                durable_s = min(durable_s, _first(notices, earlier.begun_s))
+            if not is_explained(earlier, later, disturbances, noted, most_s, durable_s):
                 proof.unexplained.append(f"{message_id} to {recipient}")
     return proof
 
@@ -142,7 +172,6 @@ def _prove_notices(
     rows = {row.id: row for row in sent}
     told: Told = {}
     proof.own_notices = len({arrival.gateway_id for arrival in arrivals})
-    may_repeat = any(disturbance.what in MAY_DUPLICATE for disturbance in disturbances)
     for arrival in arrivals:
         row = rows.get(arrival.id)
         if row is None or not arrival.is_whole:
@@ -161,7 +190,12 @@ def _prove_notices(
                 proof.unasked.append(f"{arrival.id} to {recipient}: {arrival.notice}")
             if len(several) > 1:
                 proof.notices_twice += 1
-                if not may_repeat:
+                if not any(
+                    disturbance.what in MAY_DUPLICATE
+                    and disturbance.end_s + NOTICE_S >= row.begun_s
+                    and disturbance.begin_s <= arrival.ended_s
+                    for disturbance in disturbances
+                ):
                     proof.unexplained.append(f"notice of {arrival.id} to {recipient}")
     return told
 
@@ -176,7 +210,8 @@ def _prove_wishes(
         for recipient in row.recipients:
             key = row.id, recipient
             first_s = min((arrival.begun_s for arrival in found.get(key, ())), default=float("inf"))
-            if row.hold_s and first_s < row.begun_s + row.hold_s - EARLY_S:
+            early_s = EARLY_S if recipient.endswith("@" + BOX_DOMAIN) else CLOCK_S
+            if row.hold_s and first_s < row.begun_s + row.hold_s - early_s:
                 proof.early.append(f"{row.id} to {recipient}")
             if row.code != 250:
                 continue
@@ -200,15 +235,34 @@ def _count(proof: Proof, row: Sent) -> None:
         proof.unanswered += len(row.recipients)
 
 
+def _first(times: Iterable[float], since_s: float) -> float:
+    """The first of some times that is not before another; infinity if there is none."""
+    return min((at_s for at_s in times if at_s >= since_s), default=float("inf"))
+
+
+def _durable_s(noted_s: float, syncs: Sequence[Sync], begun: Sequence[float]) -> float:
+    """When a note was surely on the disk: behind the second sync that began after it.
+
+    The first may have begun in the turn of the loop that wrote the note, before it was written; the next is asked for in a later turn.
+    """
+    second = bisect.bisect_left(begun, noted_s + CLOCK_S) + 1
+    return syncs[second].ended_s if second < len(syncs) else float("inf")
+
+
 def is_explained(
-    earlier: Arrival, later: Arrival, disturbances: Sequence[Disturbance], noted: Sequence[float], grace_s: float
+    earlier: Arrival,
+    later: Arrival,
+    disturbances: Sequence[Disturbance],
+    settled_s: float,
+    grace_s: float,
+    durable_s: float = float("inf"),
 ) -> bool:
     """Whether a disturbance between two arrivals of one message came before the first was surely settled."""
-    settled_s = min((at_s for at_s in noted if at_s >= earlier.begun_s - CLOCK_S), default=float("inf"))
     return any(
         disturbance.what in MAY_DUPLICATE
         and disturbance.end_s + NOTICE_S >= earlier.begun_s
         and disturbance.begin_s <= later.ended_s
         and settled_s >= disturbance.begin_s - grace_s - CLOCK_S
+        and durable_s > disturbance.begin_s - CLOCK_S
         for disturbance in disturbances
     )

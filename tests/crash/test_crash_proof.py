@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bench.crash.bed import check_counts
-from bench.crash.books import Arrival, Book, Sent, read_book
-from bench.crash.proof import NOTICE_S, Disturbance, prove
+from bench.crash.books import Arrival, Book, Sent, Sync, read_book
+from bench.crash.proof import NOTICE_S, Disturbance, Hold, prove
 
 
 def sent(message_id: str, code: int = 250, recipients: tuple[str, ...] = ("a@x.test",), **fields) -> Sent:
@@ -52,6 +52,7 @@ def test_what_must_not_be(books, problem):
         ("power", 2.5, 2.2, 0.5, True),  # noted so shortly before that it need not be durable
         ("power", 2.9, 2.2, 0.5, False),
         ("receiver", 2.5, None, 0.0, False),  # its death repeats no delivery
+        ("resolver", 2.5, None, 0.0, False),
         ("queue", 3.5, None, 0.0, False),  # too late to be the reason
         ("queue", 1.0, None, 0.0, False),  # over before the first attempt was begun
         ("queue", 2.0 - NOTICE_S / 2, None, 0.0, True),  # the deliverer could not know yet
@@ -63,6 +64,49 @@ def test_duplicates_need_a_reason(what, begin_s, noted_s, grace_s, is_explained)
     proof = prove([sent("m1")], [arrived("m1", 2.0), arrived("m1", 3.0)], [disturbance], noted, grace_s)
     assert proof.duplicates == 1
     assert bool(proof.unexplained) is not is_explained
+
+
+@pytest.mark.parametrize(
+    ("syncs", "is_explained"),
+    [
+        ([], True),
+        ([(2.25, 2.26)], True),  # it may have begun in the turn that wrote the note, before it
+        ([(2.25, 2.26), (2.3, 2.4)], False),
+        ([(2.25, 2.26), (2.3, 2.6)], True),  # answered behind the cut
+        ([(2.15, 2.16), (2.3, 2.4)], True),
+    ],
+)
+def test_what_the_disk_had_kept_must_be_known_after_a_power_cut(syncs, is_explained):
+    rows = [Sync(*row) for row in syncs]
+    arrivals, cut = [arrived("m1", 2.0), arrived("m1", 3.0)], Disturbance("power", 2.5, 2.6)
+    proof = prove([sent("m1")], arrivals, [cut], {("Gm1", "a@x.test"): [2.2]}, 3.0, syncs=rows)
+    assert bool(proof.unexplained) is not is_explained
+
+
+@pytest.mark.parametrize(("told_s", "is_explained"), [(2.3, False), (2.7, True)])
+def test_whoever_was_told_of_a_delivery_shows_that_it_was_durable(told_s, is_explained):
+    told = Arrival("m1", "N1", told_s, told_s, ["a@x.test"], True, "relayed")
+    arrivals = [arrived("m1", 2.0), arrived("m1", 3.0), told]
+    kill = Disturbance("queue", 2.5, 2.6)
+    noted = {("Gm1", "a@x.test"): [2.2]}
+    proof = prove([sent("m1", notify="SUCCESS,FAILURE")], arrivals, [kill], noted)
+    assert bool(proof.unexplained) is not is_explained
+
+
+@pytest.mark.parametrize(
+    ("begin_s", "end_s", "count"), [(1.5, 2.5, 1), (2.1, 2.5, 0), (1.0, 1.9, 0), (float("inf"), 3.0, 0)]
+)
+def test_what_is_held_does_not_set_out(begin_s, end_s, count):
+    holds = [Hold(frozenset(("Gm1", "Gm2")), begin_s, end_s)]
+    proof = prove([sent("m1")], [arrived("m1", 2.0)], [], {}, holds=holds)
+    assert len(proof.problems()) == len(proof.escaped) == count
+
+
+def test_a_notice_comes_twice_only_for_what_was_broken_meanwhile():
+    rows = [sent("m1", recipients=(GONE,))]
+    arrivals = [notice("m1", "failed", (GONE,)), notice("m1", "failed", (GONE,), "N2")]
+    proof = prove(rows, arrivals, [Disturbance("queue", 4.0, 4.1), Disturbance("all", 0.1, 0.2)], {})
+    assert len(proof.unexplained) == 1
 
 
 def test_an_attempt_under_way_may_end_behind_the_one_that_repeats_it():
