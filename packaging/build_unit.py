@@ -27,7 +27,7 @@ SPOOL = "/var/spool/gatepost"
 
 SUPERVISOR_CALLS: dict[str, str] = {
     "arch_prctl": "start of a program",
-    "execve": "starts the roles; ldconfig, which tells ctypes where libseccomp lies",
+    "execve": "starts the roles",
     "vfork": "starts a program",
     "clone3": "starts a program; glibc tries it first (RestrictNamespaces= answers ENOSYS, glibc then takes clone)",
     "wait4": "the exit status of a role",
@@ -159,9 +159,9 @@ def _walls(calls: list[str]) -> list[str]:
         "PrivateDevices=yes",
         "DevicePolicy=closed",
         "PrivateMounts=yes",
-        "# Nothing runs but Python and the loader's list of libraries; there is no shell.",
+        "# Nothing runs but Python; there is no shell.",
         "NoExecPaths=/",
-        "ExecPaths=/usr/lib /usr/lib64 /usr/bin/python3.11 /usr/sbin/ldconfig",
+        "ExecPaths=/usr/lib /usr/lib64 /usr/bin/python3.11",
         "UMask=0077",
         "# For local.socket = \"/run/gatepost/submit\", and other Unix sockets for programs of this host.",
         "RuntimeDirectory=gatepost",

@@ -62,7 +62,7 @@ def test_one_hole_in_the_filter_shows(ask_role: Ask) -> None:
 real = seccomp.compile_filter
 def compile_with_hole(rights, denied):
     program = real(rights, denied)
-    program.add_rule(seccomp.pyseccomp.ALLOW, "memfd_create")
+    program.add_rule(seccomp.libseccomp.ALLOW, "memfd_create")
     return program
 seccomp.compile_filter = compile_with_hole
 """

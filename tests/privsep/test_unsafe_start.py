@@ -20,7 +20,7 @@ UNSAFE = {
     "2 threads run already": "threading.Thread(target=time.sleep, args=(60,), daemon=True).start(); lock(RECEIVER)",
     "is the directory /etc": "os.open('/etc', os.O_RDONLY); lock(RECEIVER)",
     "no Landlock": "landlock.probe_abi = lambda: 0; lock(RECEIVER)",
-    "libseccomp or the kernel's seccomp is not there": "seccomp.pyseccomp = None; lock(RECEIVER)",
+    "libseccomp or the kernel's seccomp is not there": "seccomp.libseccomp.library = None; lock(RECEIVER)",
 }
 
 UNSAFE_AS_ROOT = {
@@ -65,7 +65,9 @@ def test_an_io_uring_is_refused(ask_role: Ask) -> None:
 
 
 def test_best_effort_goes_on_and_says_so(ask_role: Ask, started_as: str) -> None:
-    body = "landlock.probe_abi = lambda: 0; seccomp.pyseccomp = None; answer(lock(RECEIVER, mode='best-effort'))"
+    body = (
+        "landlock.probe_abi = lambda: 0; seccomp.libseccomp.library = None; answer(lock(RECEIVER, mode='best-effort'))"
+    )
     line = str(ask_role(body, started_as))
     assert "NO LANDLOCK" in line
     assert "NO SECCOMP" in line

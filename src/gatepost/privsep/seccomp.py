@@ -15,12 +15,8 @@ import os
 import socket
 from collections.abc import Callable
 
+from gatepost.privsep import libseccomp
 from gatepost.privsep.rights import RoleRights
-
-try:
-    import pyseccomp  # type: ignore[import-untyped]
-except (ImportError, RuntimeError, OSError):  # RuntimeError: libseccomp2 is not installed
-    pyseccomp = None
 
 _INT_MASK = 0xFFFFFFFF
 _THREAD_FLAGS = 0x3D0F00  # what pthread_create passes to clone: everything shared, CLONE_THREAD, no new namespace
@@ -73,7 +69,7 @@ _HOT = (
 
 def is_available() -> bool:
     """Whether libseccomp is installed; whether the kernel takes filters shows when one is loaded."""
-    return pyseccomp is not None
+    return libseccomp.library is not None
 
 
 def deny_io_uring() -> None:
@@ -81,9 +77,9 @@ def deny_io_uring() -> None:
 
     Sets no_new_privs. Raises OSError.
     """
-    program = _start_program(pyseccomp.ALLOW)
+    program = _start_program(libseccomp.ALLOW)
     for name in _IO_URING:
-        program.add_rule(pyseccomp.ERRNO(errno.ENOSYS), name)
+        program.add_rule(libseccomp.errno_action(errno.ENOSYS), name)
     program.load()
 
 
@@ -98,9 +94,11 @@ def load_filter(rights: RoleRights, denied: str = "kill") -> str:
     return f"seccomp {denied} ({len(rights.syscalls)} system calls; sockets {families})"
 
 
-def compile_filter(rights: RoleRights, denied: str = "kill") -> pyseccomp.SyscallFilter:
+def compile_filter(rights: RoleRights, denied: str = "kill") -> libseccomp.SyscallFilter:
     """The filter of a role, not loaded yet; it names this process where a call may only reach the process itself."""
-    default = {"kill": pyseccomp.KILL_PROCESS, "errno": pyseccomp.ERRNO(errno.EPERM), "log": pyseccomp.LOG}[denied]
+    default = {"kill": libseccomp.KILL_PROCESS, "errno": libseccomp.errno_action(errno.EPERM), "log": libseccomp.LOG}[
+        denied
+    ]
     program = _start_program(default)
     for rank, name in enumerate(_HOT.split()):
         if name in rights.syscalls:
@@ -111,10 +109,10 @@ def compile_filter(rights: RoleRights, denied: str = "kill") -> pyseccomp.Syscal
         if narrow := _NARROWED.get(name):
             narrow(program, rights)
         else:
-            program.add_rule(pyseccomp.ALLOW, name)
+            program.add_rule(libseccomp.ALLOW, name)
     if denied != "log":
         for name, code in SOFT.items():
-            action = pyseccomp.ERRNO(code)
+            action = libseccomp.errno_action(code)
             if (
                 name not in rights.syscalls and action != default and number_of(name) >= 0
             ):  # a rule must differ from the default
@@ -122,75 +120,77 @@ def compile_filter(rights: RoleRights, denied: str = "kill") -> pyseccomp.Syscal
     return program
 
 
-def _start_program(default: int) -> pyseccomp.SyscallFilter:
-    program = pyseccomp.SyscallFilter(default)
-    program.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)  # 32-bit and x32 calls have other numbers
-    program.set_attr(pyseccomp.Attr.CTL_TSYNC, 1)
+def _start_program(default: int) -> libseccomp.SyscallFilter:
+    program = libseccomp.SyscallFilter(default)
+    program.set_attr(libseccomp.ACT_BADARCH, libseccomp.KILL_PROCESS)  # 32-bit and x32 calls have other numbers
+    program.set_attr(libseccomp.CTL_TSYNC, 1)
     return program
 
 
 def number_of(name: str) -> int:
     """The number of a system call here; negative where this architecture has none (arm64: open, rename, fork)."""
-    return int(pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name))
+    return libseccomp.resolve_syscall(name)
 
 
 # --- calls that are too wide by themselves --------------------------------------------------------------------------------
 
 
-def _allow(program: pyseccomp.SyscallFilter, name: str, *arguments: pyseccomp.Arg) -> None:
-    program.add_rule(pyseccomp.ALLOW, name, *arguments)
+def _allow(program: libseccomp.SyscallFilter, name: str, *arguments: libseccomp.Arg) -> None:
+    program.add_rule(libseccomp.ALLOW, name, *arguments)
 
 
-def _narrow_memory(name: str) -> Callable[[pyseccomp.SyscallFilter, RoleRights], None]:
-    def narrow(program: pyseccomp.SyscallFilter, rights: RoleRights) -> None:
-        _allow(program, name, pyseccomp.Arg(2, pyseccomp.MASKED_EQ, _PROT_EXEC, 0))
-
-    return narrow
-
-
-def _narrow_to_self(name: str) -> Callable[[pyseccomp.SyscallFilter, RoleRights], None]:
-    def narrow(program: pyseccomp.SyscallFilter, rights: RoleRights) -> None:
-        _allow(program, name, pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _INT_MASK, os.getpid()))
+def _narrow_memory(name: str) -> Callable[[libseccomp.SyscallFilter, RoleRights], None]:
+    def narrow(program: libseccomp.SyscallFilter, rights: RoleRights) -> None:
+        _allow(program, name, libseccomp.Arg(2, libseccomp.MASKED_EQ, _PROT_EXEC, 0))
 
     return narrow
 
 
-def _narrow_clone(program: pyseccomp.SyscallFilter, rights: RoleRights) -> None:
-    _allow(program, "clone", pyseccomp.Arg(0, pyseccomp.EQ, _THREAD_FLAGS))
+def _narrow_to_self(name: str) -> Callable[[libseccomp.SyscallFilter, RoleRights], None]:
+    def narrow(program: libseccomp.SyscallFilter, rights: RoleRights) -> None:
+        _allow(program, name, libseccomp.Arg(0, libseccomp.MASKED_EQ, _INT_MASK, os.getpid()))
+
+    return narrow
 
 
-def _narrow_ioctl(program: pyseccomp.SyscallFilter, rights: RoleRights) -> None:
+def _narrow_clone(program: libseccomp.SyscallFilter, rights: RoleRights) -> None:
+    _allow(program, "clone", libseccomp.Arg(0, libseccomp.EQ, _THREAD_FLAGS))
+
+
+def _narrow_ioctl(program: libseccomp.SyscallFilter, rights: RoleRights) -> None:
     for request in (_FIONREAD, _FIONBIO, _FIOCLEX):
-        _allow(program, "ioctl", pyseccomp.Arg(1, pyseccomp.EQ, request))
+        _allow(program, "ioctl", libseccomp.Arg(1, libseccomp.EQ, request))
     # Below lie the terminal's requests, above everything of devices: an error for those, isatty and termios ask.
-    program.add_rule(pyseccomp.ERRNO(errno.ENOTTY), "ioctl", pyseccomp.Arg(1, pyseccomp.LT, _FIONREAD))
-    program.add_rule(pyseccomp.ERRNO(errno.ENOTTY), "ioctl", pyseccomp.Arg(1, pyseccomp.GT, _FIOCLEX))
+    program.add_rule(libseccomp.errno_action(errno.ENOTTY), "ioctl", libseccomp.Arg(1, libseccomp.LT, _FIONREAD))
+    program.add_rule(libseccomp.errno_action(errno.ENOTTY), "ioctl", libseccomp.Arg(1, libseccomp.GT, _FIOCLEX))
 
 
-def _narrow_prctl(program: pyseccomp.SyscallFilter, rights: RoleRights) -> None:
-    _allow(program, "prctl", pyseccomp.Arg(0, pyseccomp.EQ, _PR_SET_NAME))
-    _allow(program, "prctl", pyseccomp.Arg(0, pyseccomp.EQ, _PR_GET_NAME))
-    program.add_rule(pyseccomp.ERRNO(errno.EINVAL), "prctl", pyseccomp.Arg(0, pyseccomp.LT, _PR_SET_NAME))
-    program.add_rule(pyseccomp.ERRNO(errno.EINVAL), "prctl", pyseccomp.Arg(0, pyseccomp.GT, _PR_GET_NAME))
+def _narrow_prctl(program: libseccomp.SyscallFilter, rights: RoleRights) -> None:
+    _allow(program, "prctl", libseccomp.Arg(0, libseccomp.EQ, _PR_SET_NAME))
+    _allow(program, "prctl", libseccomp.Arg(0, libseccomp.EQ, _PR_GET_NAME))
+    program.add_rule(libseccomp.errno_action(errno.EINVAL), "prctl", libseccomp.Arg(0, libseccomp.LT, _PR_SET_NAME))
+    program.add_rule(libseccomp.errno_action(errno.EINVAL), "prctl", libseccomp.Arg(0, libseccomp.GT, _PR_GET_NAME))
 
 
-def _narrow_newfstatat(program: pyseccomp.SyscallFilter, rights: RoleRights) -> None:
+def _narrow_newfstatat(program: libseccomp.SyscallFilter, rights: RoleRights) -> None:
     if rights.has_files:
         _allow(program, "newfstatat")
         return
-    _allow(program, "newfstatat", pyseccomp.Arg(3, pyseccomp.EQ, _AT_EMPTY_PATH))
-    program.add_rule(pyseccomp.ERRNO(errno.EACCES), "newfstatat", pyseccomp.Arg(3, pyseccomp.NE, _AT_EMPTY_PATH))
+    _allow(program, "newfstatat", libseccomp.Arg(3, libseccomp.EQ, _AT_EMPTY_PATH))
+    program.add_rule(
+        libseccomp.errno_action(errno.EACCES), "newfstatat", libseccomp.Arg(3, libseccomp.NE, _AT_EMPTY_PATH)
+    )
 
 
-def _narrow_prlimit(program: pyseccomp.SyscallFilter, rights: RoleRights) -> None:
-    _allow(program, "prlimit64", pyseccomp.Arg(0, pyseccomp.EQ, 0), pyseccomp.Arg(2, pyseccomp.EQ, 0))
+def _narrow_prlimit(program: libseccomp.SyscallFilter, rights: RoleRights) -> None:
+    _allow(program, "prlimit64", libseccomp.Arg(0, libseccomp.EQ, 0), libseccomp.Arg(2, libseccomp.EQ, 0))
 
 
-def _narrow_socketpair(program: pyseccomp.SyscallFilter, rights: RoleRights) -> None:
-    _allow(program, "socketpair", pyseccomp.Arg(0, pyseccomp.EQ, socket.AF_UNIX))
+def _narrow_socketpair(program: libseccomp.SyscallFilter, rights: RoleRights) -> None:
+    _allow(program, "socketpair", libseccomp.Arg(0, libseccomp.EQ, socket.AF_UNIX))
 
 
-def _narrow_socket(program: pyseccomp.SyscallFilter, rights: RoleRights) -> None:
+def _narrow_socket(program: libseccomp.SyscallFilter, rights: RoleRights) -> None:
     numbers = sorted(_FAMILIES[family] for family in rights.socket_families)
     for number in numbers:
         for kind in (
@@ -200,26 +200,30 @@ def _narrow_socket(program: pyseccomp.SyscallFilter, rights: RoleRights) -> None
             _allow(
                 program,
                 "socket",
-                pyseccomp.Arg(0, pyseccomp.EQ, number),
-                pyseccomp.Arg(1, pyseccomp.MASKED_EQ, 0xF, kind),
+                libseccomp.Arg(0, libseccomp.EQ, number),
+                libseccomp.Arg(1, libseccomp.MASKED_EQ, 0xF, kind),
             )
     # getaddrinfo tries netlink and nscd: an error, not death.
-    program.add_rule(pyseccomp.ERRNO(errno.EAFNOSUPPORT), "socket", pyseccomp.Arg(0, pyseccomp.LT, numbers[0]))
-    program.add_rule(pyseccomp.ERRNO(errno.EAFNOSUPPORT), "socket", pyseccomp.Arg(0, pyseccomp.GT, numbers[-1]))
+    program.add_rule(
+        libseccomp.errno_action(errno.EAFNOSUPPORT), "socket", libseccomp.Arg(0, libseccomp.LT, numbers[0])
+    )
+    program.add_rule(
+        libseccomp.errno_action(errno.EAFNOSUPPORT), "socket", libseccomp.Arg(0, libseccomp.GT, numbers[-1])
+    )
 
 
-def _narrow_setsockopt(program: pyseccomp.SyscallFilter, rights: RoleRights) -> None:
+def _narrow_setsockopt(program: libseccomp.SyscallFilter, rights: RoleRights) -> None:
     for level, options in _SOCKET_OPTIONS.items():
         for option in options:
             _allow(
                 program,
                 "setsockopt",
-                pyseccomp.Arg(1, pyseccomp.EQ, level),
-                pyseccomp.Arg(2, pyseccomp.EQ, option),
+                libseccomp.Arg(1, libseccomp.EQ, level),
+                libseccomp.Arg(2, libseccomp.EQ, option),
             )
 
 
-_NARROWED: dict[str, Callable[[pyseccomp.SyscallFilter, RoleRights], None]] = {
+_NARROWED: dict[str, Callable[[libseccomp.SyscallFilter, RoleRights], None]] = {
     "mmap": _narrow_memory("mmap"),
     "mprotect": _narrow_memory("mprotect"),
     "kill": _narrow_to_self("kill"),
