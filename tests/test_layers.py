@@ -55,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "admin",
     },
 }
-NEVER_IN_THE_SUPERVISOR = {"asyncio", "ssl", "_ssl", "uvloop", "email", "smtplib", "http"}
+NEVER_IN_THE_SUPERVISOR = {"asyncio", "ssl", "_ssl", "uvloop", "email", "hashlib", "smtplib", "http"}
 PACKAGES_OF_THE_SUPERVISOR = {"safeopen", "model", "config", "events", "eventtable", "ipc", "net", "spool", "privsep"}
 
 

@@ -9,7 +9,6 @@ import ipaddress
 import re
 import socket
 import struct
-from pathlib import Path
 
 import msgspec
 
@@ -67,7 +66,8 @@ def read_neighbours(proc: str = "/proc/net") -> Neighbours:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="ascii", errors="replace")
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read()
     except OSError:
         return ""
 

@@ -234,19 +234,20 @@ class TlsPolicies:
     """The policies of one configuration."""
 
     def __init__(self, config: Config, authorities: Mapping[str, bytes]) -> None:
-        """`authorities` are the contents of the files by path; raises CertificateError."""
+        """`authorities` are the contents of the files by path, not kept: they are a fifth of a megabyte. Raises CertificateError."""
         self._system = config.tls.ca_file or SYSTEM_CA_FILE
-        self._authorities = authorities
         self._verifying: dict[str, ssl.SSLContext] = {}
         self.unverified = new_client_context()
         self.careful = new_client_context(careful=True)  # for DANE: verified by us, not by OpenSSL
-        self.general = self._policy(TlsPolicy(level=config.tls.outbound), "")
+        if authorities.get(self._system):
+            self._verifying_by(self._system, authorities)
+        self.general = self._policy(TlsPolicy(level=config.tls.outbound), "", authorities)
         self._relaxed: dict[str, Policy] = {}
         self._domains: dict[str, tuple[int, Policy]] = {}
         self._below: dict[str, tuple[int, Policy]] = {}
         self._next_hops: dict[str, tuple[int, Policy]] = {}
         for number, row in enumerate(config.tls.policies):
-            policy = self._policy(row, f"#{number + 1}")
+            policy = self._policy(row, f"#{number + 1}", authorities)
             for domain in row.domains:
                 where = self._below if domain.startswith(".") else self._domains
                 where.setdefault(domain.removeprefix("."), (number, policy))
@@ -254,7 +255,7 @@ class TlsPolicies:
                 self._next_hops.setdefault(next_hop, (number, policy))
         verified = unruled_next_hops(config)  # a login goes only to who is known to be meant
         for next_hop in verified:
-            policy = self._policy(TlsPolicy(level="verify"), "#login")
+            policy = self._policy(TlsPolicy(level="verify"), "#login", authorities)
             self._next_hops.setdefault(next_hop, (len(config.tls.policies), policy))
         self._has_logins = bool(config.delivery.credentials)
         self.is_uniform = not config.tls.policies and not verified
@@ -285,17 +286,17 @@ class TlsPolicies:
 
     def public_context(self) -> ssl.SSLContext | None:
         """Verifies by the authorities of `tls.ca_file`; None if they were not given to this role."""
-        return self._verifying_by(self._system) if self._authorities.get(self._system) else None
+        return self._verifying.get(self._system)
 
-    def _verifying_by(self, path: str) -> ssl.SSLContext:
+    def _verifying_by(self, path: str, authorities: Mapping[str, bytes]) -> ssl.SSLContext:
         if path not in self._verifying:
-            self._verifying[path] = new_client_context(authorities=self._authorities[path], label=path)
+            self._verifying[path] = new_client_context(authorities=authorities[path], label=path)
         return self._verifying[path]
 
-    def _policy(self, row: TlsPolicy, key: str) -> Policy:
+    def _policy(self, row: TlsPolicy, key: str, authorities: Mapping[str, bytes]) -> Policy:
         context = self.unverified
         if row.level == "verify" and not row.fingerprints:
-            context = self._verifying_by(row.ca_file or self._system)
+            context = self._verifying_by(row.ca_file or self._system, authorities)
         return Policy(row.level, context, key=key, names=tuple(row.names), fingerprints=frozenset(row.fingerprints))
 
 

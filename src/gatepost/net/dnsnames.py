@@ -7,7 +7,6 @@ RFC 6761 (localhost, invalid), 7686 (onion), 3596 2.5 (ip6.arpa), resolv.conf(5)
 from __future__ import annotations
 
 import socket
-from pathlib import Path
 
 import msgspec
 
@@ -109,7 +108,8 @@ def read_resolv_conf(path: str = "/etc/resolv.conf") -> list[str]:
     cannot look it up; a line that names no address is passed over.
     """
     try:
-        lines = Path(path).read_text("utf-8", "replace").splitlines()
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
     except FileNotFoundError:
         lines = []
     servers = []

@@ -25,6 +25,14 @@ READY_TIMEOUT_S = 1.0
 # of a role to the supervisor, which ends one that says more; commands of an administrator are a few
 MAX_MESSAGES_S = 500
 _ENVIRONMENT_KEPT = ("PATH", "LANG", "LC_ALL", "TZ")
+# OpenSSL's own default authorities: none. A role trusts what the supervisor hands to it; a library that loads the system's when it is
+# imported, as aiohttp does, would only have them in memory.
+_NO_TRUST = {"SSL_CERT_FILE": "/dev/null", "SSL_CERT_DIR": "/dev/null"}
+
+
+def role_environment() -> dict[str, str]:
+    """The environment of a role."""
+    return {key: os.environ[key] for key in _ENVIRONMENT_KEPT if key in os.environ} | _NO_TRUST
 
 
 class State(enum.Enum):
@@ -75,7 +83,7 @@ class Child:
             self.pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, "-I", "-m", "gatepost.roles", self.role, str(self.instance)],
-                {key: os.environ[key] for key in _ENVIRONMENT_KEPT if key in os.environ},
+                role_environment(),
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), CONTROL_DESCRIPTOR),

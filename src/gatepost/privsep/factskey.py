@@ -6,7 +6,6 @@ A receiver gets it in its Start message; `gatepost why` and `gatepost replay` re
 from __future__ import annotations
 
 import os
-import secrets
 
 KEY_BYTES = 32
 
@@ -31,7 +30,7 @@ def make_facts_key(spool: str) -> bytes:
     key = read_facts_key(spool)
     if len(key) == KEY_BYTES:
         return key
-    key = secrets.token_bytes(KEY_BYTES)
+    key = os.urandom(KEY_BYTES)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(facts_key_path(spool), flags, 0o600)
     try:

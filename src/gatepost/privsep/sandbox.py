@@ -12,6 +12,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import ctypes
+import gc
 import os
 import resource
 import socket
@@ -62,6 +63,13 @@ def preload() -> None:
         codecs.lookup(codec)
     with contextlib.suppress(OSError):  # musl has no such need
         ctypes.CDLL("libgcc_s.so.1")
+
+
+def release_memory() -> None:
+    """Give back to the kernel what the start needed and nobody needs any more."""
+    gc.collect()
+    with contextlib.suppress(AttributeError):  # musl has no such call
+        _libc.malloc_trim(0)
 
 
 def warm_loop(loop: Any) -> None:

@@ -1,8 +1,24 @@
-"""`python -m gatepost.roles ROLE INSTANCE`: a role process, started by the supervisor only, its control channel at descriptor 3."""
+"""`python -m gatepost.roles ROLE INSTANCE`: a role process, started by the supervisor only, its control channel at descriptor 3.
+
+What is loaded first, and what is kept from loading, is measured in docs/decisions/0015-memory-of-roles.md.
+"""
 
 from __future__ import annotations
 
 import sys
+
+import idna
+
+# Its tables come from half a megabyte of constants that nobody needs afterwards. Read first, they leave room for all that is imported
+# behind them; read last, they would stay as holes in the memory of each role.
+idna.encode("bücher.example", uts46=True, std3_rules=True)
+
+# msgspec prefers it to the typing of the standard library, where all that it takes from it is since Python 3.11.
+sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
+import msgspec  # noqa: F401
+
+if sys.modules["typing_extensions"] is None:
+    del sys.modules["typing_extensions"]  # whoever else wants it finds it
 
 from gatepost.roles.skeleton import main
 

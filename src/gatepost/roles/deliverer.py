@@ -41,7 +41,6 @@ class Deliverer(Delivering):
         contents = dict(zip(files, take_material(self.descriptors), strict=True))
         self._tls = TlsPolicies(self.config, contents)
         self._logins = logins_of(self.config, contents)
-        self._tls.public_context()
         self._demands = demands_of(self.config, self._tls.public_context)
         socket.getaddrinfo("127.0.0.1", 25, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)  # loads what it loads
 

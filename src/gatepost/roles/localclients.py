@@ -12,7 +12,6 @@ import grp
 import pwd
 import socket
 import struct
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gatepost.config.listening import is_unix, listener_rows
@@ -38,11 +37,16 @@ _CREDENTIALS = struct.Struct("=iII")
 def stranger_number(proc: str = "/proc") -> int:
     """The uid that stands for all that this user namespace does not have; -1: it has all."""
     try:
-        if Path(proc, "self/uid_map").read_text(encoding="ascii").split() == _WHOLE:
+        if _read(f"{proc}/self/uid_map").split() == _WHOLE:
             return -1
-        return int(Path(proc, "sys/kernel/overflowuid").read_text(encoding="ascii"))
+        return int(_read(f"{proc}/sys/kernel/overflowuid"))
     except (OSError, ValueError):
         return 65534
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read()
 
 
 class LocalPeer(NamedTuple):

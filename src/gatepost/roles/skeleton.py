@@ -37,7 +37,7 @@ from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel, LinkClosed, PacketReader, WireError, send_blocking
 from gatepost.privsep.child import CONTROL_DESCRIPTOR
 from gatepost.privsep.roles import ROLES, accepted_from
-from gatepost.privsep.sandbox import SandboxError, before_loop, lock_in, warm_loop
+from gatepost.privsep.sandbox import SandboxError, before_loop, lock_in, release_memory, warm_loop
 from gatepost.privsep.trying import attest_by_trying
 
 if TYPE_CHECKING:
@@ -263,6 +263,7 @@ def _live(name: str, control: socket.socket) -> int:
         raise SandboxError(
             f"{name} could {', '.join(succeeded)} although it is locked in", "report this; do not run it"
         )
+    release_memory()
     denied = "log" if config.sandbox_debug == "log" else "kill"
     line = lock_in(rights, root=start.root, uid=start.uid, gid=start.gid, mode=config.sandbox, denied=denied)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
