@@ -34,7 +34,7 @@ from gatepost.smtp.events import (
     Violation,
 )
 from gatepost.smtp.parameters import ORDINARY
-from gatepost.smtp.reply import SHUTTING_DOWN, TIMEOUT, Reply
+from gatepost.smtp.reply import SESSION_ERROR, SHUTTING_DOWN, TIMEOUT, Reply
 from gatepost.smtp.server import ServerSession
 from gatepost.smtp.transaction import Waiting
 
@@ -134,11 +134,15 @@ class SmtpIn(MessageIn, asyncio.Protocol):
         """
         session = self.session
         next_event = session.next_event
-        while (event := next_event()) is not None:
-            try:
-                _DECIDE[type(event)](self, event)
-            except NeedsAnswer as needed:
-                self.host.asking.wait(self, functools.partial(_DECIDE[type(event)], self, event), needed)
+        try:
+            while (event := next_event()) is not None:
+                try:
+                    _DECIDE[type(event)](self, event)
+                except NeedsAnswer as needed:
+                    self.host.asking.wait(self, functools.partial(_DECIDE[type(event)], self, event), needed)
+        except Exception as error:  # noqa: BLE001 - the one broad catch of a session
+            self._break_off(error)
+            return
         if self.is_ending and self.transaction is None and not session.closing:
             session.shut_down()
         out = session.take_output()
@@ -155,6 +159,14 @@ class SmtpIn(MessageIn, asyncio.Protocol):
                 self._pause()
         elif self.is_paused:
             self._resume()
+
+    def _break_off(self, error: Exception) -> None:
+        """A mistake of ours: it is told, the client tries again, and the other sessions go on."""
+        self.host.loop.call_exception_handler({"message": f"session {self.session_id}", "exception": error})
+        self.transport.write(self.session.take_output() + SESSION_ERROR.wire())
+        self.is_ending = True
+        self.deadline_s = self.host.loop.time() + LINGER_S
+        self.transport.close()
 
     def _pause(self) -> None:
         if not self.is_paused and not self.transport.is_closing():

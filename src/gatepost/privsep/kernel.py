@@ -83,7 +83,8 @@ class Difference(msgspec.Struct, frozen=True):
 class Records:
     """/proc/PID/status and /proc/PID/limits of a process, held open since it was started.
 
-    Where /proc is mounted with hidepid (ProtectProc= of systemd), its own user does not see a process that is not dumpable (group 0 does); a file that was opened before it locked itself in can still be read.
+    Where /proc is mounted with hidepid (ProtectProc= of systemd), its own user does not see a process that is not dumpable
+    (group 0 does); a file that was opened before it locked itself in can still be read.
     """
 
     def __init__(self, pid: int) -> None:

@@ -158,8 +158,8 @@ class GroupCommit:
             return
         try:
             offsets = writer.append([p.record for p in group])
-        except SpoolError as error:
-            self._finish(writer, group, [], error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, who waits is answered
+            self._finish(writer, group, [], _as_trouble(writer, error))
             return
         self._work.put(lambda: self._commit(writer, group, offsets))
 
@@ -171,8 +171,8 @@ class GroupCommit:
         error = None
         try:
             writer.sync()
-        except SpoolError as caught:
-            error = caught
+        except Exception as caught:  # noqa: BLE001 - else the thread ended, and nobody would be answered again
+            error = _as_trouble(writer, caught)
         self._loop.call_soon_threadsafe(self._finish, writer, group, offsets, error)
 
     def _commit_with_bodies(self, writer: SegmentWriter, group: list[Pending]) -> None:
@@ -185,10 +185,10 @@ class GroupCommit:
                     os.fdatasync(pending.body_descriptor)
             offsets = writer.append([p.record for p in group])
             writer.sync()
-        except SpoolError as caught:
-            error = caught
         except OSError as caught:
             error = SpoolError(f"body file: {caught.strerror}")
+        except Exception as caught:  # noqa: BLE001 - as in _commit
+            error = _as_trouble(writer, caught)
         self._loop.call_soon_threadsafe(self._finish, writer, group, offsets, error)
 
     def _finish(
@@ -201,7 +201,7 @@ class GroupCommit:
                 self._retire(writer)
             reply = FULL if isinstance(error, SpoolFull) else UNHEALTHY
             for pending in group:
-                pending.done(reply)
+                self._answer(pending, reply)
         else:
             self.groups += 1
             self.committed += len(group)
@@ -219,11 +219,18 @@ class GroupCommit:
                         pending.body_file,
                     )
                 )
-                pending.done(None)
+                self._answer(pending, None)
             if writer.length >= self._segment_bytes:
                 self._retire(writer)
         if self._waiting or self._renew:
             self._schedule()
+
+    def _answer(self, pending: Pending, reply: Reply | None) -> None:
+        """A bug in the session of one must not keep the others of its group from their answer and the queue from their messages."""
+        try:
+            pending.done(reply)
+        except Exception as error:  # noqa: BLE001
+            self._loop.call_exception_handler({"message": "answering a message", "exception": error})
 
     def _retire(self, writer: SegmentWriter) -> None:
         """Seal this segment and go on with the spare one."""
@@ -245,3 +252,11 @@ class GroupCommit:
         self._waiting = [p for p in self._waiting if p.body_descriptor < 0]
         for pending in with_bodies:  # the next queue does not know these body files
             pending.done(UNHEALTHY)
+
+
+def _as_trouble(writer: SegmentWriter, error: Exception) -> SpoolError:
+    """What else goes wrong than a disk (no memory, a bug) leaves a segment of which nothing is known: it is given up."""
+    if isinstance(error, SpoolError):
+        return error
+    writer.poisoned = True
+    return SpoolError(f"segment {writer.number}: {type(error).__name__}: {error}")
