@@ -10,7 +10,7 @@ import pytest
 from gatepost.config.load import load_config
 from gatepost.model import Address, Envelope, Outcome, Recipient, Result
 from gatepost.queue.backoff import Deadlines
-from gatepost.roles.ids import IdMaker
+from gatepost.roles.ids import NOTICES, IdMaker
 from gatepost.roles.notices import Notices, lead
 from gatepost.routing.route import Expansion, Route
 from gatepost.spool.entry import Entry, State
@@ -65,7 +65,7 @@ class Queue:
         self.loop = SimpleNamespace(call_later=lambda delay_s, call: self.timers.append(call))
         self.timers: list = []
         self.entered: list[Entry] = []
-        self.notices = Notices(self, IdMaker(0, 35))  # type: ignore[arg-type]
+        self.notices = Notices(self, IdMaker(0, NOTICES))  # type: ignore[arg-type]
 
     def _settle(self, entry: Entry, recipients: list[int], state: State) -> None:
         for index in recipients:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -63,6 +64,17 @@ def test_said_twice_is_taken_once(spool):
     assert [entry.id for entry in spool.take(told)] == ["a1"]
     assert spool.take(told) == []
     assert spool.ledger()["accepted"] == 1
+
+
+def test_a_record_with_the_id_of_another_message_is_kept_aside_and_told(spool):
+    first, second = Writer(spool, "receiver.1"), Writer(spool, "receiver.2")
+    spool.take(first.append("a1")[0])
+    second.append("a1", "a2", size=300)
+    assert [entry.id for entry in spool.seal(second.number, second.segment.length)] == ["a2"]
+    [report] = spool.damage
+    assert report.reason == "another message has its id, a1"
+    assert make_body("a1", 300) in Path(spool.root, report.kept_as).read_bytes()
+    assert content_of(spool, spool.entries["a1"]) == TRACE + make_body("a1")
 
 
 def test_a_gap_is_looked_at(spool):

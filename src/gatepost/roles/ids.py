@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+NOTICES, REPORTS = 64, 65  # makers of the queue; receivers have their instance, 0 to 63
 
 
 class IdMaker:
-    """Calling it gives the next id: 14 hexadecimal digits of microseconds, then generation and instance.
+    """Calling it gives the next id: 14 hexadecimal digits of microseconds, a digit of the generation, two of the maker, three of chance.
 
-    Two processes of the same generation and instance never live at the same time; a clock that was set back is waited out by
-    counting on from the last id given.
+    Two of the same generation and maker never live at the same time. A clock that is set back is waited out by counting on from the last
+    id given; where it was set back between two lives, chance keeps the ids of the second from those of the first, which may be queued.
     """
 
     __slots__ = ("_last", "_suffix")
 
-    def __init__(self, generation: int, instance: int) -> None:
+    def __init__(self, generation: int, maker: int) -> None:
         self._last = 0
-        self._suffix = _DIGITS[generation % 36] + _DIGITS[instance % 36]
+        chance = int.from_bytes(os.urandom(8), "big")
+        self._suffix = "".join(
+            _DIGITS[number % 36] for number in (generation, maker // 36, maker, chance, chance // 36, chance // 36**2)
+        )
 
     def __call__(self) -> str:
         now = time.time_ns() // 1000

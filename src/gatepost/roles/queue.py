@@ -23,7 +23,7 @@ from gatepost.queue.scheduler import Item, Scheduler
 from gatepost.roles.claims import checked
 from gatepost.roles.committing import Commits
 from gatepost.roles.hands import Hands, Job, outcomes_of
-from gatepost.roles.ids import IdMaker
+from gatepost.roles.ids import NOTICES, IdMaker
 from gatepost.roles.keeping import Keeping
 from gatepost.roles.notices import Notices
 from gatepost.roles.operator import answer_operator
@@ -60,7 +60,7 @@ class Queue(Role):
         self.deadlines = backoff.Deadlines()
         self.hands = Hands(self)
         self.remembering = Remembering(self)
-        self.notices = Notices(self, IdMaker(0, 35))
+        self.notices = Notices(self, IdMaker(0, NOTICES))
         self.worker = Worker(loop)
         self.keeping = Keeping(self)
         self.reports = TlsReports(self)

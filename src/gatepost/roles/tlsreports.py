@@ -20,7 +20,7 @@ from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.mail.tlsrpt import MEDIA_TYPE, Report, Rua, build_mail, build_report, parse_tlsrpt_record
 from gatepost.model import Address, Envelope, Recipient, TlsSeen
-from gatepost.roles.ids import IdMaker
+from gatepost.roles.ids import REPORTS, IdMaker
 from gatepost.roles.notices import lead
 from gatepost.roles.remembering import is_name
 from gatepost.roles.settling import timestamp
@@ -64,7 +64,7 @@ class TlsReports:
         self._retry_at_s: dict[tuple[int, str], float] = {}
         self._questions: dict[int, asyncio.Future[Any]] = {}
         self._numbers = count(1)
-        self._new_id = IdMaker(0, 34)
+        self._new_id = IdMaker(0, REPORTS)
         self._busy: set[tuple[int, str]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -246,6 +246,8 @@ def look_for(
         for piece in scan_segment(fd, state.known_end, end):
             if isinstance(piece, Found) and not _has_body(spool, piece, finished):
                 piece = Damage(piece.offset, piece.end, "its body file does not have its checksum")
+            if isinstance(piece, Found) and _is_other(spool, piece, state):
+                piece = Damage(piece.offset, piece.end, f"another message has its id, {piece.envelope.id}")
             if isinstance(piece, Found):
                 entry = _take_in(spool, piece, state, finished)
             elif piece.torn and not acknowledged:
@@ -285,6 +287,13 @@ def _take_in(spool: JournalSpool, found: Found, state: SegmentState, finished: A
     known.content_offset, known.content_bytes = found.content_offset, found.content_bytes
     state.live[known.id] = known
     return known
+
+
+def _is_other(spool: JournalSpool, found: Found, state: SegmentState) -> bool:
+    """Whether a live message of another record has the id of this one: no receiver gives one twice, but a lost message must be told of."""
+    known = spool.entries.get(found.envelope.id)
+    is_elsewhere = known is not None and (known.segment, known.offset) != (state.number, found.offset)
+    return is_elsewhere and known.place in (IN_SEGMENT, IN_BODY_FILE)  # type: ignore[union-attr]
 
 
 def _despite_damage(spool: JournalSpool, fd: int, damage: Damage, state: SegmentState) -> Entry | None:
