@@ -20,6 +20,7 @@ SOURCE = Path(gatepost.__file__).parent
 WORDS = {"safeopen", "model", "config", "events", "ipc"}
 MAY_IMPORT: dict[str, set[str]] = {
     "safeopen": set(),
+    "firstload": set(),
     "model": set(),
     "eventtable": set(),
     "events": {"safeopen", "eventtable"},
@@ -35,13 +36,27 @@ MAY_IMPORT: dict[str, set[str]] = {
     "delivery": {*WORDS, "routing", "mail", "smtp", "net"},
     "lookup": {*WORDS, "net"},
     "privsep": {*WORDS, "net", "spool"},
-    "roles": {*WORDS, "smtp", "mail", "net", "routing", "policy", "spool", "queue", "delivery", "lookup", "privsep"},
+    "roles": {
+        *WORDS,
+        "firstload",
+        "smtp",
+        "mail",
+        "net",
+        "routing",
+        "policy",
+        "spool",
+        "queue",
+        "delivery",
+        "lookup",
+        "privsep",
+    },
     "admin": {*WORDS},
     "selftest": {*WORDS, "net", "privsep", "delivery"},
     "migrate": {*WORDS, "routing", "policy"},
     "sendmail": {"mail"},  # starts for each message of a local program: little to load
     "cli": {
         *WORDS,
+        "firstload",
         "sendmail",
         "selftest",
         "migrate",
@@ -56,7 +71,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
 }
 NEVER_IN_THE_SUPERVISOR = {"asyncio", "ssl", "_ssl", "uvloop", "email", "hashlib", "smtplib", "http"}
-PACKAGES_OF_THE_SUPERVISOR = {"safeopen", "model", "config", "events", "eventtable", "ipc", "net", "spool", "privsep"}
+PACKAGES_OF_THE_SUPERVISOR = {
+    "safeopen",
+    "firstload",
+    "model",
+    "config",
+    "events",
+    "eventtable",
+    "ipc",
+    "net",
+    "spool",
+    "privsep",
+}
 
 
 def imports_of(path: Path) -> set[str]:

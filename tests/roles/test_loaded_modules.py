@@ -18,7 +18,7 @@ EVERYWHERE = {
 WEB = {"aiohttp", "attr", "email", "pathlib", "urllib.request", "yarl"}
 NEVER: dict[str, set[str]] = {
     "receiver": EVERYWHERE | WEB | {"json", "random", "gatepost.delivery", "gatepost.lookup", "gatepost.queue"},
-    "resolver": EVERYWHERE | WEB | {"gatepost.policy", "gatepost.queue", "gatepost.spool"},
+    "resolver": EVERYWHERE | WEB | {"gatepost.policy", "gatepost.queue", "gatepost.routing.tables", "gatepost.spool"},
     "queue": EVERYWHERE | WEB | {"hashlib", "hmac", "gatepost.lookup", "gatepost.policy"},
     "deliverer": EVERYWHERE | WEB | {"json", "gatepost.lookup", "gatepost.policy", "gatepost.queue"},
     "maildir": EVERYWHERE | WEB | {"json", "gatepost.lookup", "gatepost.policy", "gatepost.queue"},

@@ -11,6 +11,7 @@ import importlib
 
 import click
 
+import gatepost.firstload  # noqa: F401
 from gatepost.cli.output import complain
 from gatepost.config.errors import ConfigErrors
 

@@ -9,8 +9,6 @@ from gatepost.delivery.tlspolicy import StsPolicy
 from gatepost.ipc.messages import LookupDone
 from gatepost.mail.mtasts import StsError, parse_policy
 
-STS = "STS"  # the kind of a Lookup for the MTA-STS policy of a domain
-
 
 def read_sts_answer(done: LookupDone) -> StsPolicy | None:
     """The policy; None if there is none and nobody says that there should be. What cannot be read is not known."""

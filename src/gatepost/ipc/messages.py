@@ -265,6 +265,9 @@ class TlsResults(Message):
 # --- resolver -------------------------------------------------------------------------------------------------------
 
 
+STS = "STS"  # the kind of a Lookup for the MTA-STS policy of a domain
+
+
 class Lookup(Message):
     """A DNS question. `kind` is "A", "AAAA", "MX", "PTR", "TXT", "TLSA" ...; `name` an A-label domain name."""
 

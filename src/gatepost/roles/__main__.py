@@ -9,16 +9,11 @@ import sys
 
 import idna
 
+import gatepost.firstload  # noqa: F401
+
 # Its tables come from half a megabyte of constants that nobody needs afterwards. Read first, they leave room for all that is imported
 # behind them; read last, they would stay as holes in the memory of each role.
 idna.encode("bücher.example", uts46=True, std3_rules=True)
-
-# msgspec prefers it to the typing of the standard library, where all that it takes from it is since Python 3.11.
-sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
-import msgspec  # noqa: F401
-
-if sys.modules["typing_extensions"] is None:
-    del sys.modules["typing_extensions"]  # whoever else wants it finds it
 
 from gatepost.roles.skeleton import main
 

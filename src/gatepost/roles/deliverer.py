@@ -11,7 +11,7 @@ from gatepost.delivery.callahead import CallAheads
 from gatepost.delivery.demands import demands_of
 from gatepost.delivery.engine import DeliveryEngine
 from gatepost.delivery.logins import logins_of
-from gatepost.delivery.stsanswer import STS, read_sts_answer
+from gatepost.delivery.stsanswer import read_sts_answer
 from gatepost.delivery.tlspolicy import StsPolicy, TlsPolicies
 from gatepost.delivery.tlsresults import TlsResults
 from gatepost.ipc import messages as m
@@ -97,7 +97,7 @@ class Deliverer(Delivering):
 
     async def find_sts(self, domain: str) -> StsPolicy | None:
         """What a domain publishes by MTA-STS, as the resolver role knows it."""
-        return read_sts_answer(await self.lookup(STS, domain, STS_WAIT_S))
+        return read_sts_answer(await self.lookup(m.STS, domain, STS_WAIT_S))
 
     def handle(self, channel: Channel, message: m.Message, descriptors: list[int]) -> None:
         if type(message) is m.CallAhead:

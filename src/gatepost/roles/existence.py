@@ -17,7 +17,7 @@ from gatepost.delivery.callahead import DEFERRED, KNOWN
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.roles.snapshot import Snapshot
-from gatepost.routing.tables.remote import is_askable
+from gatepost.routing.answers import is_askable
 
 if TYPE_CHECKING:
     from gatepost.roles.tables import Tables

@@ -14,7 +14,6 @@ import msgspec
 
 from gatepost.config.introspection import introspection_files
 from gatepost.config.sources import source_files
-from gatepost.delivery.stsanswer import STS
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.mail.tlsrpt import MEDIA_TYPE
@@ -233,7 +232,7 @@ class Resolver(Role):
                 self.event("resolver_trouble", name=name, kind=kind, reason=done.reason)
 
         try:
-            if kind != STS:
+            if kind != m.STS:
                 self.resolver.submit(kind, name, answered)
             elif self.policies is not None:
                 self.policies.submit(name, answered)

@@ -23,6 +23,18 @@ from gatepost.routing.table import TableUnavailable
 ANY = "\0"  # of Assumed: there is something, whatever it is
 MAX_ANSWERS = 50_000  # of one receiver: about 20 MB
 COUNTED_CHARACTERS = 256  # a longer value counts as several answers
+MAX_KEY_CHARACTERS = 512  # no address that SMTP takes is longer
+
+
+def is_askable(key: str) -> bool:
+    """Whether any server could have it: text without controls, of a sensible length."""
+    if not key or len(key) > MAX_KEY_CHARACTERS or any(ord(character) < 32 for character in key) or "\x7f" in key:
+        return False
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):

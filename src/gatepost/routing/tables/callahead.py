@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from gatepost.config.callahead import parse_call_ahead
-from gatepost.routing.answers import Answers
-from gatepost.routing.tables.remote import is_askable
+from gatepost.routing.answers import Answers, is_askable
 
 
 class CallAheadTable:

@@ -11,11 +11,9 @@ from typing import Any, ClassVar
 from gatepost.config.schema import Source
 from gatepost.config.sources import keys_of
 from gatepost.config.values import InvalidValue
-from gatepost.routing.answers import ANY, Answers
+from gatepost.routing.answers import ANY, Answers, is_askable
 from gatepost.routing.table import TableUnavailable
 from gatepost.routing.tables.postfix_transport import BadTransport
-
-MAX_KEY_CHARACTERS = 512  # no address that SMTP takes is longer
 
 
 class RemoteTable:
@@ -87,14 +85,3 @@ def _parents(domain: str) -> list[str]:
         found.append(domain[at:])
         at = domain.find(".", at + 1)
     return found
-
-
-def is_askable(key: str) -> bool:
-    """Whether any server could have it: text without controls, of a sensible length."""
-    if not key or len(key) > MAX_KEY_CHARACTERS or any(ord(character) < 32 for character in key) or "\x7f" in key:
-        return False
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
