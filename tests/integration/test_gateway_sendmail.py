@@ -35,7 +35,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, inside: NextHop) -> Iterat
         tmp_path_factory.mktemp("sendmail"),
         next_hop=inside.name,
         relay_next_hop=inside.name,
-        recipients=["user", "other", "cron", "mailx", "snail", "bs"],
+        recipients=["user", "other", "cron", "mailx", "snail", "bs", "bs2", "bs3", "bs4", "git", "mutt", "php"],
         top='postmaster = "user@example.test"',
     )
     gateway.extra = f'[smtp]\nmax_message_bytes = 100000\n[local]\nsocket = "{gateway.directory}/submit"\nusers = ["root", "daemon"]\n'
@@ -207,3 +207,23 @@ def test_smtp_on_standard_input(gateway: Gateway, inside: NextHop) -> None:
         assert process.stdout.read().splitlines()[-1].startswith(b"221")
     assert process.returncode == EX_OK
     assert b"Subject: bs" in inside.wait_to("bs@example.test").content
+
+
+PIPED = b"EHLO me\nMAIL FROM:<root@gate.example.test>\nRCPT TO:<%b@example.test>\nDATA\nSubject: piped\n\n..dot\nend\n.\nQUIT\n"
+
+
+@pytest.mark.parametrize(("name", "ends"), [(b"bs2", b"\n"), (b"bs3", b"\r\n")])
+def test_a_whole_smtp_session_at_once(gateway: Gateway, inside: NextHop, name: bytes, ends: bytes) -> None:
+    done = call(gateway, "-bs", text=(PIPED % name).replace(b"\n", ends))
+    assert (done.returncode, done.stderr) == (EX_OK, b"")
+    assert [line[:4] for line in done.stdout.splitlines() if line[3:4] == b" "] == [b"220 ", b"250 ", b"250 ", b"250 ", b"354 ", b"250 ", b"221 "]  # fmt: skip
+    taken = inside.wait_to(name.decode() + "@example.test")
+    assert taken.content.endswith(b"Subject: piped\r\n\r\n.dot\r\nend\r\n")
+
+
+def test_a_session_that_is_cut_off_sends_nothing(gateway: Gateway, inside: NextHop) -> None:
+    done = call(gateway, "-bs", text=(PIPED % b"bs4").partition(b".\nQUIT")[0])
+    assert done.returncode == EX_DATAERR and b"not sent" in done.stderr
+    assert call(gateway, "-bs", text=PIPED % b"bs2").returncode == EX_OK
+    inside.wait_to("bs2@example.test")
+    assert inside.find("bs4@example.test") is None

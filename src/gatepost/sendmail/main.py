@@ -10,20 +10,18 @@ from __future__ import annotations
 import importlib
 import os
 import pwd
-import select
-import socket
 import sys
 import time
 
 from gatepost.sendmail.arguments import Arguments, parse_arguments
 from gatepost.sendmail.message import MAX_MESSAGE_BYTES, check_size, complete, read_message, take_recipients
+from gatepost.sendmail.passing import Passing
 from gatepost.sendmail.submission import Submission, connect
 from gatepost.sendmail.sysexits import EX_NOPERM, EX_OK, EX_OSERR, EX_SOFTWARE, EX_USAGE, Failure
 
 SOCKET = "/run/gatepost/submit"
 VARIABLE = "GATEPOST_SUBMIT"  # another socket; it gives no right
 MAILQ = "gatepost.cli.mailq"  # needs the configuration, and so all that reads it: loaded only for that
-_QUIT = b"\nQUIT\r\n"
 NO_ALIASES = "there is no database of aliases: tables are read when the gateway starts, and by: gatepost reload"
 
 
@@ -55,7 +53,10 @@ def run(name: str, words: list[str]) -> int:
         return EX_OK
     path = os.environ.get(VARIABLE) or SOCKET
     if arguments.mode == "smtp":
-        return pass_through(path)
+        sock = connect(path)
+        sock.settimeout(None)
+        with sock:
+            return Passing(sock).run()
     return send(arguments, path)
 
 
@@ -102,31 +103,6 @@ def who_calls() -> tuple[str, str]:
     except KeyError:
         raise Failure(EX_OSERR, f"the uid {os.getuid()} has no name on this host") from None
     return entry.pw_name, entry.pw_gecos.partition(",")[0]
-
-
-def pass_through(path: str) -> int:
-    """-bs: SMTP on standard input and output, octet for octet."""
-    sock = connect(path)
-    sock.settimeout(None)
-    sources = [sock.fileno(), 0]
-    last = b""
-    while True:
-        ready, _, _ = select.select(sources, [], [])
-        if 0 in ready:
-            data = os.read(0, 65536)
-            if data:
-                sock.sendall(data)
-                last = (last + data)[-len(_QUIT) :]
-            else:
-                sources.remove(0)
-                if last.upper() != _QUIT:  # after QUIT the gateway closes, when it has answered everything
-                    sock.shutdown(socket.SHUT_WR)
-        if sock.fileno() in ready:
-            data = sock.recv(65536)
-            if not data:
-                return EX_OK
-            while data:
-                data = data[os.write(1, data) :]
 
 
 if __name__ == "__main__":
