@@ -143,3 +143,35 @@ def test_logins_that_give_no_right_there_give_none_here(tmp_path: Path) -> None:
     _, answer = run_import("postfix", source, tmp_path / "out")
     assert results(answer, "main.cf")[5] == {"refused"}
     assert load_config(str(tmp_path / "out/gatepost.toml")).auth.on_edge is False
+
+
+def test_clients_by_name_and_access_tables_in_databases(tmp_path: Path) -> None:
+    """Names are looked up here too; a table over the network is asked for keys with tags, which Postfix's has not."""
+    source = tmp_path / "etc/postfix"
+    source.mkdir(parents=True)
+    (source / "main.cf").write_text(
+        "myhostname = g.example.net\nrelay_domains = a.example\n"
+        "smtpd_client_restrictions = check_client_access texthash:/etc/postfix/clients\n"
+        "smtpd_sender_restrictions = check_sender_access ldap:/etc/postfix/senders.cf\n"
+    )
+    (source / "master.cf").write_text("smtp inet n - y - - smtpd\n")
+    (source / "clients").write_text("bad.example REJECT\n192.0.2.1 REJECT\n.good.example OK\n")
+    _, answer = run_import("postfix", source, tmp_path / "out")
+    assert (answer["ok"], untold(answer, source)) == (True, [])
+    assert results(answer, "clients") == {1: {"approximated"}, 2: {"exact"}, 3: {"approximated"}}
+    table = (tmp_path / "out/access").read_text()
+    assert "Connect:bad.example" in table
+    (told,) = [item for item in answer["items"] if "senders.cf" in item["construct"] and item["result"] == "refused"]
+    assert 'access = ["ldap:NAME"]' in told["advice"] and '"from:user@example.org"' in told["advice"]
+
+
+def test_an_access_table_of_sendmail_in_ldap_is_refused_with_the_source_to_write(tmp_path: Path) -> None:
+    source = tmp_path / "etc/mail"
+    source.mkdir(parents=True)
+    (source / "sendmail.mc").write_text("FEATURE(`access_db', `LDAP')dnl\nFEATURE(`mailertable', `LDAP')dnl\n")
+    (source / "access").write_text("From:old.example REJECT\n")  # of before, and not what sendmail reads
+    status, answer = run_import("sendmail", source, tmp_path / "out")
+    told = {item["line"]: item for item in answer["items"] if item["file"].endswith("sendmail.mc") and item["line"]}
+    assert status == 1 and {told[1]["result"], told[2]["result"]} == {"refused"}
+    assert "sendmailMTAMapName=access" in told[1]["advice"]
+    assert load_config(str(tmp_path / "out/gatepost.toml")).access == []

@@ -17,9 +17,7 @@ USE = "rewrite"  # what the tables of its rules are read for
 MAX_RULES = 1000
 MIN_SECRET_BYTES = 16
 MAX_SECRETS_BYTES = 64 * 1024
-# of header fields as well: their answers must be there when a header is
 HEADER_TABLES = ("domaintable", "genericstable")
-PATHS = frozenset({"reverse-path", "forward-path"})  # what is decided when a command comes, and may wait
 
 
 def rewrite_tables(values: dict[str, object]) -> Iterator[tuple[str, KeyPath]]:
@@ -53,15 +51,8 @@ def check_rewrite(values: dict[str, object], findings: Findings) -> None:
     for key in HEADER_TABLES:
         for name in values.get(key) or ():  # type: ignore[attr-defined]
             if name.partition(":")[0] not in file_types():
-                problem = f'"{name}" is asked over the network, and {key} is for header fields too, which do not wait'
-                findings.add((key,), problem, "use a table in a file, or a rule of [[rewrite.rules]] for paths")
-    for index, rule in enumerate(rules):
-        for name in rule.get("tables") or ():  # type: ignore[attr-defined]
-            parts = rule.get("parts")
-            if name.partition(":")[0] not in file_types() and not (isinstance(parts, list) and PATHS.issuperset(parts)):
-                problem = f'"{name}" is asked over the network, and header fields do not wait for an answer'
-                advice = 'write parts = ["reverse-path"] or ["reverse-path", "forward-path"], or use a table in a file'
-                findings.add(("rewrite", "rules", index, "tables"), problem, advice)
+                problem = f'"{name}" is asked over the network, and {key} is a table of sendmail\'s, with its own order of keys'
+                findings.add((key,), problem, "name it in a rule of [[rewrite.rules]]")
     _check_srs(values, findings)
 
 

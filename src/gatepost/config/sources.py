@@ -146,9 +146,6 @@ def check_sources(
             findings.add(table_path, "a next hop can be asked for recipients only", "remove it here")
         if kind not in KINDS.values():
             continue
-        if use == "access":
-            problem = "an access table is one of sendmail's own format, and cannot be asked over the network"
-            findings.add(table_path, problem, 'name a file: "sendmail-access:/etc/mail/access"')
         found = sources.get(argument)
         if found is None:
             findings.add(
@@ -157,7 +154,15 @@ def check_sources(
         elif KINDS.get(found.get("type", ""), kind) != kind:
             right = f'"{KINDS[found["type"]]}:{argument}"'
             findings.add(table_path, f'the source "{argument}" is of the type {found["type"]}', f"write {right}")
-        elif use in DEFAULT_KEYS and use != "recipients" and (key := _VALUE_KEYS.get(kind)) and not found.get(key):
+        elif use == "access" and found.get("keys"):
+            problem = f'the source "{argument}" has "keys", and an access table is asked for keys with tags'
+            findings.add(table_path, problem, f"remove keys in [sources.{argument}], or write another source")
+        elif (
+            (use in DEFAULT_KEYS or use == "access")
+            and use != "recipients"
+            and (key := _VALUE_KEYS.get(kind))
+            and not found.get(key)
+        ):
             problem = f'the source "{argument}" has no "{key}": it says only that there is something'
             findings.add(table_path, problem, f"write {key} in [sources.{argument}], whose value is the answer")
 

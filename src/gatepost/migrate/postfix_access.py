@@ -2,7 +2,7 @@
 
 `check_client_access`, `check_sender_access` and `check_recipient_access` of tables with keys (and of networks) are written out
 as one file for `access`: Connect:, From: and To: lines in the order in which Postfix would ask. Here such a table only takes
-away: OK ends the checks and gives no right, as it would make an open relay of a table of senders. What judges by names, lists
+away: OK ends the checks and gives no right, as it would make an open relay of a table of senders. What judges by lists
 in DNS or other servers is told as refused.
 """
 
@@ -15,14 +15,16 @@ from gatepost.config.errors import ConfigErrors
 from gatepost.config.tables import read_table
 from gatepost.migrate import postfix_meaning as meaning
 from gatepost.migrate.postfix_cf import split_list
+from gatepost.migrate.postfix_sources import TYPES
 from gatepost.migrate.report import Report, Result
 from gatepost.routing.tables.postfix_text import split_key
-from gatepost.routing.tables.sendmail_keys import network_of
+from gatepost.routing.tables.sendmail_keys import is_client_name, network_of
 
 TAGS = {"check_client_access": "Connect", "check_sender_access": "From", "check_recipient_access": "To"}
 KEYED = ("hash", "btree", "texthash", "cdb", "lmdb", "inline")
 TAKES_ARGUMENT = re.compile(r"check_\w+|reject_(rbl|rhsbl)_\w+|permit_(dnswl|rhswl)_\w+|sleep|defer_if_\w+")
 _CODE = re.compile(r"([45]\d\d)\s*(?:([45])\.(\d+\.\d+))?\s*(.*)", re.DOTALL)
+_EXAMPLES = {"Connect": "192.0.2", "From": "user@example.org", "To": "user@example.net"}
 _DEFAULT_TEXT = "Access denied"
 
 
@@ -94,12 +96,16 @@ class RestrictionImport:
     def _table(self, text: str, tag: str, argument: str, file: str, line: int, last_line: int, path_of: object) -> None:
         kind, _, name = argument.removeprefix("proxy:").partition(":")
         if kind not in (*KEYED, "cidr", "static"):
-            why = (
-                "patterns over clients and senders are not imported" if kind in ("regexp", "pcre") else "it is not read"
-            )
-            self.report.refused(
-                file, line, text, f"{kind}: {why}", "write the lines as keys in the access table", last_line
-            )
+            why, advice = "it is not read", "write the lines as keys in the access table"
+            if kind in ("regexp", "pcre"):
+                why = "patterns over clients and senders are not imported"
+            elif kind in TYPES:
+                why = "an access table that is asked over the network is asked for keys with tags, which this one does not have"
+                advice = (
+                    f'write access = ["{TYPES[kind][1]}:NAME"] with a [sources.NAME] that has keys such as '
+                    f'"{tag.lower()}:{_EXAMPLES[tag]}", and values in sendmail\'s form'
+                )
+            self.report.refused(file, line, text, f"{kind}: {why}", advice, last_line)
             return
         path = name if kind in ("inline", "static") else path_of(name)  # type: ignore[operator]
         self.report.exact(file, line, text, "taken into the access table, line by line", last_line)
@@ -146,10 +152,6 @@ class RestrictionImport:
             self.report.unused(file, line, text, "the null reverse-path is always taken (RFC 5321 4.5.5)")
             return
         place = _key_of(tag, key)
-        if place is None:
-            why = "the name of a client decides nothing here: whoever answers for its address in DNS gives it"
-            self.report.refused(file, line, text, why, "name the network of the client")
-            return
         if f"{tag}:{place}" in self.rows:
             self.report.unused(file, line, text, "an earlier table or line has said something of this key")
             return
@@ -157,6 +159,9 @@ class RestrictionImport:
         if value.strip().upper() in ("OK", "PERMIT") or value.strip().isdigit():
             how = "it ends the checks, and gives no right to relay"
             self.report.approximated(file, line, text, how, "name networks in relay.networks if it was meant to")
+        elif tag == "Connect" and "/" not in place and is_client_name(place.lower()):
+            how = "by the name of a client, which is looked up, and back; if DNS gives no answer the client is put off, where Postfix goes on"
+            self.report.approximated(file, line, text, how, "name the network of the client")
         else:
             self.report.exact(file, line, text, "in the access table")
 
@@ -200,13 +205,12 @@ def _coded(text: str) -> str:
     return f"ERROR:{code[0]}.{detail}:{code} {words or _DEFAULT_TEXT}"
 
 
-def _key_of(tag: str, key: str) -> str | None:
-    """The key in sendmail's form; None for the name of a client."""
+def _key_of(tag: str, key: str) -> str:
+    """The key in sendmail's form."""
     plain = key.lower()
     if tag == "Connect":
         if "/" in plain or network_of(plain) is not None:
             return plain if ":" not in plain else f"IPv6:{plain}"
         if ":" in plain:
             return f"IPv6:{plain.strip('[]')}"
-        return None if plain else ""
     return plain

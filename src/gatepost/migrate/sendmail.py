@@ -18,6 +18,7 @@ from gatepost.migrate.logins import ADVICE, WHY, import_logins
 from gatepost.migrate.places import Places, Unreadable
 from gatepost.migrate.report import Report
 from gatepost.migrate.sendmail_mc import PORTS, McReader, domain_of
+from gatepost.migrate.sendmail_meaning import LDAP_TABLE, LDAP_TABLES
 from gatepost.migrate.sendmail_rewriting import RewritingImport
 from gatepost.migrate.tables import TableImport
 from gatepost.routing.tables.sendmail_keys import network_of
@@ -111,6 +112,10 @@ class SendmailImport:
                     self.report.unused(
                         path, 0, name, f"sendmail.mc has no FEATURE({feature}): sendmail does not read it"
                     )
+                continue
+            if call.argument(1).strip().upper().startswith("LDAP"):
+                why, advice = "LDAP is not imported", LDAP_TABLES.get(feature, LDAP_TABLE)
+                self.report.refused(file, call.line, str(call), why, advice, call.last_line)
                 continue
             if not is_there:
                 advice = "import again with the file in its place, or remove the feature"

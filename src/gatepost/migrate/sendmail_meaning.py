@@ -262,3 +262,13 @@ MAILERS: dict[str, str] = {
     "qpage": "there is no pager",
     "mail11": "there is no DECnet",
 }
+
+# What to write in place of a table that sendmail keeps in LDAP, by feature.
+LDAP_TABLE = 'write [sources.NAME] with type = "ldap", its servers, base and filter, and name it as a table'
+LDAP_TABLES = {
+    "access_db": (
+        'write access = ["ldap:access"] and [sources.access] with type = "ldap", its servers and base, '
+        'filter = "(&(objectClass=sendmailMTAMapObject)(sendmailMTAMapName=access)(sendmailMTAKey={key}))", '
+        'attribute = "sendmailMTAMapValue"; its RELAY gives no right, so name networks in relay.networks, and domains in domains'
+    ),
+}

@@ -7,11 +7,12 @@ written is not durable before the host says so (`roles/groupcommit.py`).
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from gatepost.model import Envelope
+from gatepost.model import Envelope, NeedsAnswer
 from gatepost.net.headerhold import HeaderHold
 from gatepost.net.tls import TlsFacts
 from gatepost.net.transaction_in import Transaction
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from gatepost.roles.ports import Port
     from gatepost.roles.receiver import Receiver
 
+PAUSE_HELD_BYTES = 256 * 1024  # of a message whose header waits for answers; what was read already comes on top
 BINARY = "BINARYMIME"  # such content could hold anything, so it never lies in a segment among records
 
 
@@ -90,6 +92,15 @@ class MessageIn:
             self._check_header(transaction, transaction.header, event)
         if transaction.header_hold is not None:
             content = self._hold_back(transaction, transaction.header_hold, event)
+        self._take(transaction, content)
+        if event.last:
+            if transaction.body_file < 0 or transaction.header_hold is not None:
+                transaction.is_committing = True  # goes on in give_body_file, or in _go_on_with_header
+            else:
+                self._commit(transaction)
+
+    def _take(self, transaction: Transaction, content: bytes) -> None:
+        """Keep some of the text, in memory or in the body file."""
         size = len(content)
         if size:
             transaction.body_bytes += size
@@ -100,24 +111,40 @@ class MessageIn:
                 self._write_out(transaction)
             elif transaction.body_bytes > self.host.spill_bytes() or transaction.body_type == BINARY:
                 self._open_body_file(transaction)
-        if event.last:
-            if transaction.body_file < 0:  # its body file has not come yet; goes on in give_body_file
-                transaction.is_committing = True
-            else:
-                self._commit(transaction)
 
     def _hold_back(self, transaction: Transaction, hold: HeaderHold, event: Body) -> bytes:
         """What goes on of a message whose header is to be rewritten: nothing until that is whole, counted all the same."""
-        counted = hold.held_bytes
-        content = hold.feed(event.content, event.last)
-        if content is None:
-            transaction.body_bytes += len(event.content)
-            self.host.held_bytes += len(event.content)
+        transaction.body_bytes += len(event.content)
+        self.host.held_bytes += len(event.content)
+        is_whole = hold.feed(event.content, event.last)
+        if hold.is_waiting:
+            if hold.held_bytes > PAUSE_HELD_BYTES:  # not before: one that does not read does not see a client go
+                self._pause()
             return b""
+        if not is_whole:
+            return b""
+        try:
+            return self._release(transaction, hold)
+        except NeedsAnswer as needed:
+            hold.is_waiting = True
+            self.host.asking.wait(self, functools.partial(self._go_on_with_header, transaction, hold), needed)  # type: ignore[arg-type]
+            return b""
+
+    def _release(self, transaction: Transaction, hold: HeaderHold) -> bytes:
+        """What was held back, with its header rewritten; raises NeedsAnswer."""
+        content = hold.rewritten()
         transaction.header_hold = None
-        transaction.body_bytes -= counted
-        self.host.held_bytes -= counted
+        transaction.body_bytes -= hold.held_bytes
+        self.host.held_bytes -= hold.held_bytes
         return content
+
+    def _go_on_with_header(self, transaction: Transaction, hold: HeaderHold) -> None:
+        """What the rewriting of a header lacked is there; raises NeedsAnswer for more."""
+        if self.transaction is not transaction:
+            return
+        self._take(transaction, self._release(transaction, hold))
+        if transaction.is_committing and transaction.body_file >= 0:
+            self.host.loop.call_soon(self._commit, transaction)  # not before this decision is done with
 
     def _check_header(self, transaction: Transaction, header: bytearray, event: Body) -> None:
         """The header of an authenticated user's message, once it is whole: its From and Sender must be his."""
@@ -242,8 +269,12 @@ class MessageIn:
 
     def _give_up_transaction(self) -> None:
         transaction, self.transaction = self.transaction, None
-        if transaction is None or (transaction.is_committing and transaction.body_file >= 0):
+        if transaction is None or (
+            transaction.is_committing and transaction.body_file >= 0 and transaction.header_hold is None
+        ):
             return
+        if transaction.header_hold is not None and transaction.header_hold.is_waiting:
+            self.host.asking.forget(self)  # type: ignore[arg-type]
         if transaction.body_descriptor >= 0:
             self.host.release_body_file(transaction.body_file, transaction.body_descriptor)
         else:

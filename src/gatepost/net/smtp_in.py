@@ -109,7 +109,7 @@ class SmtpIn(MessageIn, asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         transaction = self.transaction
-        if transaction is not None and not transaction.is_committing:
+        if transaction is not None and (not transaction.is_committing or transaction.header_hold is not None):
             self._give_up_transaction()
         if self.address:
             self.host.closed(
@@ -176,7 +176,7 @@ class SmtpIn(MessageIn, asyncio.Protocol):
     def _resume(self) -> None:
         """Read on, if nothing is left that it was paused for."""
         transaction = self.transaction
-        is_waiting = self.is_unread or (transaction is not None and transaction.body_file < 0)
+        is_waiting = self.is_unread or self.wait is not None or (transaction is not None and transaction.body_file < 0)
         if self.is_paused and not is_waiting and not self.transport.is_closing():
             self.is_paused = False
             self.transport.resume_reading()

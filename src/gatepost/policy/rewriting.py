@@ -20,7 +20,7 @@ from gatepost.mail.header import split_header
 from gatepost.mail.headerrewrite import FieldChange, Kept, broken_signatures, hide_received, rewrite_addresses
 from gatepost.mail.mailbox import InvalidMailbox, parse_mailbox
 from gatepost.mail.srs import Srs, SrsError, SrsRefused, is_srs
-from gatepost.model import Address
+from gatepost.model import Address, NeedsAnswer, Question
 from gatepost.policy.relay import AddressSet
 from gatepost.routing.answers import Answers
 from gatepost.routing.rewrite import (
@@ -42,6 +42,9 @@ __all__ = [
     "FORWARD_PATH", "REVERSE_PATH", "HeaderOutcome", "InvalidMailbox", "RewriteFailed", "Rewriting", "Rewritten", "SrsError",
     "SrsRefused", "build_rewriting", "parse_mailbox", "split_header",
 ]  # fmt: skip
+
+
+MAX_QUESTIONS = 512  # of one header, asked at once; more are asked when these are answered
 
 
 class Rewritten(msgspec.Struct, frozen=True, gc=False):
@@ -175,7 +178,10 @@ class Rewriting:
         return any(self._rewriter.rules_for(part, outbound, client) for part in (HEADER_SENDERS, HEADER_RECIPIENTS))
 
     def header(self, facts: Facts, header: bytes) -> HeaderOutcome:
-        """What the header section of a message becomes; raises RewriteFailed and TableUnavailable."""
+        """What the header section of a message becomes; raises RewriteFailed, TableUnavailable and NeedsAnswer.
+
+        What all its addresses need is asked together.
+        """
         outbound, client = self.is_outbound(facts), facts.client_address
         by_part = (
             self._rewriter.rules_for(HEADER_RECIPIENTS, outbound, client),
@@ -183,6 +189,7 @@ class Rewriting:
         )
         known: dict[tuple[str, str, bool], tuple[str, str] | None] = {}
         shadows: list[Change] = []
+        missing: dict[Question, None] = {}
 
         def replace(local: str, domain: str, is_sender: bool) -> tuple[str, str] | None:
             rules = by_part[is_sender]
@@ -190,10 +197,16 @@ class Rewriting:
                 return None
             key = (local, domain, is_sender)
             if key not in known:
-                known[key] = self._header_address(rules, local, domain, shadows)
+                try:
+                    known[key] = self._header_address(rules, local, domain, shadows)
+                except NeedsAnswer as needed:
+                    missing.update(dict.fromkeys(needed.questions))
+                    known[key] = None
             return known[key]
 
         result = rewrite_addresses(header, replace, self._max_addresses)
+        if missing:
+            raise NeedsAnswer(list(missing)[:MAX_QUESTIONS])
         outcome = HeaderOutcome(result.header, result.changes, result.kept, shadows=shadows)
         changed = {change.field for change in result.changes}
         if self._hidden is not None and outbound:

@@ -89,7 +89,10 @@ class SessionRewriting:
             self.tell_path(connection, REVERSE_PATH, before, after, (Change("srs", before, after),))
 
     def _header(self, connection: SmtpIn, transaction: Transaction, content: bytes) -> bytes:
-        """The content with its header rewritten; as it is, and the message refused, where that cannot be done."""
+        """The content with its header rewritten; as it is, and the message refused, where that cannot be done.
+
+        Raises NeedsAnswer, and is called again: until then nothing is told.
+        """
         header, _ = split_header(content)
         try:
             done = self._rewriting.header(connection.facts, header)

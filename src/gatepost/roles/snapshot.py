@@ -52,7 +52,7 @@ def snapshot_tables(config: Config) -> dict[str, tuple[float, float]]:
     ahead = config.call_ahead
     for table in call_ahead_tables(config):
         found[table] = ahead.stale_s, ahead.max_vanished
-    others = {*config.virtual, *config.routes, *config.aliases, *config.sender_routes}
+    others = {*config.virtual, *config.routes, *config.aliases, *config.sender_routes, *config.access}
     others.update(name for rule in config.rewrite.rules for name in rule.tables)
     for domain in config.domains.values():
         for name in domain.recipients or ():

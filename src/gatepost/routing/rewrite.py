@@ -2,8 +2,8 @@
 
 Pure: domain maps first, then generic addresses, then `[[rewrite.rules]]` as they stand; each is asked once, with what the
 one before it made (with `repeat`, until nothing changes). It gives no right to anybody: who may send to a rewritten address is
-decided about that address. A table that is asked over the network raises NeedsAnswer; rules with one are for paths alone. Not here: whether the result may stand in a path (`policy/rewriting.py`), and header fields
-(`mail/headerrewrite.py`).
+decided about that address. A table that is asked over the network raises NeedsAnswer. Not here: whether the result may stand in a path (`policy/rewriting.py`), and
+header fields (`mail/headerrewrite.py`).
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class AccessCheck:
 
     def __init__(self, config: Config, answers: Answers | None = None) -> None:
         self._answers = NotAsked() if answers is None else answers
-        self._tables: tuple[Any, ...] = Lookups(config).named("access", config.access)
+        self._tables: tuple[Any, ...] = Lookups(config, self._answers).named("access", config.access)
         self._ours = set(config.domains)
         data = getattr(config, "tables", {})
         found = [rights_of(data[key]) for key in data if key.startswith("access ")]

@@ -19,6 +19,7 @@ from gatepost.routing.tables import build_table
 from gatepost.routing.tables.callahead import CallAheadTable
 from gatepost.routing.tables.file import FileTable
 from gatepost.routing.tables.remote import RemoteTable
+from gatepost.routing.tables.remote_access import RemoteAccessTable
 from gatepost.routing.tables.uses import FITS, route_of, virtual_of
 
 
@@ -64,6 +65,8 @@ class Lookups:
         source = source_of(name, self._sources)
         if source is None:
             return FileTable.unavailable(name, "not there")
+        if use == "access":
+            return RemoteAccessTable(name, self._answers)
         return RemoteTable(name, source, use, self._answers, FITS.get(use))
 
     def route(self, local: str, domain: str) -> str | None:
