@@ -1,10 +1,11 @@
-"""Where /proc hides processes (hidepid, ProtectProc= of systemd), the supervisor still compares each role with the table."""
+"""Where /proc hides what is not of this process (ProtectProc= and ProcSubset= of the units), the gateway still sees what it needs."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,14 @@ from integration.nobody import NOBODY, as_nobody, find_python
 
 from gatepost.privsep.roles import ROLES
 
-HIDING = ["unshare", "--mount", "sh", "-c", 'mount -t proc -o hidepid=invisible proc /proc && exec "$@"', "sh"]
+HIDING = [
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    'mount -t proc -o hidepid=invisible,subset=pid proc /proc && exec "$@"',
+    "sh",
+]
 NO_PTRACE = ["setpriv", "--bounding-set=-sys_ptrace"]  # with it root sees everything
 ALSO_LOGS = 'sandbox_debug = "log"\n'  # a difference from the table
 
@@ -38,9 +46,13 @@ class HiddenGateway(Gateway):
         return subprocess.run([*HIDING, *command], capture_output=True, text=True, timeout=60, check=False)
 
 
+def can_hide() -> bool:
+    return is_root() and subprocess.run([*HIDING, "true"], capture_output=True, check=False).returncode == 0
+
+
 @pytest.fixture
 def hidden(started_as: str) -> Iterator[HiddenGateway]:
-    if not is_root() or subprocess.run([*HIDING, "true"], capture_output=True, check=False).returncode:
+    if not can_hide():
         pytest.skip("needs root that may mount /proc")
     directory = Path(tempfile.mkdtemp(prefix="gatepost-test-"))
     directory.chmod(0o755)
@@ -52,6 +64,21 @@ def hidden(started_as: str) -> Iterator[HiddenGateway]:
         yield gateway
     finally:
         shutil.rmtree(directory)
+
+
+def test_the_surroundings_of_the_host_are_read_also_where_proc_shows_processes_only() -> None:
+    if not can_hide():
+        pytest.skip("needs root that may mount /proc")
+    program = (
+        "from gatepost.config.neighbours import read_neighbours as read\n"
+        "from gatepost.privsep.listeners import own_addresses\n"
+        "print(read(), own_addresses(['0.0.0.0:25', '[::]:25']))"
+    )
+    seen = [
+        subprocess.run([*around, sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        for around in ([], HIDING)
+    ]
+    assert seen[0] == seen[1] and "127.0.0.1" in seen[0].partition(")")[0]
 
 
 BOTH = pytest.mark.parametrize("started_as", ["root", "nobody"])

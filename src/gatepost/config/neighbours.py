@@ -57,8 +57,8 @@ class Finding(msgspec.Struct, frozen=True):
         return f"{self.key}: {self.problem}; {self.advice}"
 
 
-def read_neighbours(proc: str = "/proc/net") -> Neighbours:
-    """The surroundings of this host, as far as they can be read."""
+def read_neighbours(proc: str = "/proc/self/net") -> Neighbours:
+    """The surroundings of this host, as far as they can be read; by default where ProcSubset=pid of the units leaves them to be read."""
     gateways, bridges = _routes(_read(f"{proc}/route"))
     own = _LOCAL.findall(_read(f"{proc}/fib_trie"))
     return Neighbours(gateways, bridges, list(dict.fromkeys(own)))

@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from gatepost.config.listening import MAX_PATH_BYTES, UNIX, SocketFile, is_unix
 from gatepost.privsep.activation import ActivationError, Inherited, match
 
-_FIB_TRIE = "/proc/net/fib_trie"
-_IF_INET6 = "/proc/net/if_inet6"
+_FIB_TRIE = "/proc/self/net/fib_trie"  # not /proc/net, which ProcSubset=pid of the units hides
+_IF_INET6 = "/proc/self/net/if_inet6"
 BACKLOG = 4096  # the kernel cuts it to net.core.somaxconn; a smaller one drops connections in a burst
 
 
