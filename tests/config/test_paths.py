@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
+import struct
 import subprocess
 from pathlib import Path
 
@@ -71,6 +73,57 @@ def test_writable_by_a_group(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (problem,) = problems(place)
     assert "the group" in problem.problem
     assert problem.command == f"chmod g-w '{place}/people'"
+
+
+def give_by_list(path: Path, tag: int, rights: int, number: int = 54321) -> None:
+    """An access list with one entry of its own; skips where the file system has none."""
+    owner, group, mask, other, unused = 0x01, 0x04, 0x10, 0x20, 0xFFFFFFFF
+    rows = [(owner, 6, unused), (tag, rights, number), (group, 0, unused), (mask, 7, unused), (other, 0, unused)]
+    packed = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *row) for row in sorted(rows))
+    try:
+        os.setxattr(path, "system.posix_acl_access", packed)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        pytest.skip("this file system has no access lists")
+
+
+@pytest.mark.parametrize("tag", [0x02, 0x08], ids=["user", "group"])
+@pytest.mark.parametrize(
+    ("name", "rights", "what"), [("people", 6, "change it"), ("var", 7, "change it"), ("keys", 4, "read this secret")]
+)
+def test_access_lists(place: Path, name: str, rights: int, what: str, tag: int) -> None:
+    def look() -> list[PathProblem]:
+        inspector = paths._Inspector(role_ids(load_config(str(place / "gatepost.toml"))), os.geteuid())
+        inspector.file(str(place / name / "x" if name == "var" else place / name), is_secret=name == "keys")
+        return [problem for problem in inspector.problems if problem.path == str(place / name)]
+
+    (place / "keys").touch(mode=0o600)
+    give_by_list(place / name, tag, rights)
+    (problem,) = look()
+    assert problem.problem == f"its access list lets others {what}"
+    assert problem.command == f"setfacl -b '{place}/{name}'"
+    os.removexattr(place / name, "system.posix_acl_access")
+    assert look() == []
+
+
+@pytest.mark.parametrize("rights", [1, 4])
+def test_access_lists_that_give_nothing_of_worth(place: Path, rights: int) -> None:
+    give_by_list(place / "people", 0x02, rights)
+    assert problems(place) == []
+    give_by_list(place / "people", 0x02, 6, os.geteuid())
+    assert problems(place) == []
+
+
+def test_the_directory_of_the_event_log_must_be_there(place: Path) -> None:
+    with (place / "gatepost.toml").open("a") as file:
+        file.write('[events]\noutput = "log/events"\n')
+    (problem,) = problems(place)
+    assert str(problem).startswith(
+        f"{place}/log (absent): there is no such directory for the event log; mend it with: mkdir"
+    )
+    mend(problem)
+    assert problems(place) == []
 
 
 def test_a_sticky_directory_is_good_only_as_a_parent(place: Path) -> None:

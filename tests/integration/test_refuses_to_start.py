@@ -179,6 +179,14 @@ def test_an_event_file_that_cannot_be_written(gateway):
     assert str(gateway.events_file) in refuse(gateway)
 
 
+def test_an_event_file_that_the_file_system_refuses(gateway):
+    gateway.events_file = "/sys/gatepost-events"
+    gateway.write_config()
+    errors = refuse(gateway)
+    assert "not started: events.output: /sys/gatepost-events cannot be opened for writing (" in errors
+    assert 'write "stderr"' in errors
+
+
 @pytest.mark.parametrize("where", ["in the middle", "at the end"])
 def test_a_damaged_segment_gives_back_its_good_records(tmp_path, where):
     """Five messages wait; the record of one is damaged on disk: four go on, its octets are kept aside, and it is reported."""

@@ -2,8 +2,7 @@
 
 Looks at the configuration file, the files it names (recipients, tables, keys, users), spool, Maildir roots, event log and sockets, at
 every directory above them, and at the program itself: who may write there may replace what is below. Only root and the user who
-starts the gateway are trusted. Only looks (lstat); changes nothing. POSIX access lists are not read: they show as group
-permissions. What `[[exceptions]]` names is left out until its date.
+starts the gateway are trusted. Only looks (lstat, access lists); changes nothing. What `[[exceptions]]` names is left out until its date.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from gatepost.config.accesslists import READ, WRITE, opens_to_others
 from gatepost.config.exceptions import is_expired
 from gatepost.config.listening import UNIX, SocketFile, socket_files
 from gatepost.config.maildirfiles import maildir_roots, root_mode
@@ -43,7 +43,8 @@ class PathProblem(msgspec.Struct, frozen=True, order=True):
     command: str
 
     def __str__(self) -> str:
-        return f"{self.path} ({self.mode}, owner {self.owner}): {self.problem}; mend it with: {self.command}"
+        owner = f", owner {self.owner}" if self.owner else ""
+        return f"{self.path} ({self.mode}{owner}): {self.problem}; mend it with: {self.command}"
 
 
 def inspect_paths(
@@ -124,7 +125,7 @@ def named_files(config: Config) -> set[tuple[str, bool]]:
 def _problem_of(path: str, problem: str, command: str) -> PathProblem:
     status = _lstat(path)
     mode = f"{stat.S_IMODE(status.st_mode):04o}" if status else "absent"
-    return PathProblem(path, mode, name_of_uid(status.st_uid) if status else "nobody", problem, command)
+    return PathProblem(path, mode, name_of_uid(status.st_uid) if status else "", problem, command)
 
 
 class _Inspector:
@@ -152,6 +153,10 @@ class _Inspector:
     def log(self, path: str) -> None:
         """The event log names who writes to whom: a group may be let read it, the world not."""
         status = _lstat(path)
+        directory = os.path.dirname(path)
+        if _lstat(directory) is None:
+            command = f"mkdir -p -m 0755 {shlex.quote(directory)}"
+            self.problems.append(_problem_of(directory, "there is no such directory for the event log", command))
         if status is not None and stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IROTH:
             self._add(path, status, "every user may read who writes to whom", f"chmod o-r {shlex.quote(path)}")
 
@@ -210,11 +215,14 @@ class _Inspector:
         command = mend_command(tree, found, self._trusted, _chown_name(self._starter))
         self._add(tree, status, problem, command)
 
-    def _is_safe(self, status: os.stat_result) -> bool:
+    def _is_safe(self, path: str, status: os.stat_result) -> bool:
         mode = status.st_mode
         if status.st_uid not in self._trusted or (mode & _WORLD_WRITE and not mode & stat.S_ISVTX):
             return False
-        return not mode & _GROUP_WRITE or self._is_private(status)
+        return not mode & _GROUP_WRITE or (self._is_private(status) and not self._is_listed(path, WRITE))
+
+    def _is_listed(self, path: str, right: int) -> bool:
+        return opens_to_others(path, right, self._trusted)
 
     def _is_private(self, status: os.stat_result) -> bool:
         key = (status.st_gid, status.st_uid)
@@ -308,6 +316,8 @@ class _Inspector:
             who = "every user" if world else f"the group {_group_name(status.st_gid)}"
             bits = ("g" if status.st_mode & _GROUP_WRITE else "") + ("o" if world else "")
             self._add(path, status, f"{who} may read this secret", f"chmod {bits}-r {shlex.quote(path)}")
+        elif status.st_mode & stat.S_IRGRP and self._is_listed(path, READ):
+            self._add(path, status, "its access list lets others read this secret", f"setfacl -b {shlex.quote(path)}")
 
     def _check_owner(self, path: str, status: os.stat_result, allowed: set[int], wanted: int | None = None) -> None:
         if status.st_uid in allowed:
@@ -321,6 +331,8 @@ class _Inspector:
         world = bool(status.st_mode & _WORLD_WRITE)
         group = bool(status.st_mode & _GROUP_WRITE) and not self._is_private(status)
         if not world and not group:
+            if status.st_mode & _GROUP_WRITE and self._is_listed(path, WRITE):
+                self._add(path, status, "its access list lets others change it", f"setfacl -b {shlex.quote(path)}")
             return
         who = "every user" if world else f"the group {_group_name(status.st_gid)}"
         bits = ("g" if status.st_mode & _GROUP_WRITE else "") + ("o" if world else "")

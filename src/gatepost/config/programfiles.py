@@ -42,7 +42,7 @@ def interpreter_files() -> list[str]:
     return [path for path in found if os.path.lexists(path)]
 
 
-def foreign_files(tree: str, is_safe: Callable[[os.stat_result], bool]) -> Iterator[tuple[str, os.stat_result]]:
+def foreign_files(tree: str, is_safe: Callable[[str, os.stat_result], bool]) -> Iterator[tuple[str, os.stat_result]]:
     """Everything in a tree that is not safe, the tree itself left out. Raises OverflowError behind MAX_ENTRIES."""
     waiting, count = [tree], 0
     while waiting:
@@ -60,7 +60,7 @@ def foreign_files(tree: str, is_safe: Callable[[os.stat_result], bool]) -> Itera
                 continue  # gone meanwhile
             if stat.S_ISLNK(status.st_mode):
                 continue
-            if not is_safe(status):
+            if not is_safe(entry.path, status):
                 yield entry.path, status
             if stat.S_ISDIR(status.st_mode) and entry.name not in NOT_IMPORTED:
                 waiting.append(entry.path)

@@ -81,7 +81,13 @@ class Ground:
 
     def reopen_events(self, config: Config) -> int:
         """Open the event log anew (start, reload); returns the old descriptor, for the caller to close if it is not 2."""
-        old, self.event_descriptor = self.event_descriptor, open_output(config.events.output)
+        try:
+            new = open_output(config.events.output)
+        except OSError as error:
+            why = f"events.output: {config.events.output} cannot be opened for writing ({error.strerror or error})"
+            advice = 'let whoever starts the gateway write there (systemd: LogsDirectory=, ReadWritePaths=), or write "stderr"'
+            raise OSError(f"{why}; {advice}") from error
+        old, self.event_descriptor = self.event_descriptor, new
         return old
 
     def start_message(self, placement: Placement, config: Config) -> tuple[Start, list[int]]:
