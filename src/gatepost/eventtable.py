@@ -169,6 +169,12 @@ EVENTS: dict[str, dict[str, str]] = {
     },
     "pool_member": {"pool": "name of the pool", "member": "next hop", "state": "up or down", "reason": "why it is down"},
     "held": _MESSAGE | _SESSION | {"reverse_path": "reverse-path, empty for null", "reason": "why it waits for the operator"},
+    "next_hop_refused": _MESSAGE | _SESSION | {
+        "address": "client, as the receiver says",
+        "recipient": "forward-path",
+        "next_hop": "what the receiver named, and no configuration in use has for that recipient: the message is held",
+        "receiver": "role, instance, generation and process that wrote the message, if that is known",
+    },
     "discarded": _MESSAGE | {"recipient": "forward-path", "rule": "the rule that says so"},
     "removed": _MESSAGE | {"recipient": "forward-path", "recipients": "how many", "by": "who removed it"},
     "dsn_created": _MESSAGE | {

@@ -59,7 +59,9 @@ class Envelope(msgspec.Struct, array_like=True, gc=False):
     body_type: str = "7BIT"  # "7BIT", "8BITMIME" or "BINARYMIME", as declared in MAIL
     smtputf8: bool = False
     has_8bit: bool = False  # the content holds a byte over 127 (observed, whatever was declared)
-    needs_stuffing: bool = False  # a line of the content begins with a dot
+    needs_stuffing: bool = (
+        False  # a line of the content begins with a dot, as its writer saw it; who sends it looks himself
+    )
     envelope_id: str = ""  # DSN ENVID
     ret: str = ""  # DSN RET: "", "FULL" or "HDRS"
     requiretls: bool = False  # RFC 8689: only to hosts of verified names inside TLS that promise the same

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from gatepost.config.publish import records_to_publish
-from gatepost.config.schema import Config, Delivery, Domain, Queue, Relay
+from gatepost.config.schema import Config, Delivery, Domain, Queue, Relay, Source
 from gatepost.config.warnings import warnings_of
 
 GOOD = Config(
@@ -37,6 +37,11 @@ def test_each_warning_has_its_cause() -> None:
     assert keys(queue=Queue(allow_volatile=True)) == {"queue.allow_volatile"}
     assert keys(queue=Queue(lifetime_s=3600)) == {"queue.lifetime_s"}
     assert keys(delivery=Delivery(port=2525)) == {"delivery.port"}
+    source = Source(type="ldap", attribute="route")
+    assert keys(routes=["ldap:routes"], sources={"routes": source}) == {"sources.routes.next_hops"}
+    assert keys(sender_routes=["ldap:routes"], sources={"routes": source}) == {"sources.routes.next_hops"}
+    limited = Source(type="ldap", attribute="route", next_hops=["smtp://10.0.0.5:25"])
+    assert keys(routes=["ldap:routes"], sources={"routes": limited}) == set()
     assert keys(sandbox="best-effort") == {"sandbox"}
 
 

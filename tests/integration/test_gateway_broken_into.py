@@ -91,11 +91,11 @@ class BrokenGateway(Gateway):
         return [self.python, *super().configure()[1:]]
 
 
-def make_interpreter(directory: Path) -> str:
+def make_interpreter(directory: Path, module: str = BREAK_IN) -> str:
     """A private virtual environment with the module in it, and the packages of this one."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(directory)], check=True)
     packages = directory / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
-    (packages / "break_in.py").write_text(BREAK_IN)
+    (packages / "break_in.py").write_text(module)
     sources = [str(Path(gatepost.__file__).parents[1]), sysconfig.get_path("platlib"), sysconfig.get_path("purelib")]
     (packages / "a_test.pth").write_text("\n".join([*dict.fromkeys(sources), "import break_in", ""]))
     return str(directory / "bin" / "python")

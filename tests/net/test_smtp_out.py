@@ -41,7 +41,7 @@ class Message(Transaction):
     __slots__ = ("content",)
 
     def __init__(self, content: bytes) -> None:
-        super().__init__("s@example.org", ["u@example.test"], len(content), needs_stuffing=False)
+        super().__init__("s@example.org", ["u@example.test"], len(content))
         self.content = content
 
     def read(self, offset: int, count: int) -> bytes:

@@ -16,6 +16,7 @@ _decoder = msgspec.msgpack.Decoder(LoadedConfig)
 
 
 QUEUE_TABLES = ("routes ", "virtual ", "aliases ")  # by which the queue routes its own mail, DSNs to senders of ours
+SENDER_TABLES = "sender_routes "  # of them the queue knows where they may send mail, not whose
 
 
 def encode_config(config: Config, role: str = "receiver") -> bytes:
@@ -32,13 +33,23 @@ def encode_config(config: Config, role: str = "receiver") -> bytes:
         if role == "deliverer":
             tables = _demands_only(config.tables)
         if role == "queue":
-            tables = {key: data for key, data in tables.items() if key.startswith(QUEUE_TABLES)}
+            tables = {
+                key: _values_only(data) if key.startswith(SENDER_TABLES) else data
+                for key, data in tables.items()
+                if key.startswith((*QUEUE_TABLES, SENDER_TABLES))
+            }
         config = msgspec.structs.replace(config, tables=tables)
     return _encoder.encode(config)
 
 
 def _tables_of(domain: Domain) -> list[str] | None:
     return [entry for entry in domain.recipients or () if ":" in entry] or None
+
+
+def _values_only(data: TableData) -> TableData:
+    """A table of the values of another, under keys that nobody asks for."""
+    values = dict.fromkeys((*data.entries.values(), *(rule[-1] for rule in data.rules if rule[0] in ("rule", "value"))))
+    return TableData("inline", data.argument, {str(number): value for number, value in enumerate(values)})
 
 
 def _demands_only(tables: dict[str, TableData]) -> dict[str, TableData]:

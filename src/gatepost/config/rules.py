@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from gatepost.config.authvalues import parse_dovecot
 from gatepost.config.credentialsfile import MECHANISMS, parse_smtp_host
+from gatepost.config.hoppatterns import parse_hop_pattern
 from gatepost.config.introspection import parse_url
 from gatepost.config.listening import parse_listener, parse_mode, parse_socket_path, parse_user
 from gatepost.config.maildirfiles import parse_directory_mode, parse_file_mode, parse_group, parse_root
@@ -413,6 +414,7 @@ PARSERS: dict[str, Callable[[str], str]] = {
     "tls.certificates.*.names": parse_certificate_name,
     "tls.policies.*.domains": parse_tls_domain,
     "tls.policies.*.next_hops": _next_hop,
+    "sources.*.next_hops": parse_hop_pattern,
     "tls.policies.*.names": parse_certificate_name,
     "tls.policies.*.fingerprints": parse_fingerprint,
     "smtp.banner_name": parse_fqdn,

@@ -405,6 +405,9 @@ class Source(Section, frozen=True, kw_only=True):
     tls: str = "verify"  # "none": in clear
     ca_file: str | None = None  # None: tls.ca_file, else that of the system
     keys: list[str] = []  # forms of an address that are asked; empty: what the use needs
+    next_hops: list[
+        str
+    ] = []  # patterns of what a table of routes on it may name (config/hoppatterns.py); empty: anything
     timeout_s: float = 5.0
     retry_s: float = 5.0  # a server that failed is asked again after this, doubling up to a minute
     max_connections: int = 4

@@ -10,6 +10,7 @@ import ipaddress
 import msgspec
 
 from gatepost.config.schema import Config
+from gatepost.config.sources import source_of
 from gatepost.config.tables import LoadedConfig
 from gatepost.config.tlsdemands import verifies_clients
 from gatepost.config.values import IPNetwork, parse_listen
@@ -35,6 +36,7 @@ def warnings_of(config: Config) -> list[Warning]:
         *_of_relay(config),
         *_of_listen(config),
         *_of_tables(config),
+        *_of_sources(config),
         *_of_demands(config),
     ]
     if config.sandbox != "enforce":
@@ -116,6 +118,20 @@ def _of_tables(config: Config) -> list[Warning]:
         Warning(name.partition(" ")[2], f"{note.file}:{note.line}: {note.problem}", note.advice)
         for name, data in tables
         for note in data.notes
+    ]
+
+
+def _of_sources(config: Config) -> list[Warning]:
+    """Tables that are asked where mail goes, and may say anything."""
+    asked = {name: source_of(name, config.sources) for name in (*config.routes, *config.sender_routes)}
+    return [
+        Warning(
+            f"sources.{name.partition(':')[2]}.next_hops",
+            f"{name} may name any next hop, and so may who has broken into a receiver, the resolver or that server",
+            'list those that it names: next_hops = ["smtp://10.0.0.5:25", "smtp://*.inside.example:25"]',
+        )
+        for name, source in asked.items()
+        if source is not None and not source.next_hops
     ]
 
 

@@ -72,7 +72,6 @@ class Work(Transaction):
             body_type=envelope.body_type,
             has_8bit=envelope.has_8bit,
             smtputf8=envelope.smtputf8,
-            needs_stuffing=envelope.needs_stuffing,
             ascii_header=envelope.ascii_header,
         )
         self.asked = build_asked(envelope, indices)

@@ -99,8 +99,16 @@ class PeerGone(Message):
 
 
 class Reconfigure(Message):
-    """To the queue only: go on with this configuration (a new event log descriptor beside it)."""
+    """To the queue only: go on with this configuration, that of a new generation (a new event log descriptor beside it)."""
 
+    config: bytes
+    generation: int
+
+
+class OldGeneration(Message):
+    """To a queue that was started again: the configuration of a generation before this one, whose receivers still end sessions."""
+
+    generation: int
     config: bytes
 
 
@@ -415,6 +423,7 @@ Any = (
     | PeerGone
     | Drain
     | Reconfigure
+    | OldGeneration
     | Reload
     | ReloadDone
     | NeedAuthSocket

@@ -1,10 +1,44 @@
-"""A reload that the supervisor has begun: what it goes back to, and whom it answers. Not here: how it goes (`supervisor.py`)."""
+"""A reload that the supervisor has begun: what it goes back to, and whom it answers; and what the queue must know of generations.
+
+Not here: how it goes (`supervisor.py`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from gatepost.config.encoded import encode_config
 from gatepost.config.schema import Config
 from gatepost.ipc import messages as m
 from gatepost.privsep.child import Child
+
+
+class Generations:
+    """The configurations of generations that were superseded: their receivers go on with their routes, and the queue has to know those."""
+
+    def __init__(self) -> None:
+        self._superseded: dict[int, Config] = {}
+
+    def supersede(self, generation: int, config: Config, children: Iterable[Child]) -> None:
+        """Keep the configuration of a generation that ends now."""
+        self._superseded[generation] = config
+        self._forget(children)
+
+    def extra_of_queue(self, generation: int, children: Iterable[Child]) -> dict[str, str]:
+        """What its Start says of them: whose configuration it has got, and the receivers that live."""
+        living = [c for c in children if c.role == "receiver"]
+        names = " ".join(f"receiver/{c.instance}/{c.generation}/{c.pid}" for c in living)
+        return {"generation": str(generation), "receivers": names}
+
+    def tell(self, child: Child, children: Iterable[Child]) -> None:
+        """In front of its links: a queue that was started again gets what its predecessor knew."""
+        self._forget(children)
+        for generation, config in self._superseded.items() if child.role == "queue" else ():
+            child.send(m.OldGeneration(generation, encode_config(config, "queue")))
+
+    def _forget(self, children: Iterable[Child]) -> None:
+        living = {child.generation for child in children if child.role == "receiver"}
+        self._superseded = {number: config for number, config in self._superseded.items() if number in living}
 
 
 class PendingReload:

@@ -69,7 +69,7 @@ ROLES: dict[str, RoleRights] = {
             nofile=16384,
             descriptors=_LINKS | {"file-read", "directory"},
             peers={
-                "supervisor": FROM_SUPERVISOR | {m.Reconfigure, m.PeerGone},
+                "supervisor": FROM_SUPERVISOR | {m.Reconfigure, m.OldGeneration, m.PeerGone},
                 "receiver": frozenset(
                     {m.Holding, m.NeedSegment, m.SegmentSealed, m.NeedBodyFiles, m.BodyFileUnused, m.Accepted, m.Facts}
                 ),

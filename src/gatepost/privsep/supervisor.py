@@ -43,7 +43,7 @@ from gatepost.privsep.plan import Placement, changes_needing_restart, placements
 from gatepost.privsep.proving import refutation_of
 from gatepost.privsep.pulse import Pulse, View
 from gatepost.privsep.recipientlists import RecipientLists
-from gatepost.privsep.reloading import PendingReload
+from gatepost.privsep.reloading import Generations, PendingReload
 from gatepost.privsep.signals import catch_signals
 from gatepost.privsep.watch import Watch
 from gatepost.privsep.wiring import Wiring
@@ -73,6 +73,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._children: dict[tuple[str, int, int], Child] = {}
         self._generation = self._last_generation = 1
+        self._generations = Generations()
         self._restarts = restart.Restarts()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = count()
@@ -127,9 +128,7 @@ class Supervisor:
         config = self._config if pending is None or self._is_pending(child) else pending.old_config
         start, descriptors = self._ground.start_message(placement, config)
         if placement.role == "queue":
-            start.extra["receivers"] = " ".join(
-                f"receiver/{c.instance}/{c.generation}/{c.pid}" for c in self._children.values() if c.role == "receiver"
-            )
+            start.extra |= self._generations.extra_of_queue(self._generation, self._children.values())
         child.send(start, descriptors)
         self._after(START_LIMIT_S, lambda: self._check_started(child))
         self._log.event("role_started", **child.fields)
@@ -246,6 +245,7 @@ class Supervisor:
         if self._is_pending(child):
             self._check_reload()  # the new generation is linked when all of it is ready
         else:
+            self._generations.tell(child, self._children.values())
             self._wiring.link_all(child, self._generation)
             self._check_serving()
 
@@ -454,11 +454,12 @@ class Supervisor:
             return
         self._pending_reload = None
         self._lists.commit(self._log.event)
+        self._generations.supersede(self._generation, pending.old_config, self._children.values())
         self._generation = pending.generation
         for child in self._children.values():
             if child.role == "queue":
                 config = encode_config(self._config, "queue")
-                child.send(m.Reconfigure(config), [self._ground.event_descriptor])
+                child.send(m.Reconfigure(config, self._generation), [self._ground.event_descriptor])
         self._wiring.link_generation(self._generation)
         pending.answer([])  # before the control role that asked drains
         self._drain_old()

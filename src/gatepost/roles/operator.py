@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gatepost.mail.header import split_header
 from gatepost.model import Envelope
 from gatepost.roles.settling import timestamp
-from gatepost.spool.entry import Entry, State
+from gatepost.spool.entry import REFUSED, Entry, State
 from gatepost.spool.errors import SpoolError
 
 if TYPE_CHECKING:
@@ -86,7 +86,9 @@ def _summary(queue: Queue, entry: Entry) -> dict[str, Any]:
         "attempts": entry.attempts,
         "due": None if due_s is None else "now" if due_s <= time.time() else timestamp(due_s),
         "held": entry.held,
-        "reason": envelope.hold
+        "reason": REFUSED
+        if entry.refused
+        else envelope.hold
         if entry.held and envelope.hold
         else last.text
         if last
@@ -210,7 +212,10 @@ def _hold(queue: Queue, arguments: dict[str, Any]) -> Any:
 
 
 def _release(queue: Queue, arguments: dict[str, Any]) -> Any:
-    entries = [entry for entry in _chosen(queue, arguments) if entry.held]
+    # What a receiver was not to send is let go by its ID only, by who has looked at it.
+    entries = [
+        entry for entry in _chosen(queue, arguments) if entry.held and not (arguments.get("all") and entry.refused)
+    ]
     for entry in entries:
         queue.spool.release(entry, time.time())
         queue.enter(entry)

@@ -10,6 +10,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from gatepost.config.encoded import decode_config
@@ -25,6 +26,7 @@ from gatepost.roles.committing import Commits
 from gatepost.roles.hands import Hands, Job, outcomes_of
 from gatepost.roles.ids import NOTICES, IdMaker
 from gatepost.roles.keeping import Keeping
+from gatepost.roles.nexthops import NextHops
 from gatepost.roles.notices import Notices
 from gatepost.roles.operator import answer_operator
 from gatepost.roles.remembering import Remembering
@@ -55,6 +57,7 @@ class Queue(Role):
         super().__init__(start, config, descriptors, log, loop)
         self.rng = random.Random()
         self.spool = JournalSpool(".", config=config.queue)
+        self.next_hops = NextHops(self, int(start.extra.get("generation", "1")), config)
         self.facts = FactRing(".", config.facts.keep_bytes, config.facts.keep_days)
         self.scheduler = Scheduler(config.queue, config.delivery, self.rng)
         self.deadlines = backoff.Deadlines()
@@ -140,6 +143,7 @@ class Queue(Role):
     def on_link(self, channel: Channel) -> None:
         role = channel.peer[0]
         if role == "receiver":
+            self.next_hops.joined(channel.peer)
             self.owners.pop(channel.peer, None)  # until it says what it holds: files of now would be taken for old ones
             channel.post(m.SpoolHealth(*self._health))
         elif role in ("deliverer", "maildir"):
@@ -156,11 +160,14 @@ class Queue(Role):
             self.dispatch_soon()
 
     def on_supervisor(self, message: m.Message, descriptors: list[int]) -> None:
-        if type(message) is m.PeerGone:
-            if message.role == "receiver":
-                self.owner_gone(f"receiver/{message.instance}/{message.generation}/{message.pid}")
+        if type(message) is m.PeerGone and message.role == "receiver":
+            name, gone = f"receiver/{message.instance}/{message.generation}", self.next_hops.gone
+            self.owner_gone(f"{name}/{message.pid}", partial(gone, message.instance, message.generation))
+        elif type(message) is m.OldGeneration:
+            self.next_hops.add_older(message)
         elif type(message) is m.Reconfigure:
             self.config = decode_config(message.config)
+            self.next_hops.begin(message.generation, self.config)
             self.scheduler.reconfigure(self.config.queue, self.config.delivery)
             self.spool.reconfigure(self.config.queue)
             self.facts.reconfigure(self.config.facts.keep_bytes, self.config.facts.keep_days)
@@ -181,9 +188,6 @@ class Queue(Role):
 
         # What it had from before it has given up.
         self.worker.call(lambda: self.spool.owner_gone(message.owner), self._take_over, failed)
-
-    def _on_facts(self, channel: Channel, message: m.Facts) -> None:
-        self.facts.append(message.records, time.time())
 
     def _on_need_segment(self, channel: Channel, message: m.NeedSegment) -> None:
         owner = self.owners.get(channel.peer)
@@ -230,9 +234,6 @@ class Queue(Role):
     def _on_sealed(self, channel: Channel, message: m.SegmentSealed) -> None:
         self._take_over(self.spool.seal(message.segment, message.length_bytes))
 
-    def _on_body_unused(self, channel: Channel, message: m.BodyFileUnused) -> None:
-        self.spool.body_unused(message.number)
-
     def _on_accepted(self, channel: Channel, message: m.Accepted) -> None:
         try:
             entries = self.spool.take(message, self.owners.get(channel.peer))
@@ -242,21 +243,23 @@ class Queue(Role):
             return
         self._take_over(entries)
 
-    def owner_gone(self, owner: str) -> None:
-        """Read what a receiver acknowledged and could not tell any more; it is dead. Tried until the disk lets it."""
+    def owner_gone(self, owner: str, then: Callable[[], None] | None = None) -> None:
+        """Read what a receiver acknowledged and could not tell any more; it is dead. Tried until the disk lets it, then `then`."""
 
         def failed(error: Exception) -> None:
             self.on_trouble(error)
-            self.loop.call_later(TICK_S, self.owner_gone, owner)
+            self.loop.call_later(TICK_S, self.owner_gone, owner, then)
 
-        self.worker.call(lambda: self.spool.owner_gone(owner), self._take_over, failed)
+        self.worker.call(lambda: self.spool.owner_gone(owner), partial(self._take_over, then=then), failed)
 
-    def _take_over(self, entries: list[Entry]) -> None:
+    def _take_over(self, entries: list[Entry], then: Callable[[], None] | None = None) -> None:
         for entry in entries:
             self.enter(entry)
         if entries:
             self.commit_soon()
             self.dispatch_soon()
+        if then is not None:
+            then()
 
     def on_trouble(self, error: Exception) -> None:
         """The disk refused: say it, and look whether mail may still be taken."""
@@ -457,11 +460,11 @@ class Queue(Role):
 
 _HANDLERS = {
     m.Holding: checked(Queue._on_holding),
-    m.Facts: Queue._on_facts,
+    m.Facts: lambda queue, channel, message: queue.facts.append(message.records, time.time()),
     m.NeedSegment: Queue._on_need_segment,
     m.NeedBodyFiles: Queue._on_need_body_files,
     m.SegmentSealed: checked(Queue._on_sealed),
-    m.BodyFileUnused: checked(Queue._on_body_unused),
+    m.BodyFileUnused: checked(lambda queue, channel, message: queue.spool.body_unused(message.number)),
     m.Accepted: checked(Queue._on_accepted),
     m.AttemptDone: Queue._on_attempt_done,
     m.StsKept: lambda queue, channel, message: queue.keeping.take(message),

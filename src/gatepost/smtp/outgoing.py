@@ -74,7 +74,7 @@ class Transaction:
     """
 
     __slots__ = (
-        "accepted", "ascii_header", "asked", "body_type", "data", "dot_sent", "ends", "forward_paths", "has_8bit", "mail", "needs_stuffing",
+        "accepted", "ascii_header", "asked", "body_type", "data", "dot_sent", "ends", "forward_paths", "has_8bit", "mail",
         "problem", "rcpts", "reverse_path", "size_bytes", "smtputf8",
     )  # fmt: skip
 
@@ -87,7 +87,6 @@ class Transaction:
         body_type: str = "7BIT",
         has_8bit: bool = False,
         smtputf8: bool = False,
-        needs_stuffing: bool = True,
         ascii_header: bool = False,
     ) -> None:
         self.reverse_path = reverse_path
@@ -96,7 +95,6 @@ class Transaction:
         self.body_type = body_type
         self.has_8bit = has_8bit
         self.smtputf8 = smtputf8
-        self.needs_stuffing = needs_stuffing
         self.ascii_header = ascii_header
         self.asked: Asked | None = None  # what the sender wants of extensions; None: nothing
         self.mail: RemoteReply | None = None

@@ -50,6 +50,7 @@ def build_description(entry: Entry, crc: int) -> bytes:
                 "attempts": entry.attempts,
                 "next_due_s": entry.next_due_s,
                 "held": entry.held,
+                "refused": entry.refused,
                 "released_s": entry.released_s,
                 "delay_notified": entry.delay_notified,
                 "noticed": list(entry.noticed),
@@ -76,6 +77,7 @@ def parse_description(data: bytes) -> Entry:
         entry.attempts = int(found["attempts"])
         entry.next_due_s = float(found["next_due_s"])
         entry.held, entry.delay_notified = bool(found["held"]), bool(found["delay_notified"])
+        entry.refused = bool(found.get("refused", False))
         entry.released_s = float(found.get("released_s", 0.0))
         entry.noticed = bytes(found["noticed"])
         entry.last = tuple(Outcome(**outcome) for outcome in found["last"])

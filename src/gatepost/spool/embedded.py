@@ -34,7 +34,7 @@ from gatepost.spool.layout import (
     sync_directory,
 )
 from gatepost.spool.log import OutcomeLog
-from gatepost.spool.own import OwnSegment
+from gatepost.spool.own import OWNER, OwnSegment
 from gatepost.spool.replay import (
     ACCEPTED,
     COUNTERS,
@@ -70,6 +70,7 @@ class JournalSpool:
         self.bodies: dict[int, str] = {}  # handed out, not yet named by a message: number -> owner
         self.next_segment = 1
         self.next_body = 1
+        self.permits: Callable[[Envelope], bool] = lambda envelope: True  # asked in any thread of what a receiver wrote
         self._own = OwnSegment(self)
         self.log = OutcomeLog(self.root, self._describe, self.entries.values, self._own.sync)
         self.lock = self.log.lock
@@ -210,6 +211,8 @@ class JournalSpool:
         if entry.body_file:
             entry.place = IN_BODY_FILE
             self.bodies.pop(entry.body_file, None)
+        if segment.owner != OWNER and not self.permits(entry.envelope):
+            entry.refuse()
         segment.known_end = end
         segment.live[entry.id] = entry
         self.entries[entry.id] = entry
@@ -217,7 +220,7 @@ class JournalSpool:
         self.counters[MESSAGES_ACCEPTED] += 1
         line = (
             _TAKEN, entry.id, segment.number, entry.offset, end, entry.content_offset, entry.content_bytes,
-            entry.body_file, recipients, entry.received_s, entry.held,
+            entry.body_file, recipients, entry.received_s, entry.held, entry.refused,
         )  # fmt: skip
         # Not written at once: if it is lost, recovery finds the record itself.
         (self.log.add_later if later else self.log.add)(line)
@@ -432,7 +435,7 @@ class JournalSpool:
         self._flag(entry, held=True)
 
     def release(self, entry: Entry, next_due_s: float) -> None:
-        self._flag(entry, held=False, next_due_s=next_due_s, released_s=next_due_s)
+        self._flag(entry, held=False, refused=False, next_due_s=next_due_s, released_s=next_due_s)
 
     def retry(self, entry: Entry, next_due_s: float) -> None:
         self._flag(entry, write=self.log.add, next_due_s=next_due_s)
@@ -443,9 +446,8 @@ class JournalSpool:
             self.log.touch(entry)
             for name, value in changes.items():
                 setattr(entry, name, value)
-            (write or self.log.write)(
-                (Kind.FLAGS, entry.id, entry.held, entry.delay_notified, entry.next_due_s, entry.released_s)
-            )
+            flags = entry.held, entry.delay_notified, entry.next_due_s, entry.released_s, entry.refused
+            (write or self.log.write)((Kind.FLAGS, entry.id, *flags))
 
     def remove(self, entry: Entry) -> None:
         with self.lock:

@@ -37,6 +37,8 @@ IN_SEGMENT = 0
 IN_BODY_FILE = 1
 IN_DEFERRED = 2
 
+REFUSED = "its next hop is none that the configuration has for its recipient"
+
 _decode = msgspec.msgpack.Decoder(Envelope).decode
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -68,6 +70,7 @@ class Entry:
         "pending",
         "place",
         "received_s",
+        "refused",
         "released_s",
         "segment",
         "states",
@@ -86,6 +89,7 @@ class Entry:
         self.delay_notified = False
         self.released_s = 0.0  # when the operator last let a held message go; its life begins anew then
         self.held = type(envelope) is Envelope and envelope.hold != ""
+        self.refused = False  # held because a receiver named a next hop that is not its to name; until it is released
         self.noticed = b""  # a byte for each recipient: 1 once a DSN about its end is spooled; empty: none yet
         self.place = IN_SEGMENT
         self.segment = 0
@@ -114,6 +118,12 @@ class Entry:
     def begun_s(self) -> float:
         """From when its life counts: what is released would else be given up at once, and never tried."""
         return max(self.received_s, self.released_s)
+
+    def refuse(self) -> None:
+        """Hold it: no configuration can have sent it where it is to go. The envelope says so too, for people, and should the line be lost."""
+        self.held = self.refused = True
+        if type(self._envelope) is Envelope:
+            self._envelope.hold = REFUSED
 
     def hold_again(self) -> None:
         """The line that says whether it is held was lost: what was to be held and has not been tried is."""

@@ -39,13 +39,15 @@ class Kind(enum.IntEnum):
     # version, counters, next segment, next body, [[segment, owner, sealed, known end]], [[body, owner]], gone
     BEGIN = 0
     END = 1  # the snapshot is complete
-    TAKEN = 2  # id, segment, offset, end, content offset, content bytes, body file, recipients, received_s, held
+    TAKEN = (
+        2  # id, segment, offset, end, content offset, content bytes, body file, recipients, received_s, held, refused
+    )
     OUTCOME = 3  # id, states, attempts, next_due_s, outcomes; finishes the message if all states are DELIVERED
     SETTLED = 4  # id, states
     FINISHED = 5  # id, states
     DEFERRED = 6  # directory, [[id, crc, content bytes, states, envelope]]
     NOTICE = 7  # id of the message reported on, noticed
-    FLAGS = 8  # id, held, delay_notified, next_due_s, released_s
+    FLAGS = 8  # id, held, delay_notified, next_due_s, released_s, refused
     OPENED = 9  # segment, owner
     SEALED = 10  # segment, length
     BODIES = 11  # owner, numbers

@@ -60,7 +60,7 @@ class SegmentState:
 def entry_line(entry: Entry) -> tuple:
     """The line that holds a whole entry; the envelope only if no segment has it."""
     envelope = entry.packed_envelope if entry.place == IN_DEFERRED else b""
-    flags = entry.held | entry.delay_notified << 1
+    flags = entry.held | entry.delay_notified << 1 | entry.refused << 2
     return (
         _ENTRY, entry.id, entry.place, entry.segment, entry.offset, entry.content_offset, entry.content_bytes,
         entry.body_file, entry.deferred_dir, entry.crc, bytes(entry.states), entry.attempts, entry.next_due_s,
@@ -145,7 +145,7 @@ class Replay:
         entry.states = bytearray(states)
         entry.pending = states.count(State.PENDING)
         entry.attempts, entry.next_due_s = attempts, next_due_s
-        entry.held, entry.delay_notified = bool(flags & 1), bool(flags & 2)
+        entry.held, entry.delay_notified, entry.refused = bool(flags & 1), bool(flags & 2), bool(flags & 4)
         entry.noticed, entry.released_s = noticed, released_s
         entry.verified = False
         if last:
@@ -170,8 +170,9 @@ class Replay:
         return entry
 
     def _taken(
-        self, id, segment, offset, end, content_offset, content_bytes, body_file, recipients, received_s, held=False, *_
-    ) -> None:
+        self, id, segment, offset, end, content_offset, content_bytes, body_file, recipients, received_s, held=False,
+        refused=False, *_,
+    ) -> None:  # fmt: skip
         state = self.segments.get(segment)
         if state is None:
             state = self.segments[segment] = SegmentState(segment, "")
@@ -188,7 +189,7 @@ class Replay:
         entry.place = IN_BODY_FILE if body_file else IN_SEGMENT
         entry.segment, entry.offset, entry.body_file = segment, offset, body_file
         entry.content_offset, entry.content_bytes, entry.received_s = content_offset, content_bytes, received_s
-        entry.held = bool(held)  # its first line; a release is a line behind it
+        entry.held, entry.refused = bool(held), bool(refused)  # its first line; a release is a line behind it
 
     def _change(self, id: str, states: bytes) -> Entry | None:
         """Bring the states of a message up to date; None if it is finished."""
@@ -246,12 +247,12 @@ class Replay:
         if entry is not None:
             entry.noticed = noticed
 
-    def _flags(self, id, held, delay_notified, next_due_s, released_s=0.0, *_) -> None:
+    def _flags(self, id, held, delay_notified, next_due_s, released_s=0.0, refused=False, *_) -> None:
         entry = self.live.get(id)
         if entry is not None:
             self.early.pop(id, None)
             entry.held, entry.delay_notified, entry.next_due_s = bool(held), bool(delay_notified), next_due_s
-            entry.released_s = released_s
+            entry.released_s, entry.refused = released_s, bool(refused)
         elif id not in self.finished:
             self.early[id] = (bool(held), bool(delay_notified), next_due_s, released_s)
 
@@ -261,6 +262,7 @@ class Replay:
             if (entry := entries.get(id)) is None:
                 continue
             entry.held, entry.delay_notified, entry.released_s = held, delay_notified, released_s
+            entry.refused = entry.refused and held
             if not entry.attempts:
                 entry.next_due_s = next_due_s
 

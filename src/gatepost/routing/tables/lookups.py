@@ -20,7 +20,7 @@ from gatepost.routing.tables.callahead import CallAheadTable
 from gatepost.routing.tables.file import FileTable
 from gatepost.routing.tables.remote import RemoteTable
 from gatepost.routing.tables.remote_access import RemoteAccessTable
-from gatepost.routing.tables.uses import FITS, route_of, virtual_of
+from gatepost.routing.tables.uses import fit_of, route_of, virtual_of
 
 
 class Lookups:
@@ -67,7 +67,7 @@ class Lookups:
             return FileTable.unavailable(name, "not there")
         if use == "access":
             return RemoteAccessTable(name, self._answers)
-        return RemoteTable(name, source, use, self._answers, FITS.get(use))
+        return RemoteTable(name, source, use, self._answers, fit_of(use, source.next_hops))
 
     def route(self, local: str, domain: str) -> str | None:
         """The next hop of the first table that has one, or "error:CODE D.S.N TEXT"; raises TableUnavailable."""

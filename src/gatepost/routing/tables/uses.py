@@ -6,12 +6,14 @@ only what it can use. `RouteTables`, `VirtualTables` are what the router asks. s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from gatepost.config.errors import ConfigError, ConfigErrors
+from gatepost.config.hoppatterns import permits
+from gatepost.config.nexthop import ERROR
 from gatepost.config.recipients import fold_local
 from gatepost.config.tables import TableData, TableNote, rule_key
 from gatepost.config.values import InvalidValue, parse_domain
@@ -19,6 +21,8 @@ from gatepost.routing.tables.aliases import parse_target, split_targets
 from gatepost.routing.tables.postfix_transport import BadTransport, parse_transport
 
 MAX_VIRTUAL_STEPS = 10
+
+Fit = Callable[[str], tuple[str, TableNote | None]]  # a value -> its canonical form; raises BadTransport, InvalidValue
 
 
 def fit_routes(data: TableData) -> TableData:
@@ -142,7 +146,7 @@ def fit_rewritten_value(value: str) -> tuple[str, TableNote | None]:
     return fitted, note
 
 
-FITS: dict[str, Callable[[str], tuple[str, TableNote | None]]] = {
+FITS: dict[str, Fit] = {
     "routes": fit_route_value,
     "virtual": fit_virtual_value,
     "aliases": fit_alias_value,
@@ -150,6 +154,25 @@ FITS: dict[str, Callable[[str], tuple[str, TableNote | None]]] = {
     "rewrite": fit_rewritten_value,
 }
 """For tables whose values are not there when the configuration is loaded; a use that is not here takes any value."""
+
+LIMITED = ("routes", "sender_routes")  # uses whose values are held against `next_hops` of their source
+
+
+def fit_of(use: str, next_hops: Sequence[str]) -> Fit | None:
+    """How a value of a table that is asked gets its canonical form, where its source may name only these next hops."""
+    fit = FITS.get(use)
+    if fit is None or not next_hops or use not in LIMITED:
+        return fit
+
+    def limited(value: str) -> tuple[str, TableNote | None]:
+        fitted, note = fit(value)
+        if not permits(next_hops, fitted, ""):
+            raise InvalidValue(
+                f'"{value}" is none of the next_hops of its source', "list it there, or answer with another"
+            )
+        return fitted, note
+
+    return limited
 
 
 def route_of(table: Any, local: str, domain: str) -> str | None:
@@ -228,6 +251,10 @@ def _route_value(value: str) -> tuple[str, TableNote | None]:
     hop, note = parse_transport(value)
     if hop is None:
         raise BadTransport(f'"{value}" names no next hop', "remove the line, or write where the mail goes")
+    if "$" in hop and not hop.startswith(ERROR):  # whoever makes up the address would choose where its mail goes
+        raise BadTransport(
+            f'"{value}" takes a part of the address into the next hop', "write {domain} and {local} for a Maildir"
+        )
     return hop, note
 
 
