@@ -197,3 +197,23 @@ def test_a_bad_value_of_a_pattern_is_told_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigErrors) as bad:
         read_table(f"regexp:{path}", "virtual")
     assert [(error.file, error.line) for error in bad.value] == [(str(path), 4)]
+
+
+def test_a_colon_takes_a_name_out_of_wider_lines_and_a_transport_alone_means_mx(tmp_path: Path) -> None:
+    lines = "* smtp:[10.0.0.9]\nb.example :\nplain.example :\ndirect.example smtp:\n.below.example smtp:[10.0.0.8]\nx.below.example :\n"
+    text = (
+        'routes = "texthash:transport"\nnext_hop = "smtp://10.0.0.5"\ndomains = ["b.example", ".below.example"]\n'
+        '[relay]\nnext_hop = "smtp://10.0.0.7"\n'
+    )
+    router = Router(handed_over(write(tmp_path, text, transport=lines)))
+
+    def hop(address: str) -> str:
+        route = resolve(router, address)
+        assert isinstance(route, Route)
+        return route.next_hop
+
+    assert hop("a@b.example") == "smtp://10.0.0.5:25"
+    assert hop("a@plain.example") == "smtp://10.0.0.7:25"
+    assert hop("a@direct.example") == "mx:direct.example"
+    assert hop("a@other.example") == "smtp://10.0.0.9:25"
+    assert (hop("a@y.below.example"), hop("a@x.below.example")) == ("smtp://10.0.0.8:25", "smtp://10.0.0.5:25")

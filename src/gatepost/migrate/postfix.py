@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 
 from gatepost.config.values import InvalidValue, parse_fqdn, parse_network
@@ -214,6 +215,9 @@ class PostfixImport(RewritingPart, TlsPart, SwitchPart):
             self.told.add(name)
             parameter = self.parameters.written[name]
             value = self.parameters.value(name)
+            if name == "smtpd_etrn_restrictions":
+                self.tell(name, Result.EXACT, "ETRN is refused")
+                continue
             if not value.strip():
                 self.tell(name, Result.EXACT, "no restriction")
             self.restrictions.take(name, value, self.main, parameter.line, parameter.last_line, classes, path_of)
@@ -315,6 +319,7 @@ class PostfixImport(RewritingPart, TlsPart, SwitchPart):
 
     def _others(self) -> None:
         """Every other file of the directory."""
+        written = " ".join(parameter.value for parameter in self.parameters.written.values())
         for parent, directories, names in os.walk(self.places.directory):
             directories.sort()
             for name in sorted(names):
@@ -329,6 +334,8 @@ class PostfixImport(RewritingPart, TlsPart, SwitchPart):
                     why = "for the package, or for programs beside Postfix"
                 if why is None and name.endswith((".db", ".old", ".bak", "~", ".dpkg-dist", ".dpkg-old")):
                     why = "an old or compiled copy"
+                if why is None and re.search(rf"{re.escape(name)}(?![\w.-])", written):
+                    why = "what names it is not imported"
                 self.report.unused(path, 0, short, why or "nothing in main.cf or master.cf names it")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from gatepost.config import rules
+from gatepost.config.ours import parse_our_domain
 from gatepost.config.values import InvalidValue, parse_domain
 from gatepost.migrate.aliases import import_aliases
 from gatepost.migrate.draft import Draft
@@ -85,6 +86,11 @@ class DomainPart(PostfixState):
                     table for table in tables if table not in (imported.recipients or [])
                 ]
             if with_below and not domain.startswith("."):
+                try:
+                    parse_our_domain("." + domain)
+                except InvalidValue as error:
+                    problems.append((domain, error.problem, error.advice))
+                    continue
                 below = self.draft.domain("." + domain, f"{name} main.cf:{self.line_of(name)}")
                 below.next_hop, below.recipients = list(imported.next_hop), imported.recipients
         parameter = self.parameters.written.get(name)
@@ -128,7 +134,7 @@ class DomainPart(PostfixState):
             ):
                 continue
             try:
-                names.append("." + parse_domain(word[1:]) if word.startswith(".") else parse_domain(word))
+                names.append(parse_our_domain(word))
             except InvalidValue as error:
                 problems.append((word, error.problem, error.advice))
         return list(dict.fromkeys(names)), problems
@@ -160,7 +166,7 @@ class DomainPart(PostfixState):
                 continue
             key = split_key(line.strip())[0]
             try:
-                names.append("." + parse_domain(key[1:]) if key.startswith(".") else parse_domain(key))
+                names.append(parse_our_domain(key))
                 self.report.exact(taken.shown, number, line, "a domain of ours")
             except InvalidValue as error:
                 self.report.refused(taken.shown, number, line, error.problem, error.advice)
@@ -326,13 +332,23 @@ class DomainPart(PostfixState):
             value = self.parameters.value("relayhost").strip()
             if not value:
                 self.tell("relayhost", Result.EXACT, "no smart host")
+            elif hop := self._default_hop():
+                self.draft.relay_next_hop = hop
+                self.tell("relayhost", Result.UNUSED, "default_transport names a host, which comes first")
             else:
                 hop = self._transport("relayhost", f"smtp:{value}")
                 self.draft.relay_next_hop = hop
                 self.draft.origins["relay.next_hop"] = f"relayhost main.cf:{self.line_of('relayhost')}"
-        if self.parameters.is_written("default_transport") and not self.draft.relay_next_hop:
-            self.draft.relay_next_hop = self._hop_of("default_transport", "smtp")
-        self.told.add("default_transport")
+        if not self.draft.relay_next_hop:
+            self.draft.relay_next_hop = self._default_hop()
+
+    def _default_hop(self) -> list[str]:
+        """The host of default_transport: postconf(5) has it come before relayhost."""
+        is_written = self.parameters.is_written("default_transport")
+        hop = self._hop_of("default_transport", "smtp") if is_written else []
+        if hop:
+            self.draft.origins["relay.next_hop"] = f"default_transport main.cf:{self.line_of('default_transport')}"
+        return hop
 
     def _virtual(self) -> None:
         names: list[str] = []

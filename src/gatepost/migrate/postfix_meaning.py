@@ -193,6 +193,12 @@ FAMILIES: tuple[tuple[re.Pattern[str], str, str, str], ...] = tuple(
             "ask them in a scanner such as rspamd",
         ),
         (
+            r"(smtpd|postscreen)_upstream_proxy_protocol",
+            "refused",
+            "Postfix believes whoever connects; here the load balancers are named by their addresses",
+            "write smtp.proxy_from; until then their connections are closed",
+        ),
+        (
             r"postscreen_.*|psc_.*|tlsproxy_.*",
             "unused",
             "there is no postscreen: greeting_delay_s turns away who talks first",
@@ -243,7 +249,7 @@ FAMILIES: tuple[tuple[re.Pattern[str], str, str, str], ...] = tuple(
         (
             (
                 r"(unknown|multi_recipient|non_fqdn|invalid|access_map|maps_rbl|plaintext|defer|relay_domains|reject).*_(reject_code|action|code)|"
-                r"maps_rbl_.*|access_map_.*|unknown_.*|.*_tempfail_action"
+                r"maps_rbl_.*|access_map_.*|.*_tempfail_action"
             ),
             "unused",
             "the reply codes are fixed",
@@ -283,6 +289,9 @@ FAMILIES: tuple[tuple[re.Pattern[str], str, str, str], ...] = tuple(
         ),
     )
 )
+
+_REJECT = "who is permitted nothing may not relay; mail to our own domains is taken from everybody"
+_REJECT_ADVICE = "if strangers may not even do that, let listen name an inside address"
 
 # restriction -> (result word, note, advice)
 RESTRICTIONS: dict[str, tuple[str, str, str]] = {
@@ -355,11 +364,10 @@ RESTRICTIONS: dict[str, tuple[str, str, str]] = {
     "reject_multi_recipient_bounce": ("approximated", "a bounce may have several recipients", ""),
     "reject_plaintext_session": ("refused", "it is not imported", "write tls.require = true"),
     "permit": ("exact", "what no rule refuses goes on to the next stage", ""),
-    "reject": ("approximated", "what nothing permits is refused", ""),
-    "defer": ("approximated", "what nothing permits is refused", ""),
+    "reject": ("approximated", _REJECT, _REJECT_ADVICE),
+    "defer": ("approximated", _REJECT, _REJECT_ADVICE),
     "defer_if_permit": ("refused", "it is not imported", "see docs/migration.md"),
     "defer_if_reject": ("refused", "it is not imported", "see docs/migration.md"),
-    "warn_if_reject": ("approximated", "a rule in shadow is what it is for", 'write mode = "shadow" at the rule'),
     "reject_unverified_recipient": (
         "exact",
         "call-ahead: the next hop is asked for recipients of domains without a list",
@@ -374,8 +382,9 @@ RESTRICTION_FAMILIES: tuple[tuple[re.Pattern[str], str, str, str], ...] = tuple(
     for pattern, result, note, advice in (
         (r"reject_(rbl|rhsbl)_\w+|permit_dnswl_client|permit_rhswl_client", "refused", "lists in DNS are not asked by this version",
          "ask them in a scanner such as rspamd"),
+        (r"reject_unknown_(reverse_)?client.*", "refused", "a client is not judged by whether it has a name",
+         "judge them in a scanner such as rspamd"),
         (r"reject_.*(helo|hostname).*|permit_naked_.*", "approximated", "a HELO name decides nothing here", ""),
-        (r"reject_unknown_(reverse_)?client.*", "approximated", "names of clients are not looked up", ""),
         (r"check_policy_service", "refused", "no policy server is asked", "write what it does as rules, or in a scanner"),
         (r"check_(helo|etrn|sasl|ccert|reverse_client_hostname|client_(ns|mx|a)|sender_(ns|mx|a)|recipient_(ns|mx|a)|helo_(ns|mx|a)).*",
          "refused", "it judges by a name that anyone can choose, or is not imported", "write it in an access table or a scanner"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from gatepost.migrate.draft import Draft
-from gatepost.migrate.logins import ADVICE, WHY, import_logins
+from gatepost.migrate.logins import WHY, import_logins
 from gatepost.migrate.postfix_cf import split_list
 from gatepost.migrate.postfix_policies import import_policy
 from gatepost.migrate.postfix_state import PostfixState
@@ -81,7 +81,10 @@ class TlsPart(PostfixState):
         if not self.parameters.is_written(name):
             return
         path = self.places.path(self.parameters.value(name).partition(":")[2])
-        if enabled and import_logins(path, self.draft, self.report):
+        advice = (
+            import_logins(path, self.draft, self.report) if enabled else "take it out, or set smtp_sasl_auth_enable"
+        )
+        if not advice:
             self.seen.update((path, path + ".db"))
             self.tell(name, Result.EXACT, f"delivery.credentials_file = {path}")
             self.tell("smtp_sasl_auth_enable", Result.EXACT, "logins go to the hosts that have one")
@@ -91,8 +94,8 @@ class TlsPart(PostfixState):
                 )
             return
         why = WHY if enabled else "smtp_sasl_auth_enable is not set: Postfix does not use them either"
-        self.tell(name, Result.REFUSED, why, ADVICE)
-        self._note_files(name, why, ADVICE, is_secret=True)
+        self.tell(name, Result.REFUSED, why, advice)
+        self._note_files(name, why, advice, is_secret=True)
 
     def _certificate(self) -> None:
         names = ("smtpd_tls_cert_file", "smtpd_tls_key_file")

@@ -11,10 +11,11 @@ import os
 import socket
 
 from gatepost.config.nexthop import NextHopError, canonical, parse_next_hop
+from gatepost.config.ours import parse_our_domain
 from gatepost.config.values import InvalidValue, parse_fqdn, parse_listen, parse_network
 from gatepost.migrate.aliases import import_aliases
 from gatepost.migrate.draft import Draft
-from gatepost.migrate.logins import ADVICE, WHY, import_logins
+from gatepost.migrate.logins import OTHERWISE, WHY, import_logins
 from gatepost.migrate.places import Places, Unreadable
 from gatepost.migrate.report import Report
 from gatepost.migrate.sendmail_mc import PORTS, McReader, domain_of
@@ -214,6 +215,8 @@ class SendmailImport:
                     file, line, word, "it is neither a domain nor an address", "write a domain or a network"
                 )
                 continue
+            if not (is_exact or self._is_one_organisation(name, file, line, word)):
+                continue
             self.draft.domain(name.removeprefix("."), f"relay-domains:{line}")
             if not is_exact:
                 self.draft.domain("." + name.removeprefix("."), f"relay-domains:{line}")
@@ -230,6 +233,15 @@ class SendmailImport:
         self.report.approximated(
             self._here("sendmail.mc"), 0, "the host itself", how, "add its own addresses to relay.networks"
         )
+
+    def _is_one_organisation(self, name: str, file: str, line: int, word: str) -> bool:
+        """Whether a domain with all below it may be ours; told if not."""
+        try:
+            parse_our_domain("." + name.removeprefix("."))
+        except InvalidValue as error:
+            self.report.refused(file, line, word, error.problem, error.advice)
+            return False
+        return True
 
     def _smart_host(self) -> None:
         for name in ("SMART_HOST", "confDAEMON_OPTIONS", "RELAY_MAILER_ARGS", "VIRTUSER_ERROR_FAULT"):
@@ -270,6 +282,10 @@ class SendmailImport:
     def _local_domains(self) -> None:
         """Class w: what sendmail delivered into mailboxes, or passed on to a hub."""
         hub = ""
+        if "LOCAL_RELAY" in self.macros.defines and "MAIL_HUB" in self.macros.defines:
+            value, file, line = self.macros.defines.pop("LOCAL_RELAY")
+            why = "it is for addresses without a domain, which are refused; MAIL_HUB is for the others"
+            self.report.unused(file, line, f"define(LOCAL_RELAY, {value})", why)
         for name in ("LOCAL_RELAY", "MAIL_HUB", "nullclient"):
             if name == "nullclient":
                 if name not in self.macros.features:
@@ -424,15 +440,18 @@ class SendmailImport:
                 )
 
     def _authinfo(self) -> None:
-        why, advice = WHY, ADVICE
-        used = [name for name in AUTHINFO_FILES if import_logins(self._here(name), self.draft, self.report)]
+        why = WHY
+        advices = {name: import_logins(self._here(name), self.draft, self.report) for name in AUTHINFO_FILES}
+        used = [name for name, advice in advices.items() if not advice]
+        there = [name for name in AUTHINFO_FILES if self.places.exists(self._here(name))]
         if "authinfo" in self.macros.features:
             call, file = self.macros.features["authinfo"]
             if used:
                 self.report.exact(file, call.line, str(call), "delivery.credentials_file", call.last_line)
             else:
+                advice = advices[there[0]] if there else OTHERWISE
                 self.report.refused(file, call.line, str(call), why, advice, call.last_line)
-        for name in AUTHINFO_FILES:
+        for name, advice in advices.items():
             path = self._here(name)
             if name in used:
                 self._see(path, path + ".db")

@@ -17,6 +17,11 @@ from gatepost.migrate.m4 import Call, Text, parse_m4
 from gatepost.migrate.places import Places, Unreadable
 from gatepost.migrate.report import Report
 
+# Names whose definition is told of when all of them are known
+_HUBS = ("SMART_HOST", "MAIL_HUB", "LOCAL_RELAY", "RELAY_MAILER_ARGS", "confCW_FILE", "confCR_FILE")
+_PARTS = ("ALIAS_FILE", "confDAEMON_OPTIONS", "VIRTUSER_ERROR_FAULT")
+TOLD_LATER = frozenset((*_HUBS, *_PARTS, "confSERVER_CERT", "confSERVER_KEY"))
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TIME = re.compile(r"(\d+)\s*([smhdw]?)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 PORTS = {"smtp": 25, "submission": 587, "msa": 587, "smtps": 465, "submissions": 465, "24": 24}
@@ -114,8 +119,11 @@ class McReader:
 
     def _define(self, path: str, call: Call) -> None:
         name, value = call.argument(0), call.argument(1)
-        self.macros.defines[name] = (value, path, call.line)
-        is_made = len(call.arguments) > 1 and not call.arguments[1].is_plain
+        self._overtaken(name, "a later line defines it again, which counts")
+        named = [word for word in _WORD.findall(value) if word in self.macros.defines and word != name]
+        is_made = bool(named) or len(call.arguments) > 1 and not call.arguments[1].is_plain
+        if not (is_made and name in TOLD_LATER):
+            self.macros.defines[name] = (value, path, call.line)
         if is_made and name not in meaning.UNUSED and name not in meaning.NO:
             self._refused(path, call, "its value is made by m4, which is not executed", "write the value itself")
             return
@@ -223,8 +231,15 @@ class McReader:
     # --- other calls ------------------------------------------------------------------------------------------------
 
     def _undefine(self, path: str, call: Call) -> None:
+        self._overtaken(call.argument(0), "a later line undefines it")
         self.macros.defines.pop(call.argument(0), None)
         self._exact(path, call, "not set")
+
+    def _overtaken(self, name: str, why: str) -> None:
+        """Tell of a definition that would have been told of at the end, and counts no more."""
+        if name in TOLD_LATER and name in self.macros.defines:
+            value, path, line = self.macros.defines.pop(name)
+            self.report.unused(path, line, f"define({name}, {value})", why)
 
     def _feature(self, path: str, call: Call) -> None:
         name = call.argument(0)
@@ -361,10 +376,7 @@ class McReader:
         "confDANE": _dane,
         "confSERVER_CERT": _certificate,
         "confSERVER_KEY": _certificate,
-        **dict.fromkeys(
-            ("SMART_HOST", "MAIL_HUB", "LOCAL_RELAY", "RELAY_MAILER_ARGS", "confCW_FILE", "confCR_FILE"), _hub
-        ),
-        **dict.fromkeys(("ALIAS_FILE", "confDAEMON_OPTIONS", "VIRTUSER_ERROR_FAULT"), _hub),
+        **dict.fromkeys((*_HUBS, *_PARTS), _hub),
     }
     _HANDLERS: ClassVar[dict[str, Any]] = {
         "define": _define,

@@ -74,7 +74,7 @@ class Lookups:
         for table in self._routes:
             found = route_of(table, local, domain)
             if found is not None:
-                return found
+                return found or None
         return None
 
     def virtual(self, local: str, domain: str, written: str) -> str | None:
@@ -119,5 +119,5 @@ class Lookups:
         for table in self._sender_routes:
             found = route_of(table, local.lower(), domain.lower()) if reverse_path else table.lookup("<>")
             if found is not None:
-                return found
+                return found or None
         return None

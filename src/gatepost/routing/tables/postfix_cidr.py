@@ -12,7 +12,7 @@ import socket
 from bisect import bisect_right
 from typing import ClassVar
 
-from gatepost.config.tables import TableData
+from gatepost.config.tables import TableData, rule_key
 from gatepost.routing.tables.postfix_text import logical_lines
 from gatepost.routing.tables.source import Collector, read_lines
 
@@ -40,6 +40,7 @@ class CidrTable:
         """Read the file; raises ConfigErrors with every bad line."""
         collector = Collector(argument)
         rules: list[tuple[str, ...]] = []
+        lines: dict[str, int] = {}
         open_ifs: list[int] = []
         for number, text in logical_lines(read_lines(argument)):
             rule = _parse_rule(text, number, collector)
@@ -52,11 +53,12 @@ class CidrTable:
                     collector.error(number, "there is no if that this endif ends", "remove it")
                     continue
                 open_ifs.pop()
+            lines[rule_key(len(rules))] = number
             rules.append(rule)
         for number in open_ifs:
             collector.error(number, "this if has no endif", "add a line: endif")
         collector.finish()
-        return TableData(cls.kind, argument, rules=rules, files=[argument], notes=collector.notes)
+        return TableData(cls.kind, argument, rules=rules, files=[argument], notes=collector.notes, lines=lines)
 
     @classmethod
     def of_data(cls, data: TableData) -> CidrTable:

@@ -21,6 +21,7 @@ from gatepost.routing.tables.aliases import parse_target, split_targets
 from gatepost.routing.tables.postfix_transport import BadTransport, parse_transport
 
 MAX_VIRTUAL_STEPS = 10
+UNCHANGED = ""  # a value of a route: as if no table had one
 
 Fit = Callable[[str], tuple[str, TableNote | None]]  # a value -> its canonical form; raises BadTransport, InvalidValue
 
@@ -248,7 +249,10 @@ def _fitted(
 
 
 def _route_value(value: str) -> tuple[str, TableNote | None]:
-    hop, note = parse_transport(value)
+    """transport(5): ":" changes nothing, so that it takes a name out of wider lines; a transport alone means MX."""
+    if value.strip() == ":":
+        return UNCHANGED, None
+    hop, note = parse_transport(value, "mx" if value.strip() else "")
     if hop is None:
         raise BadTransport(f'"{value}" names no next hop', "remove the line, or write where the mail goes")
     if "$" in hop and not hop.startswith(ERROR):  # whoever makes up the address would choose where its mail goes
