@@ -1,7 +1,7 @@
 """Dialog scripts: what a client sends and what the server must answer, as text (tests/dialogs/*.smtp).
 
     # a comment                       ! name=value   a setting of ServerSettings: a number, true, false, or NAMES,LIKE,THESE
-    C: a line, sent with CRLF         C~ octets with Python escapes, sent as they are
+    C: a line, sent with CRLF         C~ octets with Python escapes, sent as they are; C* NUMBER the same, so many times
     S: a reply line; * matches any text                S! the server closes
     M: octets of a message that was accepted, with Python escapes; in order, none otherwise
 
@@ -61,13 +61,16 @@ def read_script(path: Path) -> Script:
     turn = Turn()
     for line in path.read_text(encoding="utf-8").splitlines():
         mark, text = line[:2], line[3:]
-        if mark in ("C:", "C~") and (turn.replies or turn.closes):
+        if mark in ("C:", "C~", "C*") and (turn.replies or turn.closes):
             script.turns.append(turn)
             turn = Turn()
         if mark == "C:":
             turn.sent += text.encode() + b"\r\n"
         elif mark == "C~":
             turn.sent += unescape(text)
+        elif mark == "C*":
+            times, _, octets = text.partition(" ")
+            turn.sent += int(times) * unescape(octets)
         elif mark == "S:":
             turn.replies.append(as_expression(text))
         elif mark == "S!":
