@@ -304,6 +304,7 @@ class Bed:
             "lost": len(proof.lost),
             "duplicates": proof.duplicates,
             "unexplained_duplicates": len(proof.unexplained),
+            "longest_excuse_s": round(proof.longest_excuse_s, 2),
             "replies": dict(sorted(proof.replies.items())),
             "ledger": ledger,
         }

@@ -22,9 +22,9 @@ from bench.crash.proof import Disturbance
 NAME = "power"
 QUICK_CUTS = 4
 CHANCES = (0.0, 0.0, 0.5, 0.5, 0.9, 1.0)
-# The proof knows from cutfs which outcomes were durable. This is for how long one may not be: half a second, and behind what the
-# disk is busy with.
-GRACE_S = 3.0
+# The proof knows from cutfs which outcomes were durable. This is for how long one may not be: half a second, and behind what
+# disk and machine are busy with.
+GRACE_S = 10.0
 # between the cut and the end of all processes: the gateway has to live with a disk that is gone
 DYING_S = (0.0, 0.0, 0.5, 2.0)
 STARTING_SHARE = 0.25  # of the cuts: while the gateway starts
