@@ -27,6 +27,13 @@ def parse(text: str, name: str = "sendmail") -> Arguments:
         ("-bs", {"mode": "smtp"}),
         ("-bp", {"mode": "queue"}),
         ("-bi", {"mode": "aliases"}),
+        ("-I", {"mode": "aliases"}),
+        ("-bv a b@x.test", {"mode": "verify", "recipients": ["a", "b@x.test"]}),
+        ("-q", {"mode": "flush"}),
+        ("-q a@x.test", {"mode": "send"}),
+        ("-q15m", {"mode": "send"}),
+        ("-i -odi -oem -oi -t -froot", {"from_header": True, "reverse_path": "root"}),
+        ("-oem -oi -f me@x.test -N failure,delay -- a@x.test", {"reverse_path": "me@x.test", "recipients": ["a@x.test"]}),
         ("-C /etc/mail/sendmail.cf -O QueueDirectory=/x -h 5 -m -n -G -U -L tag a", {"recipients": ["a"]}),
         ("a@x.test -t", {"recipients": ["a@x.test"]}),
     ],
@@ -64,3 +71,17 @@ def test_an_address_with_a_line_end_does_not_reach_the_gateway() -> None:
     for address in ("a@x.test>\r\nRCPT TO:<b@x.test", "a b@x.test", "a\n@x.test"):
         with pytest.raises(Failure):
             parse_arguments("sendmail", ["-f", address, "c@x.test"])
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("Me Myself <me@x.test>", "me@x.test"), ("me@x.test (Me)", "me@x.test"), ("<>", ""), ("", ""), ("<me>", "me"), ('"a b"@x.test', '"a b"@x.test')],
+)  # fmt: skip
+def test_a_reverse_path_as_people_write_it(text: str, address: str) -> None:
+    for letter in "fr":
+        assert parse_arguments("sendmail", [f"-{letter}", text, "a@x.test"]).reverse_path == address
+
+
+def test_two_reverse_paths_are_one_too_many() -> None:
+    with pytest.raises(Failure):
+        parse_arguments("sendmail", ["-f", "a@x.test b@x.test", "c@x.test"])

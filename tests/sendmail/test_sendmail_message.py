@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import email
+import io
+import os
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatepost.sendmail.message import complete, read_message, take_recipients
-from gatepost.sendmail.sysexits import Failure
+from gatepost.sendmail.lines import MAX_LINE_BYTES, shorten_lines
+from gatepost.sendmail.message import Message, complete, find_recipients, read_input, read_message
+from gatepost.sendmail.sysexits import EX_UNAVAILABLE, Failure
 
 NOW = 1_700_000_000.0
 
 
+def finish(message: Message) -> None:
+    complete(message, hostname="gate.test", reverse_path="me@gate.test", full_name="Me, Myself", now_s=NOW)
+
+
 def made(data: bytes, *, ignore_dots: bool = True) -> bytes:
     message = read_message(data, ignore_dots=ignore_dots)
-    complete(message, hostname="gate.test", reverse_path="me@gate.test", full_name="Me, Myself", now_s=NOW)
+    finish(message)
+    shorten_lines(message)
     return message.octets()
 
 
@@ -65,7 +75,8 @@ def test_recipients_of_the_header_and_no_bcc() -> None:
         b'To: "A, B" <a@x.test>, root\nCc: list: b@x.test, c@x.test;\nBcc: secret@x.test\nbcc: more@x.test\nSubject: x\n\nb\n',
         ignore_dots=True,
     )
-    assert take_recipients(message) == ["a@x.test", "root", "b@x.test", "c@x.test", "secret@x.test", "more@x.test"]
+    assert find_recipients(message) == ["a@x.test", "root", "b@x.test", "c@x.test", "secret@x.test", "more@x.test"]
+    finish(message)
     assert b"secret" not in message.octets() and b"more" not in message.octets() and b"Cc: list" in message.octets()
 
 
@@ -73,14 +84,31 @@ def test_resent_fields_stand_before_the_others() -> None:
     message = read_message(
         b"To: a@x.test\nResent-To: b@x.test\nResent-Bcc: c@x.test\nBcc: d@x.test\n\n", ignore_dots=True
     )
-    assert take_recipients(message) == ["b@x.test", "c@x.test"]
-    assert b"c@x.test" not in message.octets() and b"d@x.test" not in message.octets()
+    assert find_recipients(message) == ["b@x.test", "c@x.test"]
+    finish(message)
+    octets = message.octets()
+    assert b"c@x.test" not in octets and b"d@x.test" not in octets
+    for name in (b"From", b"Date", b"Message-ID"):
+        assert octets.count(b"\r\n" + name + b": ") == 1 and b"Resent-" + name + b": " in octets
 
 
-@pytest.mark.parametrize("header", [b"To: -oQ/tmp\n\n", b"To: a@x.test\nCc: <-x@x.test>\n\n"])
-def test_no_option_comes_out_of_a_header(header: bytes) -> None:
+def test_blind_copies_and_return_paths_go_however_it_is_called() -> None:
+    octets = made(b"Return-Path: <q@x.test>\nTo: a@x.test\nBcc: b@x.test,\n c@x.test\n\nb\n")
+    assert b"b@x.test" not in octets and b"c@x.test" not in octets and b"Return-Path" not in octets
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"To: -oQ/tmp\n\n",
+        b"To: a@x.test\nCc: <-x@x.test>\n\n",
+        b"To: a@x.test, <b@x.test\n\n",
+        b"To: a@x.test, Foo Bar\n\n",
+    ],
+)
+def test_a_list_that_is_not_understood_is_refused_as_a_whole(header: bytes) -> None:
     with pytest.raises(Failure):
-        take_recipients(read_message(header, ignore_dots=True))
+        find_recipients(read_message(header, ignore_dots=True))
 
 
 def test_bare_names_get_the_name_of_the_host() -> None:
@@ -89,9 +117,69 @@ def test_bare_names_get_the_name_of_the_host() -> None:
     assert "To: root@gate.test\r\n" in text and "Cc: a@x.test\r\n" in text
 
 
-def test_a_nul_is_refused() -> None:
-    with pytest.raises(Failure):
-        read_message(b"Subject: x\n\na\0b\n", ignore_dots=True)
+@pytest.mark.parametrize("field", [b"To: a@x.test b@x.test\n", b"To: Foo Bar\n", b"Cc: <root\n", b"Cc: g: root, a;\n"])
+def test_a_field_that_is_not_understood_stays(field: bytes) -> None:
+    assert field.replace(b"\n", b"\r\n") in made(field + b"\n")
+
+
+def test_a_nul_goes() -> None:
+    """A job's output comes all the same."""
+    assert made(b"Subject: x\0y\n\na\0b\n\0").endswith(b"Subject: xy\r\n\r\nab\r\n")
+
+
+def test_the_input_is_read_up_to_the_dot_and_not_further() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"Subject: x\n\n..\n.x\r\n.\r\n")
+    with open(reading, "rb") as stream:
+        assert read_input(stream, ignore_dots=False) == b"Subject: x\n\n..\n.x\r\n"  # though it is open
+    os.close(writing)
+    assert read_input(io.BytesIO(b"a\n.\nb\n"), ignore_dots=True) == b"a\n.\nb\n"
+    assert read_input(None, ignore_dots=True) == b""
+
+
+def test_what_is_too_long_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatepost.sendmail.message.MAX_MESSAGE_BYTES", 10)
+    for ignored in (False, True):
+        with pytest.raises(Failure) as caught:
+            read_input(io.BytesIO(b"123456\n123456\n"), ignore_dots=ignored)
+        assert caught.value.status == EX_UNAVAILABLE
+
+
+LONG = "wörter " * 300
+
+
+@pytest.mark.parametrize(
+    ("header", "charset"),
+    [
+        (b"", b"utf-8"),
+        (b"MIME-Version: 1.0\nContent-Type: text/html; charset=latin-1\nContent-Transfer-Encoding: 8bit\n", b"latin-1"),
+    ],
+)
+def test_lines_that_are_too_long_are_shown_as_they_were(header: bytes, charset: bytes) -> None:
+    body = f"{LONG}\n.\nend \n".encode(charset.decode())
+    octets = made(b"Subject: x\n" + header + b"\n" + body)
+    assert max(map(len, octets.split(b"\r\n"))) <= MAX_LINE_BYTES
+    parsed = email.message_from_bytes(octets)
+    assert (
+        parsed.get_content_charset() == charset.decode() and parsed["Content-Transfer-Encoding"] == "quoted-printable"
+    )
+    assert parsed.get_payload(decode=True) == body.replace(b"\n", b"\r\n")
+    assert octets.count(b"MIME-Version") == 1 and octets.count(b"Content-Transfer-Encoding") == 1
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"Content-Type: multipart/mixed; boundary=x\n", b"Content-Transfer-Encoding: base64\n", b"DKIM-Signature: v=1\n"],
+)
+def test_what_is_encoded_signed_or_of_parts_stays(header: bytes) -> None:
+    assert made(header + b"\n" + LONG.encode() + b"\n").endswith(b"\r\n\r\n" + LONG.encode() + b"\r\n")
+
+
+def test_a_long_field_is_folded_at_its_blanks() -> None:
+    octets = made(b"Subject: " + b"word " * 600 + b"\nX-Long: " + b"w" * 2000 + b"\n\nb\n")
+    lines = octets.split(b"\r\n")
+    assert max(len(line) for line in lines if not line.startswith(b"X-Long")) <= MAX_LINE_BYTES
+    assert octets.replace(b"\r\n word", b" word").count(b"word word") >= 299 and b"\r\n\r\nb\r\n" in octets
 
 
 @given(st.binary(max_size=200), st.booleans())
@@ -99,7 +187,7 @@ def test_a_nul_is_refused() -> None:
 def test_any_octets_make_a_message_that_the_gateway_takes(data: bytes, ignored: bool) -> None:
     try:
         octets = made(data, ignore_dots=ignored)
-        take_recipients(read_message(data, ignore_dots=ignored))
+        find_recipients(read_message(data, ignore_dots=ignored))
     except Failure:
         return
     assert octets.endswith(b"\r\n") and b"\0" not in octets

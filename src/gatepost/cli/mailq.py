@@ -1,4 +1,4 @@
-"""`mailq` and `sendmail -bp`: the queue, for whoever may ask the gateway; everybody else is told plainly.
+"""`mailq`, `sendmail -bp` and `sendmail -q`: the queue, for whoever may ask the gateway; everybody else is told plainly.
 
 Who may: root and whoever can read the configuration and open the control socket. Others are not shown part of the queue, because
 even the number of messages and their recipients are other people's.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 from gatepost.cli.ask import NotRunning, ask
 from gatepost.cli.options import DEFAULT_CONFIG
@@ -28,24 +29,38 @@ def main() -> None:
 
 def print_queue() -> int:
     """Print all of it; returns the exit status."""
+    answer = _ask("mailq", "list", limit=LIMIT)
+    if isinstance(answer, int):
+        return answer
+    emit(answer, False, list_lines(answer))
+    return EX_OK
+
+
+def flush_queue() -> int:
+    """Have all of it tried now, as `gatepost queue retry --all` does; returns the exit status."""
+    answer = _ask("sendmail -q", "retry", all=True)
+    return answer if isinstance(answer, int) else EX_OK
+
+
+def _ask(command: str, what: str, **arguments: Any) -> Any:
+    """The gateway's answer, or the exit status if this user gets none, which has been said."""
     path = os.environ.get("GATEPOST_CONFIG") or DEFAULT_CONFIG
     if not _may(path, os.R_OK):
-        return _refuse(EX_NOPERM, f"not permitted: the queue is shown to who may read {path}")
+        return _refuse(command, EX_NOPERM, f"not permitted: the queue is shown to who may read {path}")
     try:
         config = load_config(path)
     except ConfigErrors as errors:
-        return _refuse(EX_USAGE, str(errors))
+        return _refuse(command, EX_USAGE, str(errors))
     socket_path = control_path(config)
     if not _may(socket_path, os.W_OK):
-        return _refuse(EX_NOPERM, f"not permitted: the queue is shown to who may open {socket_path}")
+        return _refuse(command, EX_NOPERM, f"not permitted: the queue is shown to who may open {socket_path}")
     try:
-        answer = ask(config, "list", limit=LIMIT)
+        answer = ask(config, what, **arguments)
     except NotRunning as error:
-        return _refuse(EX_TEMPFAIL, str(error))
+        return _refuse(command, EX_TEMPFAIL, str(error))
     if "error" in answer:
-        return _refuse(EX_TEMPFAIL, str(answer["error"]))
-    emit(answer, False, list_lines(answer))
-    return EX_OK
+        return _refuse(command, EX_TEMPFAIL, str(answer["error"]))
+    return answer
 
 
 def _may(path: str, right: int) -> bool:
@@ -59,6 +74,6 @@ def _may(path: str, right: int) -> bool:
     return os.access(path, right)
 
 
-def _refuse(status: int, text: str) -> int:
-    complain(*(f"mailq: {line}" for line in text.splitlines()))
+def _refuse(command: str, status: int, text: str) -> int:
+    complain(*(f"{command}: {line}" for line in text.splitlines()))
     return status

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 
+from gatepost.sendmail.addresses import parse_addresses
 from gatepost.sendmail.sysexits import EX_USAGE, Failure
 
-MODES = {"m": "send", "s": "smtp", "p": "queue", "i": "aliases"}
+MODES = {"m": "send", "s": "smtp", "p": "queue", "i": "aliases", "v": "verify"}
 _FLAGS = "GIUcmnsvwxti"  # without a value
 _VALUES = "ABCDFLMNORVXfhpr"  # with one
 _OPTIONAL = "qdeo"  # whatever is attached belongs to it, nothing apart does
-_ADDRESS = re.compile(r"[^\x00-\x20<>\x7f]{1,254}").fullmatch
 _NOTIFY = frozenset({"success", "failure", "delay"})
 _ENVID = re.compile(r"[!-~]{1,100}").fullmatch
 
@@ -24,7 +24,8 @@ class Arguments:
     """What was asked for."""
 
     __slots__ = (
-        "envelope_id", "from_header", "full_name", "ignore_dots", "mode", "notify", "recipients", "ret", "reverse_path", "verbose",
+        "envelope_id", "from_header", "full_name", "ignore_dots", "mode", "notify", "recipients", "ret", "reverse_path",
+        "verbose", "wants_flush",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -38,6 +39,7 @@ class Arguments:
         self.ret = ""
         self.envelope_id = ""
         self.verbose = False
+        self.wants_flush = False
 
 
 def parse_arguments(name: str, words: list[str]) -> Arguments:
@@ -54,7 +56,9 @@ def parse_arguments(name: str, words: list[str]) -> Arguments:
             break
         _parse_word(found, word, rest)
     for word in rest:
-        found.recipients += [check_address(part.strip()) for part in split_list(word) if part.strip()]
+        found.recipients += parse_addresses(word)
+    if found.wants_flush and found.mode == "send" and not found.recipients and not found.from_header:
+        found.mode = "flush"
     return found
 
 
@@ -81,7 +85,7 @@ def _parse_word(found: Arguments, word: str, rest: list[str]) -> None:
 
 def _set_mode(found: Arguments, letter: str) -> None:
     if letter not in MODES:
-        advice = "the gateway itself is run by: gatepost run" if letter in ("d", "D") else "write -bm, -bs or -bp"
+        advice = "the gateway itself is run by: gatepost run" if letter in ("d", "D") else "write -bm, -bs, -bv or -bp"
         raise Failure(EX_USAGE, f"-b{letter} does not exist here; {advice}")
     found.mode = MODES[letter]
 
@@ -93,17 +97,23 @@ def _take_flag(found: Arguments, letter: str) -> None:
         found.ignore_dots = True
     elif letter == "v":
         found.verbose = True
+    elif letter == "I":
+        found.mode = "aliases"
 
 
 def _take_optional(found: Arguments, letter: str, attached: str) -> None:
     if letter == "o" and attached == "i":
         found.ignore_dots = True
+    elif letter == "q" and not attached:  # with a time it is about a daemon
+        found.wants_flush = True
 
 
 def _take_value(found: Arguments, letter: str, value: str) -> None:
     if letter in "fr":
-        plain = value.strip()
-        found.reverse_path = "" if plain in ("", "<>") else check_address(plain.removeprefix("<").removesuffix(">"))
+        addresses = parse_addresses(value)
+        if len(addresses) > 1:
+            raise Failure(EX_USAGE, f"-{letter} {value}: write one address")
+        found.reverse_path = addresses[0] if addresses else ""
     elif letter == "F":
         found.full_name = value
     elif letter == "N":
@@ -121,18 +131,3 @@ def _take_value(found: Arguments, letter: str, value: str) -> None:
         found.envelope_id = value
     elif letter == "O" and value.lower().replace(" ", "") in ("ignoredots", "ignoredots=true"):
         found.ignore_dots = True
-
-
-def split_list(text: str) -> list[str]:
-    """A list of plain addresses, as sendmail takes one in one argument; a comma in a quoted local part is none."""
-    return re.findall(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+', text)
-
-
-def check_address(text: str) -> str:
-    """An address or a bare name, in angle brackets or not; raises Failure."""
-    plain = text[1:-1] if text[:1] == "<" and text[-1:] == ">" else text
-    if plain.startswith("-"):
-        raise Failure(EX_USAGE, f'"{plain}" is refused: an address that begins with "-" could be taken for an option')
-    if not _ADDRESS(plain):
-        raise Failure(EX_USAGE, f'"{plain}" is not an address')
-    return plain

@@ -14,7 +14,8 @@ import sys
 import time
 
 from gatepost.sendmail.arguments import Arguments, parse_arguments
-from gatepost.sendmail.message import MAX_MESSAGE_BYTES, check_size, complete, read_message, take_recipients
+from gatepost.sendmail.lines import shorten_lines
+from gatepost.sendmail.message import complete, find_recipients, read_input, read_message
 from gatepost.sendmail.passing import Passing
 from gatepost.sendmail.submission import Submission, connect
 from gatepost.sendmail.sysexits import EX_NOPERM, EX_OK, EX_OSERR, EX_SOFTWARE, EX_USAGE, Failure
@@ -48,6 +49,8 @@ def run(name: str, words: list[str]) -> int:
     arguments = parse_arguments(name, words)
     if arguments.mode == "queue":
         return int(importlib.import_module(MAILQ).print_queue())
+    if arguments.mode == "flush":
+        return int(importlib.import_module(MAILQ).flush_queue())
     if arguments.mode == "aliases":
         print(NO_ALIASES)
         return EX_OK
@@ -57,7 +60,25 @@ def run(name: str, words: list[str]) -> int:
         sock.settimeout(None)
         with sock:
             return Passing(sock).run()
+    if arguments.mode == "verify":
+        return verify(arguments, path)
     return send(arguments, path)
+
+
+def verify(arguments: Arguments, path: str) -> int:
+    """-bv: say of each recipient whether the gateway takes mail for it; nothing is sent."""
+    if not arguments.recipients:
+        raise Failure(EX_USAGE, "name the recipients")
+    user, _ = who_calls()
+    status = EX_OK
+    with Submission(path, verbose=arguments.verbose) as submission:
+        submission.greet()
+        own = user if arguments.reverse_path is None else arguments.reverse_path
+        recipients = [with_host(recipient, submission.hostname) for recipient in arguments.recipients]
+        for recipient, failure in submission.verify(with_host(own, submission.hostname), recipients):
+            print(f"{recipient}... {failure or 'deliverable'}")
+            status = status or (failure.status if failure else EX_OK)
+    return status
 
 
 def send(arguments: Arguments, path: str) -> int:
@@ -65,10 +86,12 @@ def send(arguments: Arguments, path: str) -> int:
     if not arguments.recipients and not arguments.from_header:
         raise Failure(EX_USAGE, "name the recipients, or say -t to take them from the header")
     user, gecos = who_calls()
-    message = read_message(check_size(sys.stdin.buffer.read(MAX_MESSAGE_BYTES + 1)), ignore_dots=arguments.ignore_dots)
+    stream = None if sys.stdin is None else sys.stdin.buffer
+    data = read_input(stream, ignore_dots=arguments.ignore_dots)
+    message = read_message(data, ignore_dots=arguments.ignore_dots)
     recipients = list(arguments.recipients)
     if arguments.from_header:
-        recipients += take_recipients(message)
+        recipients += find_recipients(message)
     if not recipients:
         raise Failure(EX_USAGE, "the header names no recipient")
     with Submission(path, verbose=arguments.verbose) as submission:
@@ -78,6 +101,7 @@ def send(arguments: Arguments, path: str) -> int:
         reverse_path = own if arguments.reverse_path is None else with_host(arguments.reverse_path, hostname)
         full_name = gecos if arguments.full_name is None else arguments.full_name
         complete(message, hostname=hostname, reverse_path=reverse_path or own, full_name=full_name, now_s=time.time())
+        shorten_lines(message)
         submission.send(
             reverse_path,
             list(dict.fromkeys(with_host(recipient, hostname) for recipient in recipients)),
@@ -102,7 +126,8 @@ def who_calls() -> tuple[str, str]:
         entry = pwd.getpwuid(os.getuid())
     except KeyError:
         raise Failure(EX_OSERR, f"the uid {os.getuid()} has no name on this host") from None
-    return entry.pw_name, entry.pw_gecos.partition(",")[0]
+    full_name = entry.pw_gecos.partition(",")[0]
+    return entry.pw_name, full_name.replace("&", entry.pw_name.capitalize())  # as finger and sendmail read it
 
 
 if __name__ == "__main__":

@@ -34,9 +34,13 @@ class Answer(NamedTuple):
         return f"{self.code} {' '.join(self.lines)}"
 
     def failure(self, what: str) -> Failure:
+        """That this reply refuses something."""
+        return Failure(self.refusal().status, f"{what}: {self.text}")
+
+    def refusal(self) -> Failure:
         """That this reply refuses."""
         found = _STATUS(self.lines[0]) if self.lines else None
-        return Failure(status_of(self.code, found[0] if found else ""), f"{what}: {self.text}")
+        return Failure(status_of(self.code, found[0] if found else ""), self.text)
 
 
 class Submission:
@@ -93,6 +97,14 @@ class Submission:
         stuffed = (b"\r\n" + octets).replace(b"\r\n.", b"\r\n..")[2:]
         self._write(stuffed + b".\r\n")
         return self._expect(self._hear(), "the gateway refuses the message").text
+
+    def verify(self, reverse_path: str, recipients: list[str]) -> list[tuple[str, Failure | None]]:
+        """Each recipient, and why the gateway takes no mail for it if so. Raises Failure for the reverse-path."""
+        more = "" if all(path.isascii() for path in (reverse_path, *recipients)) else " SMTPUTF8"
+        self._expect(self._ask(f"MAIL FROM:<{reverse_path}>{more}"), f"from <{reverse_path}>")
+        answers = [(recipient, self._ask(f"RCPT TO:<{recipient}>")) for recipient in recipients]
+        self._ask("RSET")
+        return [(recipient, answer.refusal() if answer.code >= 300 else None) for recipient, answer in answers]
 
     def _mail(self, reverse_path: str, recipients: list[str], octets: bytes, ret: str, envelope_id: str) -> str:
         line = f"MAIL FROM:<{reverse_path}>"
