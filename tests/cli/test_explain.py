@@ -9,6 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from gatepost.cli.main import cli
+from gatepost.config.usersfile import User, Users, write_users
+from gatepost.model import ScramVerifier
 
 CONFIG = """
 hostname = "mx.example.net"
@@ -112,9 +114,41 @@ def test_a_session_goes_as_far_as_a_real_one(explain, tmp_path: Path) -> None:
 def test_a_login_gives_a_right_where_there_are_users(explain, tmp_path: Path) -> None:
     arguments = ("--ip", "8.8.8.8", "--auth", "anna", "--to", "x@else.example")
     assert "S: 550 5.7.1" in explain(*arguments)
-    (tmp_path / "users").touch(0o600)
-    (tmp_path / "gatepost.toml").write_text(CONFIG + '[auth]\nusers_file = "users"\n')
-    assert "right: identity anna" in explain(*arguments)
+    with_users(tmp_path)
+    shown = explain(*arguments)
+    assert "right: identity anna" in shown and "S: 250 2.1.0" in shown
+
+
+def with_users(directory: Path) -> None:
+    """anna may send as anna@example.net and anna+*@example.net."""
+    (directory / "gatepost.toml").write_text(CONFIG + '[auth]\nusers_file = "users"\n')
+    verifier = ScramVerifier("sha256", 4096, b"salt" * 4, bytes(32), bytes(32))
+    anna = User(name="anna", scram={"sha256": verifier}, addresses=("anna@example.net", "anna+*@example.net"))
+    write_users(str(directory / "users"), Users(b"", {"anna": anna}))
+
+
+def test_a_login_is_held_to_its_addresses(explain, tmp_path: Path) -> None:
+    with_users(tmp_path)
+    login = ("--ip", "8.8.8.8", "--auth", "anna", "--to", "x@else.example")
+    assert "S: 553 5.7.1 This reverse-path is not bound" in explain(*login, "--from", "bob@example.net")
+    message = tmp_path / "x.eml"
+    message.write_bytes(b"From: bob@example.net\n\nx\n")
+    mine = (*login, "--from", "anna+x@example.net", "--eml", str(message))
+    assert "S: 550 5.7.1 The From address is not bound" in explain(*mine)
+    message.write_bytes(b"From: Anna <anna@example.net>\n\nx\n")
+    assert "S: 250 2.0.0 Queued as" in explain(*mine)
+
+
+def test_who_does_not_exist_cannot_have_authenticated(explain, tmp_path: Path) -> None:
+    with_users(tmp_path)
+    explain("--ip", "8.8.8.8", "--auth", "bob", "--to", "x@else.example", status=2)
+
+
+def test_a_user_of_the_host_is_held_to_his_addresses(explain, tmp_path: Path) -> None:
+    (tmp_path / "gatepost.toml").write_text(CONFIG + '[local]\nusers = ["www-data"]\n')
+    login = ("--ip", "127.0.0.1", "--auth", "uid:www-data", "--to", "x@else.example", "--from")
+    assert "S: 553 5.7.1" in explain(*login, "boss@example.net")
+    assert "S: 250 2.1.5" in explain(*login, "www-data@mx.example.net")
 
 
 def test_a_name_is_no_address(explain) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
-from gatepost.config.schema import Config, Domain, Relay, RelayRule
+from gatepost.config.schema import Config, Domain, Relay, RelayCertificate, RelayRule
 from gatepost.model import Address
 from gatepost.policy.engine import Engine
 from gatepost.policy.record import FactRecord, RecordedRecipient, hash_address
@@ -92,3 +93,47 @@ def test_what_was_put_off_is_not_compared() -> None:
     record.recipients[0].code = 451
     difference = Replay(OLD).compare([record])
     assert (difference.undecided, difference.changes) == (1, [])
+
+
+CERTIFIED = msgspec.structs.replace(
+    OLD,
+    relay=Relay(certificates=[RelayCertificate(ca_file="/ca.pem", names=["mx.partner.example", "*.branch.example"])]),
+)
+
+
+@pytest.mark.parametrize(
+    ("shown", "permit"),
+    [
+        ("mx.partner.example", ""),
+        ("a.branch.example", ""),
+        ("its common name", "certificate mx.partner.example"),
+    ],
+)
+def test_the_right_of_a_certificate_is_had_again(shown: str, permit: str) -> None:
+    accepted = RecordedRecipient("x@else.example", next_hop="mx:else.example", permit=permit or f"certificate {shown}")
+    record = FactRecord("S", "", 1000.0, "8.8.8.8", certificate=shown, recipients=[accepted], has_mail=True)
+    assert changes(CERTIFIED, [record]) == []
+    assert changes(OLD, [record]) == [("newly refused", 1)]
+
+
+def test_the_right_of_a_listed_fingerprint_is_had_again() -> None:
+    listed = Relay(certificates=[RelayCertificate(ca_file="/ca.pem", fingerprints=["ab" * 32])])
+    accepted = RecordedRecipient("x@else.example", next_hop="mx:else.example", permit=f"certificate sha256:{'ab' * 32}")
+    record = FactRecord("S", "", 1000.0, "8.8.8.8", certificate="x", recipients=[accepted], has_mail=True)
+    assert changes(msgspec.structs.replace(OLD, relay=listed), [record]) == []
+    assert changes(CERTIFIED, [record]) == [("newly refused", 1)]
+
+
+def test_another_certificate_has_no_right() -> None:
+    refused = RecordedRecipient("x@else.example", 550, "7.1", "no")
+    record = FactRecord("S", "", 1000.0, "8.8.8.8", certificate="mx.evil.example", recipients=[refused], has_mail=True)
+    assert changes(CERTIFIED, [record]) == []
+
+
+@pytest.mark.parametrize("by_lmtp", [True, False])
+def test_a_user_of_the_host_who_came_by_lmtp_had_no_right(by_lmtp: bool) -> None:
+    refused = RecordedRecipient("x@else.example", 550, "7.1", "no")
+    record = FactRecord(
+        "S", "", 1000.0, "local/root", identity="uid:root", recipients=[refused], has_mail=True, by_lmtp=by_lmtp
+    )
+    assert changes(OLD, [record]) == ([] if by_lmtp else [("newly accepted", 1)])

@@ -11,6 +11,7 @@ import time
 import msgspec
 
 from gatepost.cli.asked import AskedAnswers
+from gatepost.cli.binding import Binding
 from gatepost.cli.rewriting import Preview, prepare, preview_end, rewrite_reverse_path
 from gatepost.config.listening import groups_of_user
 from gatepost.config.schema import Config
@@ -18,6 +19,7 @@ from gatepost.model import Address, TlsPeer
 from gatepost.policy.engine import Engine, Facts, Phase
 from gatepost.policy.explain import Explainer, Explanation
 from gatepost.policy.relay import ClientCertificate
+from gatepost.policy.rewriting import split_header
 from gatepost.policy.verdict import Verdict
 from gatepost.smtp.events import Body, Hello, Mail, Rcpt, Violation
 from gatepost.smtp.reply import Reply
@@ -54,6 +56,8 @@ class DryRun:
         self._engine = engine or Engine(config, answers=answers)
         self._explainer = Explainer(config, self._engine, answers)
         self._certificates = config.relay.certificates
+        self._config = config
+        self._binding = Binding(config, "")
         self._settings = ServerSettings.from_config(config, future_release=False)  # as on `listen`
         self.preview = Preview()
         note = prepare(self._engine, config)
@@ -65,7 +69,8 @@ class DryRun:
         self.explanations: list[Explanation] = []
 
     def play(self, visit: Visit) -> None:
-        """The whole session, up to the reply to the message if there is one."""
+        """The whole session, up to the reply to the message if there is one; raises NoSuchUser."""
+        self._binding = Binding(self._config, visit.identity)
         facts = self.facts_of(visit)
         session = ServerSession(self._settings, visit.session_id)
         verdict = self._engine.decide(Phase.CONNECT, facts)
@@ -89,6 +94,7 @@ class DryRun:
             self._answer_to_text = LATER
         if visit.content is not None and any(one.accepted for one in self.explanations) and not session.closing:
             self._say(session, facts, b"DATA\r\n")
+            self._answer_to_text = _reply(self._binding.header(split_header(visit.content)[0])) or self._answer_to_text
             self._send(session, facts, visit.content)
 
     def facts_of(self, visit: Visit) -> Facts:
@@ -147,7 +153,11 @@ class DryRun:
             return _reply(self._engine.decide(Phase.HELO, facts))
         if isinstance(event, Mail):
             facts.reverse_path = event.reverse_path.text if event.reverse_path is not None else ""
-            return _reply(self._engine.decide(Phase.MAIL, facts)) or self._mail(facts, event)
+            return (
+                _reply(self._binding.mail(event.reverse_path))
+                or _reply(self._engine.decide(Phase.MAIL, facts))
+                or self._mail(facts, event)
+            )
         if isinstance(event, Rcpt):
             return self._rcpt(facts, event.forward_path)
         if isinstance(event, Body):

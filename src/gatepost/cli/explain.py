@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from gatepost.cli.binding import NoSuchUser
 from gatepost.cli.dryrun import DryRun, Visit
 from gatepost.cli.options import config_option, json_option
 from gatepost.cli.output import complain, emit
@@ -81,20 +82,23 @@ def explain(
             raise click.exceptions.Exit(2) from None
     local = local or parse_listen(config.listen[0]).address if config.listen else local
     run = DryRun(config)
-    run.play(
-        Visit(
-            client=client,
-            names=None if name is None else ((name.lower().rstrip("."),) if name else ()),
-            helo=helo,
-            reverse_path=reverse_path,
-            recipients=list(recipients),
-            local=local,
-            identity=identity,
-            certificate=certificate,
-            tls_bits=tls_bits or (256 if certificate else 0),
-            content=content,
-        )
+    visit = Visit(
+        client=client,
+        names=None if name is None else ((name.lower().rstrip("."),) if name else ()),
+        helo=helo,
+        reverse_path=reverse_path,
+        recipients=list(recipients),
+        local=local,
+        identity=identity,
+        certificate=certificate,
+        tls_bits=tls_bits or (256 if certificate else 0),
+        content=content,
     )
+    try:
+        run.play(visit)
+    except NoSuchUser as error:
+        complain(f"gatepost: --auth: {error}")
+        raise click.exceptions.Exit(2) from None
     text = [*run.conversation, ""]
     for explanation in run.explanations:
         text += [*explanation.text(), ""]

@@ -29,6 +29,8 @@ def why(config_path: str, as_json: bool, identifier: str) -> None:
     ID is the one in the reply: that of the session in a refusal, that of the message in "Queued as". What was decided then is
     printed, and explained under the configuration of now.
     """
+    if not identifier.strip():
+        raise click.BadParameter("it is empty; the id stands at the end of the reply")
     config = load_config(config_path)
     found = [one for one in read_records(config.spool) if identifier in (one.session, one.id)]
     if not found:

@@ -73,6 +73,7 @@ class Facts(msgspec.Struct, kw_only=True):
     identity: str = ""  # as which the client has authenticated
     certificate: str = ""  # the name in its client certificate, if that was verified
     tls: TlsPeer | None = None  # None: no TLS
+    by_lmtp: bool = False  # a user of this host who passes on mail, which is no right
     now_s: float = 0.0  # of the mail transaction; 0: not known, and no right that ends is given
     client_number: tuple[int, int] | None = None  # from `Engine.facts_of`, if there are rules
     trace: list[Step] | None = None
@@ -178,18 +179,24 @@ class Engine:
 
     def attest(self, facts: Facts, user: str, groups: Collection[str], *, relays: bool = True) -> None:
         """The kernel says that the client is this user of this host; if listed, that is an identity, and a right of its own."""
+        facts.by_lmtp = not relays
         if self._local_users.is_allowed(user, groups):
             facts.identity = LOCAL_PREFIX + user
             if relays:
                 facts.client_permit = LocalUser(user)
 
     def recall(
-        self, facts: Facts, identity: str, groups_of: Callable[[str], Collection[str]] = lambda user: ()
+        self,
+        facts: Facts,
+        identity: str,
+        groups_of: Callable[[str], Collection[str]] = lambda user: (),
+        *,
+        relays: bool = True,
     ) -> None:
         """The identity that a session of the past had, or one of `gatepost explain`: never of a session that is going on."""
         user = identity.removeprefix(LOCAL_PREFIX)
         if user != identity:
-            self.attest(facts, user, groups_of(user))
+            self.attest(facts, user, groups_of(user), relays=relays)
         else:
             self.authenticate(facts, identity)
 

@@ -57,6 +57,7 @@ class FactRecord(msgspec.Struct, array_like=True, gc=False):
     form: int = 0  # 1: what paths became is recorded; 2: and TLS; 3: and names
     tls: TlsPeer | None = None
     names: tuple[str, ...] | None = None  # of the client, by DNS; None: nobody asked
+    by_lmtp: bool = False  # of a user of this host, who has no right by being one there
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -167,14 +167,14 @@ def permit_of_certificate(
             continue
         if right.fingerprints and fingerprint not in right.fingerprints:
             continue
-        matching = [name for name in plain if any(_is_certified(pattern, name) for pattern in right.names)]
+        matching = [name for name in plain if any(is_certified(pattern, name) for pattern in right.names)]
         if right.names and not matching:
             continue
         return ClientCertificate(matching[0] if matching else f"sha256:{fingerprint}")
     return None
 
 
-def _is_certified(pattern: str, name: str) -> bool:
+def is_certified(pattern: str, name: str) -> bool:
     """RFC 6125 6.4.3: a wildcard stands for one label, and a wildcard in a certificate for nothing."""
     if pattern.startswith("*."):
         first, dot, rest = name.partition(".")

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from gatepost.config.listening import groups_of_user
-from gatepost.config.schema import Config
+from gatepost.config.schema import Config, RelayCertificate
 from gatepost.model import Address, TlsPeer
 from gatepost.policy.engine import Engine, Facts, Phase
 from gatepost.policy.masquerade import NAME as MASQUERADE
@@ -30,6 +30,7 @@ from gatepost.policy.record import (
     hash_address,
     hash_local,
 )
+from gatepost.policy.relay import ClientCertificate, is_certified
 from gatepost.policy.rewriting import REVERSE_PATH, RewriteFailed
 from gatepost.policy.verdict import Verdict
 from gatepost.routing.answers import Answers, NotAsked
@@ -84,6 +85,7 @@ class Replay:
         """`answers` gives facts from elsewhere at once, or says that they cannot be had."""
         self.answers = NotAsked() if answers is None else answers
         self._engine = Engine(config, answers=self.answers)
+        self._certificates = config.relay.certificates
         self._key = key
         self._again = CountedAgain(config, self._engine)
         self._names = {
@@ -100,9 +102,24 @@ class Replay:
         facts.tls = record.tls if record.form >= FORM_WITH_TLS else TlsPeer(-1)
         facts.client_names = record.names
         facts.size_bytes, facts.now_s = record.size_bytes, record.time_s
+        if facts.client_permit is None and self._certificates:
+            facts.client_permit = self._of_certificate(record)
         if record.identity:
-            self._engine.recall(facts, record.identity, groups_of_user)
+            self._engine.recall(facts, record.identity, groups_of_user, relays=not record.by_lmtp)
         return facts
+
+    def _of_certificate(self, record: FactRecord) -> ClientCertificate | None:
+        """The right of its certificate, as far as it is recorded: the name that is shown, and the one that gave a right then."""
+        names = [record.certificate] if record.certificate else []
+        for recipient in record.recipients:
+            text = recipient.permit.removeprefix("certificate ")
+            if text != recipient.permit and text not in names:
+                names.append(text)
+        for row in self._certificates:
+            for name in names:
+                if _is_shown(row, name):
+                    return ClientCertificate(name)
+        return None
 
     def address_of(self, recipient: RecordedRecipient) -> Address:
         """The address of a record."""
@@ -326,6 +343,14 @@ class CountedAgain:
 def records_since(records: Iterable[FactRecord], since_s: float) -> Iterator[FactRecord]:
     """Only those that are not older."""
     return (record for record in records if record.time_s >= since_s)
+
+
+def _is_shown(row: RelayCertificate, name: str) -> bool:
+    """Whether a row of relay.certificates means this name or "sha256:FINGERPRINT"; what else it wants is not recorded."""
+    fingerprint = name.removeprefix("sha256:")
+    if fingerprint != name:
+        return not row.names and fingerprint in row.fingerprints
+    return any(is_certified(pattern, name) for pattern in row.names)
 
 
 def _is_hashed(text: str) -> bool:

@@ -195,6 +195,7 @@ class Judgement:
         record.names = facts.client_names
         record.identity = facts.identity
         record.certificate = facts.certificate
+        record.by_lmtp = facts.by_lmtp
         record.tls = _without_addresses(facts.tls) if self._key else facts.tls
         if record.has_mail:
             record.reverse_path = self._path(facts.reverse_path)
