@@ -252,6 +252,9 @@ class RoleRights:
     landlock_fs: tuple[tuple[str, str], ...] = ()
     may_connect: bool = False
     may_accept: bool = False
+    loop: str = (
+        "uvloop"  # or "asyncio": half as fast, 3 MB smaller, and without OpenSSL, for a role that has little to do
+    )
     holds_keys: bool = False  # its memory is never swapped, where the limits of the start allow that
     nofile: int = 1024
     address_space_bytes: int = 0  # RLIMIT_AS; 0: none

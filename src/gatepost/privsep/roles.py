@@ -111,6 +111,7 @@ ROLES: dict[str, RoleRights] = {
         RoleRights(
             name="control",
             user="gatepost-ctl",
+            loop="asyncio",
             syscalls=_ORDINARY | SOCKET_ACCEPT,
             may_accept=True,
             descriptors=_LINKS | {"unix-stream-listen"},

@@ -15,6 +15,11 @@ import gatepost.firstload  # noqa: F401
 # behind them; read last, they would stay as holes in the memory of each role.
 idna.encode("bücher.example", uts46=True, std3_rules=True)
 
+from gatepost.privsep.roles import ROLES
+
+if len(sys.argv) > 1 and sys.argv[1] in ROLES and ROLES[sys.argv[1]].loop == "asyncio":
+    sys.modules["ssl"] = None  # type: ignore[assignment]  # asyncio can be without it; uvloop cannot
+
 from gatepost.roles.skeleton import main
 
 if __name__ == "__main__":

@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any
 
 import idna
 import msgspec
-import uvloop
 
 from gatepost.config.encoded import decode_config
 from gatepost.events import EventLog
@@ -252,7 +251,8 @@ def _live(name: str, control: socket.socket) -> int:
         raise WireError("the first message was not this role's Start")
     config = decode_config(start.config)
     before_loop()
-    loop = _new_loop()
+    loop = importlib.import_module(ROLES[name].loop).new_event_loop()
+    asyncio.set_event_loop(loop)
     log = EventLog(descriptors[0], name, start.instance)
     role = role_class(start, config, descriptors[1:], log, loop)
     role.before_lock_in()
@@ -275,12 +275,6 @@ def _live(name: str, control: socket.socket) -> int:
     role.tell_supervisor(m.Ready(line, msgspec.json.encode(tries)))
     loop.run_forever()
     return 0
-
-
-def _new_loop() -> Any:
-    loop = uvloop.new_event_loop()
-    asyncio.set_event_loop(loop)
-    return loop
 
 
 def _warm_up(loop: Any) -> None:
