@@ -61,12 +61,35 @@ class _Value(click.ParamType[str]):
 
 @click.command()
 @click.option("--yes", is_flag=True, help="Ask nothing: take the options, and defaults for the rest.")
-@click.option("--output", metavar="FILE", type=click.Path(), help="The file to write.")
+@click.option(
+    "--output",
+    metavar="FILE",
+    type=click.Path(),
+    help="The file to write: by default /etc/gatepost/gatepost.toml for root, else ./gatepost.toml.",
+)
 @click.option("--hostname", type=_Value("name", parse_fqdn), help="The full host name of the gateway.")
-@click.option("--domain", "domains", multiple=True, type=_Value("domain", parse_domain), help="A domain to accept.")
-@click.option("--next-hop", "next_hop", multiple=True, type=_Value("hop", _next_hop), help="Where its mail goes.")
-@click.option("--network", "networks", multiple=True, type=_Value("cidr", _network), help="A network that may relay.")
-@click.option("--listen", multiple=True, type=_Value("addr:port", _listen), help="Where to listen.")
+@click.option(
+    "--domain",
+    "domains",
+    multiple=True,
+    type=_Value("domain", parse_domain),
+    help="A domain to accept; again for more.",
+)
+@click.option(
+    "--next-hop",
+    "next_hop",
+    multiple=True,
+    type=_Value("hop", _next_hop),
+    help="Where its mail goes: smtp://HOST:PORT, lmtp://HOST:PORT, maildir:DIR, or mx; again for a second choice.",
+)
+@click.option(
+    "--network",
+    "networks",
+    multiple=True,
+    type=_Value("cidr", _network),
+    help="A network that may relay; again for more.",
+)
+@click.option("--listen", multiple=True, type=_Value("addr:port", _listen), help="Where to listen; again for more.")
 @click.option("--spool", type=_Value("dir", _path), help="The directory for queued mail.")
 @click.option("--recipients", type=_Value("file", _path), help="A file with the recipients that exist.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
