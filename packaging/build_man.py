@@ -190,6 +190,7 @@ def build_completion(shell: str) -> str:
     completion = kind(cli, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE")
     # Without click's question for the version of bash, which every shell that sources the file would ask again.
     text = completion.source_template % completion.source_vars()
+    text = text.replace('(string split "," $completion)', '(string split --max 1 "," $completion)')  # fish: help texts hold commas
     return text.strip("\n") + "\n"
 
 

@@ -13,12 +13,16 @@ import shutil
 import signal
 import subprocess
 import time
+import zlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "packaging" / ".cache"
 SUITE = "bookworm"
-PACKAGES = "python3,libseccomp2,adduser"
+PACKAGES = (
+    "python3,libseccomp2,adduser,ca-certificates"  # what the package depends on and recommends: a box has no network
+)
+NAME = f"{SUITE}-{zlib.crc32(PACKAGES.encode()):08x}"
 UNIFIED = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 WAIT_S = 60.0
 
@@ -81,18 +85,18 @@ def _find_unified() -> Path | None:
 
 def cached_root(with_systemd: bool) -> Path:
     """The root directory to copy; made at its first use."""
-    plain = CACHE / f"root-{SUITE}"
+    plain = CACHE / f"root-{NAME}"
     if not plain.is_dir():
         CACHE.mkdir(parents=True, exist_ok=True)
-        making = CACHE / f"making-{SUITE}"
+        making = CACHE / f"making-{NAME}"
         shutil.rmtree(making, ignore_errors=True)
         _run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(making))
         making.rename(plain)
     if not with_systemd:
         return plain
-    booting = CACHE / f"root-{SUITE}-systemd"
+    booting = CACHE / f"root-{NAME}-systemd"
     if not booting.is_dir():
-        making = CACHE / f"making-{SUITE}-systemd"
+        making = CACHE / f"making-{NAME}-systemd"
         shutil.rmtree(making, ignore_errors=True)
         _run("cp", "-a", str(plain), str(making))
         for name in Path("/etc/apt/apt.conf.d").glob("*"):  # how this machine reaches its archive

@@ -92,6 +92,15 @@ def test_completion_asks_the_program(shell: str, tmp_path: Path) -> None:
     subprocess.run([program, "-n", str(path)], check=True)
 
 
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def test_fish_shows_help_texts_with_commas_whole(tmp_path: Path) -> None:
+    script = tmp_path / "gatepost.fish"
+    script.write_text(build_man.build_completion("fish"))
+    command = f"set -x PATH {Path(sys.executable).parent} $PATH; source {script}; complete -C 'gatepost queue retr'"
+    done = subprocess.run(["fish", "--no-config", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == "retry\tAttempt messages now, whatever their...\n"
+
+
 def test_bash_completes_the_commands() -> None:
     """What the script asks, asked as the script asks it."""
     result = subprocess.run(

@@ -23,7 +23,14 @@ def queue() -> None:
 @queue.command("list")
 @config_option
 @json_option
-@click.option("--limit", default=1000, show_default=True, help="Show at most so many messages.")
+@click.option(
+    "--limit",
+    metavar="NUMBER",
+    default=1000,
+    type=click.IntRange(min=0),
+    show_default=True,
+    help="Show at most so many messages.",
+)
 @click.option("--next-hop", metavar="HOP", help="Only messages that wait for this next hop.")
 @click.option("--recipient", metavar="ADDRESS|DOMAIN", help="Only messages to this address or domain.")
 @click.option(
@@ -45,9 +52,10 @@ def list_lines(answer: dict[str, Any]) -> list[str]:
         return ["the queue is empty" if not answer["total"] else f"none of {answer['total']} messages fits"]
     lines = []
     for row in answer["messages"]:
-        state = "held" if row["held"] else f"due {row['due'] or 'under way'}"
+        state = "held" if row["held"] else f"due {row['due']}" if row["due"] else "under way"
+        tried = "1 attempt" if row["attempts"] == 1 else f"{row['attempts']} attempts"
         lines.append(
-            f"{row['id']}  {row['received']}  {row['bytes']:>9} bytes  <{row['reverse_path']}>  {state}, {row['attempts']} attempts"
+            f"{row['id']}  {row['received']}  {row['bytes']:>9} bytes  <{row['reverse_path']}>  {state}, {tried}"
         )
         lines += [f"    {recipient}" for recipient in row["recipients"]]
         if row["waiting"] > len(row["recipients"]):
@@ -76,7 +84,11 @@ def show(config_path: str, as_json: bool, message_id: str) -> None:
 
 def _show_lines(answer: dict[str, Any]) -> list[str]:
     keys = ("id", "session", "received", "client", "helo", "permit", "bytes", "body_type", "attempts", "due", "held")
-    lines = [f"{key:<12}{answer[key]}" for key in keys]
+    said = answer | {
+        "held": "yes" if answer["held"] else "no",
+        "due": answer["due"] or ("" if answer["held"] else "under way"),
+    }
+    lines = [f"{key:<12}{said[key]}".rstrip() for key in keys]
     if answer["asked"]:
         lines.append(f"{'asked':<12}{answer['asked']}")
     lines.append(f"{'from':<12}<{answer['reverse_path']}>")
@@ -87,7 +99,7 @@ def _show_lines(answer: dict[str, Any]) -> list[str]:
             if not recipient["code"]:
                 reply = f"{recipient['status']} {reply}"
             lines.append(f"{'':<12}{reply}" + (f" ({recipient['host']})" if recipient["host"] else ""))
-    return [*lines, "", *answer["header"].splitlines()]
+    return [*lines, "", *(line.expandtabs() for line in answer["header"].splitlines())]
 
 
 def _selection(command: Any) -> Any:
