@@ -8,6 +8,7 @@ import shlex
 import struct
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -73,6 +74,18 @@ def test_writable_by_a_group(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (problem,) = problems(place)
     assert "the group" in problem.problem
     assert problem.command == f"chmod g-w '{place}/people'"
+
+
+@pytest.mark.parametrize(("members", "is_private"), [([], False), (["owner"], True), (["owner", "anna"], False)])
+def test_a_group_that_nobody_is_in_is_somebody_elses(
+    monkeypatch: pytest.MonkeyPatch, members: list[str], is_private: bool
+) -> None:
+    uids = {"owner": 1000, "anna": 1001}
+    group = SimpleNamespace(gr_mem=members, gr_name="some")
+    monkeypatch.setattr(paths, "grp", SimpleNamespace(getgrgid=lambda gid: group))
+    users = SimpleNamespace(getpwnam=lambda name: SimpleNamespace(pw_uid=uids[name]), getpwall=list)
+    monkeypatch.setattr(paths, "pwd", users)
+    assert paths._is_private_group(54321, 1000) is is_private
 
 
 def give_by_list(path: Path, tag: int, rights: int, number: int = 54321) -> None:

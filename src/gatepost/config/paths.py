@@ -374,13 +374,16 @@ def _lstat(path: str) -> os.stat_result | None:
 
 
 def _is_private_group(gid: int, owner: int) -> bool:
-    """Whether nobody but the owner and root is in a group: its write permission then gives nothing away."""
+    """Whether a group is the owner's, with nobody else but root in it: its write permission then gives nothing away.
+
+    One that nobody is in is not harmless: programs are set-gid to such groups (mail, shadow), and daemons take them.
+    """
     try:
         members = {pwd.getpwnam(name).pw_uid for name in grp.getgrgid(gid).gr_mem}
     except KeyError:
         return False
     members.update(entry.pw_uid for entry in pwd.getpwall() if entry.pw_gid == gid)
-    return members <= {owner, 0}
+    return owner in members and members <= {owner, 0}
 
 
 def _group_name(gid: int) -> str:
