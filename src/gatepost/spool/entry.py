@@ -125,9 +125,14 @@ class Entry:
         if type(self._envelope) is Envelope:
             self._envelope.hold = REFUSED
 
-    def hold_again(self) -> None:
-        """The line that says whether it is held was lost: what was to be held and has not been tried is."""
-        if not self.attempts and self.envelope.hold:
+    def take_from_envelope(self) -> None:
+        """The line that says when it came and whether it is held was lost: what was to be held and has not been tried is.
+
+        Without its time it would be given up at its first failure, as one that came in 1970.
+        """
+        envelope = self.envelope
+        self.received_s = envelope.received_s
+        if not self.attempts and not self.released_s and envelope.hold:
             self.held = True
 
     def pack(self) -> None:

@@ -280,8 +280,7 @@ def _take_in(spool: JournalSpool, found: Found, state: SegmentState, finished: A
         return None
     # The journal named the message, but the line with its place was lost: here it is.
     known._envelope = found.envelope
-    known.received_s = found.envelope.received_s
-    known.hold_again()
+    known.take_from_envelope()
     known.place = IN_BODY_FILE if found.body_file else IN_SEGMENT
     known.segment, known.offset, known.body_file, known.crc = state.number, found.offset, found.body_file, found.crc
     known.content_offset, known.content_bytes = found.content_offset, found.content_bytes
@@ -343,6 +342,8 @@ def _take_over(spool: JournalSpool, entry: Entry, directory: int, result: Recove
         result.damage.append(DamageReport(str(error), "the description of a deferred message", "", entry.id))
         return
     entry._envelope = described.packed_envelope
+    if not entry.received_s:
+        entry.take_from_envelope()
     entry.place, entry.deferred_dir, entry.crc = IN_DEFERRED, directory, described.crc
     entry.content_offset, entry.content_bytes = 0, described.content_bytes
     entry.segment = entry.offset = entry.body_file = 0

@@ -237,7 +237,7 @@ class Replay:
                 continue
             entry._envelope = envelope
             if entry.place == NOWHERE:
-                entry.hold_again()
+                entry.take_from_envelope()
             entry.place, entry.deferred_dir, entry.crc = IN_DEFERRED, directory, crc
             entry.content_offset, entry.content_bytes = 0, content_bytes
             entry.segment = entry.offset = entry.body_file = 0
