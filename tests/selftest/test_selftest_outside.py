@@ -108,6 +108,13 @@ def test_an_open_relay_fails_every_question(server: Server) -> None:
     assert all(result.verdict != OK for name, result in found.items() if name != "greeting" and "VRFY" not in name)
 
 
+@pytest.mark.parametrize(("delay_s", "verdict"), [(60.0, FAILED), (1e-9, SKIPPED)])
+def test_one_who_could_not_talk_in_time_proves_nothing(server: Server, delay_s: float, verdict: str) -> None:
+    found = verdicts(server, config_for(server, smtp=Smtp(greeting_delay_s=delay_s)))["talking before the greeting"]
+    assert found.verdict == verdict
+    assert ("too busy" in found.detail) is (verdict == SKIPPED)
+
+
 def test_it_never_gives_a_message_for_another_domain(server: Server) -> None:
     verdicts(server, config_for(server))
     assert len(server.sessions) > 50

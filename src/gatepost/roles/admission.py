@@ -21,6 +21,7 @@ from gatepost.smtp.reply import SHUTTING_DOWN, Reply
 if TYPE_CHECKING:
     from gatepost.net.smtp_in import SmtpIn
 
+READ_S = 0.001  # another turn of the event loop
 _TOO_MANY = Reply(421, "3.2", "Too many connections, try again later")
 _TOO_MANY_YOURS = Reply(421, "7.0", "Too many connections from your address, close some and try again")
 _TOO_FAST = Reply(421, "7.0", "Too many connections from your address within a minute, try again later")
@@ -124,11 +125,15 @@ class Admission:
             pause_ms = self._engine.access.limit("greetpause", connection.address, connection.facts.client_names or ())
             if pause_ms is not None:
                 if pause_ms:
-                    self._loop.call_later(pause_ms / 1000, connection.greet)
+                    self._greet_after(pause_ms / 1000, connection)
                 else:
                     connection.greet()
                 return
         if self._limits.greeting_delay_s > 0 and connection.facts.client_permit is None:
-            self._loop.call_later(self._limits.greeting_delay_s, connection.greet)
+            self._greet_after(self._limits.greeting_delay_s, connection)
         else:
             connection.greet()
+
+    def _greet_after(self, delay_s: float, connection: SmtpIn) -> None:
+        """Who talked in that time is found out even where this process slept through it: what came is read once more before."""
+        self._loop.call_later(delay_s, self._loop.call_later, READ_S, connection.greet)

@@ -8,6 +8,7 @@ their subject what they are, and must be refused.
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Callable, Iterator
 
 from gatepost.config.schema import Config
@@ -15,6 +16,7 @@ from gatepost.selftest.forms import END_VARIANTS, FOREIGN, relay_forms, relay_se
 from gatepost.selftest.result import FAILED, OK, SKIPPED, WARNING, Result
 from gatepost.selftest.talk import SOURCE, Endpoint, Reply, Talk
 
+EARLY_TRIES = 10
 LARGEST_GROUP = 5000  # commands sent at once to reach a limit
 SUBJECT = b"Subject: Gatepost self-test: this must never arrive\r\n\r\n"
 
@@ -136,13 +138,13 @@ class Outside:
 
     def _order(self) -> Iterator[Result]:
         group = f"order ({self.where})"
-        if self.config.smtp.greeting_delay_s > 0:
-            with self.talk(first=b"EHLO early.example\r\n") as talk:
-                yield self._result("order", "talking before the greeting", talk.greeting.code != 220, talk.greeting)
+        early = "talking before the greeting"
+        if self.config.smtp.greeting_delay_s <= 0:
+            yield Result(group, early, SKIPPED, "smtp.greeting_delay_s is 0: nothing waits for it")
+        elif (greeting := self._talk_early()) is not None:
+            yield self._result("order", early, greeting.code != 220, greeting)
         else:
-            yield Result(
-                group, "talking before the greeting", SKIPPED, "smtp.greeting_delay_s is 0: nothing waits for it"
-            )
+            yield Result(group, early, SKIPPED, "this host is too busy: it could not talk before the delay was over")
         hello = f"EHLO selftest.{self.config.hostname}\r\n".encode()
         yield self._violation("commands behind EHLO in one group", hello + b"MAIL FROM:<>\r\n")
         yield self._violation("HTTP on the SMTP port", b"POST / HTTP/1.1\r\nHost: x\r\n\r\nMAIL FROM:<>\r\n")
@@ -154,6 +156,15 @@ class Outside:
             talk.send(b"DATA\r\n" + SUBJECT + b"x\r\n.\r\n")
             reply = talk.reply()
             yield self._result("order", "text before it was asked for", reply.code >= 500 and talk.is_closed(), reply)
+
+    def _talk_early(self) -> Reply | None:
+        """What was said to one who talked in time; None if this process was never quick enough."""
+        for _ in range(EARLY_TRIES):
+            begun_s = time.monotonic()
+            with self.talk(first=b"EHLO early.example\r\n") as talk:
+                if talk.first_sent_s - begun_s < self.config.smtp.greeting_delay_s or talk.greeting.code != 220:
+                    return talk.greeting
+        return None
 
     def _violation(self, name: str, data: bytes) -> Result:
         with self.talk() as talk:

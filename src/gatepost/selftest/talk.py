@@ -11,6 +11,7 @@ import contextlib
 import ipaddress
 import socket
 import ssl
+import time
 from collections.abc import Iterable
 from typing import Self
 
@@ -22,7 +23,7 @@ from gatepost.config.values import parse_listen
 
 SOURCE = "127.83.84.1"  # "S", "T"
 WAIT_S = 20.0
-CLOSE_S = 3.0  # how soon a connection must be closed that is to be closed
+CLOSE_S = 20.0  # how soon a connection must be closed that is to be closed, on a busy host too
 MAX_REPLY_BYTES = 64 * 1024
 
 Endpoint = tuple[str, int]
@@ -87,6 +88,7 @@ class Talk:
                 self.secure(context)
             if first:
                 self.send(first)
+            self.first_sent_s = time.monotonic()
             self.greeting = self.reply()
             if context is not None and not is_implicit:
                 self._start_tls(context)
