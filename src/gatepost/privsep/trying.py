@@ -23,7 +23,7 @@ import msgspec
 from gatepost.privsep import landlock, sandbox, seccomp
 from gatepost.privsep.rights import FILTER, LANDLOCK, RoleRights, TryResult
 
-_LIMIT_S = 5
+_LIMIT_S = 30  # half of what a role has for its start: on a busy machine a few milliseconds of work take long
 # of process 0, which is none; PTRACE_TRACEME, if it succeeded, would stop the child at its next signal
 _PTRACE_PEEKDATA = 2
 _REFUSALS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EAFNOSUPPORT}
