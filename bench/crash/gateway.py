@@ -208,7 +208,7 @@ class Gateway:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
-        processes.wait_until(lambda: not self.living(), "the roles end when their supervisor is gone", 15.0)
+        processes.wait_until(lambda: not self.living(), "the roles end when their supervisor is gone", STOP_LIMIT_S)
         self._forget()
 
     def kill_all(self) -> None:
@@ -216,7 +216,7 @@ class Gateway:
         self.roles()
         for pid, started in self.family.items():
             processes.send_signal(pid, started, signal.SIGKILL)
-        processes.wait_until(lambda: not self.living(), "killed processes are gone", 15.0)
+        processes.wait_until(lambda: not self.living(), "killed processes are gone", STOP_LIMIT_S)
         assert self.process is not None
         self.process.wait()
         self._forget()
@@ -231,7 +231,7 @@ class Gateway:
         except subprocess.TimeoutExpired:
             self.kill_all()
             return -1
-        processes.wait_until(lambda: not self.living(), "the roles end with their supervisor", 10.0)
+        processes.wait_until(lambda: not self.living(), "the roles end with their supervisor", STOP_LIMIT_S)
         self._forget()
         return status
 

@@ -31,7 +31,7 @@ STARTING_SHARE = 0.3  # of the kills of all: while the gateway is starting
 HOLD_EVERY = 6  # kills: before one of them the operator holds everything, and behind it lets it go
 ENDS_ATTEMPTS = frozenset(("queue", "supervisor", "all"))  # behind them nothing that is held is under way
 QUICK_KILLS = 10
-BACK_LIMIT_S = 30.0
+BACK_LIMIT_S = 60.0
 
 
 def run(options: Options) -> Result:
@@ -101,6 +101,6 @@ def _kill_role(bed: Bed, role: str, rng: random.Random | None = None) -> int:
         time.sleep(rng.uniform(0.0, 0.4))
     began_s = time.monotonic()
     pid = bed.gateway.kill_role(role)
-    processes.wait_until(lambda: pid not in bed.gateway.living(), f"killed {role} is gone", 10.0)
+    processes.wait_until(lambda: pid not in bed.gateway.living(), f"killed {role} is gone", BACK_LIMIT_S)
     bed.disturbances.append(Disturbance(role, began_s, time.monotonic()))
     return 1 if pid else 0

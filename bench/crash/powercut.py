@@ -31,8 +31,8 @@ STARTING_SHARE = 0.25  # of the cuts: while the gateway starts
 MOST_CHANGES = 400
 SOON_CHANGES = 40  # behind an answer to the operator: far below half a second
 OPERATORS = ("", "hold", "release")  # what the operator was told last before a cut, in turns
-CUT_LIMIT_S = 30.0
-BACK_LIMIT_S = 30.0
+CUT_LIMIT_S = 60.0
+BACK_LIMIT_S = 60.0
 
 
 class Disk:
@@ -51,7 +51,7 @@ class Disk:
         self._process = processes.start(
             list(map(str, command)), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
         )
-        if self._read(10.0) != b"ready\n":
+        if self._read(BACK_LIMIT_S) != b"ready\n":
             raise CrashError("cutfs did not start")
 
     def plan_cut(self, after: int, chance: float, seed: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 POLL_S = 0.01
+PORTS = (14000, 20000)  # below those of the tests
 PR_SET_PDEATHSIG = 1
 CLONE_NEWNS = 0x00020000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
@@ -74,14 +76,27 @@ def wait_until(condition: Callable[[], T], what: str, timeout_s: float) -> T:
 
 
 def take_port() -> int:
-    """A TCP and UDP port that was free on every address of loopback a moment ago."""
+    """A TCP and UDP port that was free on every address of loopback a moment ago.
+
+    Below the range of outgoing connections: the load makes thousands, and the gateway comes back to its ports. No other run of
+    the tests takes it, for the abstract name of a socket says that it is taken until this process ends.
+    """
     while True:
+        port = random.randrange(*PORTS)
+        claim = socket.socket(socket.AF_UNIX)
         with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram:
-            stream.bind(("0.0.0.0", 0))
-            port = stream.getsockname()[1]
-            with contextlib.suppress(OSError):
+            try:
+                stream.bind(("0.0.0.0", port))
                 datagram.bind(("0.0.0.0", port))
-                return port
+                claim.bind(f"\0gatepost-crash-port-{port}")
+            except OSError:
+                claim.close()
+                continue
+        _claims.append(claim)
+        return port
+
+
+_claims: list[socket.socket] = []
 
 
 def read_stat(pid: int) -> list[str] | None:
