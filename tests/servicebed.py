@@ -124,5 +124,5 @@ class ServiceGateway:
 
 def send_message(port: int, text: str = "hello", host: str = "127.0.0.1") -> None:
     """One message through the real door."""
-    with smtplib.SMTP(host, port, timeout=30) as client:
+    with smtplib.SMTP(host, port, timeout=60) as client:
         client.sendmail("me@example.net", ["you@example.test"], f"Subject: test\r\n\r\n{text}\r\n")

@@ -6,7 +6,9 @@ certificate for each name, chosen by SNI; unknown names get the first one.
 
 from __future__ import annotations
 
+import contextlib
 import http.server
+import socket
 import ssl
 import threading
 from collections.abc import Mapping
@@ -34,6 +36,7 @@ class WebServer:
     def __init__(self, certificates: Mapping[str, Path]) -> None:
         self.answers: dict[tuple[str, str], Any] = {}
         self.asked: list[Asked] = []
+        self._open_now: set[ssl.SSLSocket] = set()
         self._contexts = {}
         for name, certificate in certificates.items():
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -62,11 +65,15 @@ class WebServer:
             daemon_threads = True
 
             def finish_request(self, request: Any, client_address: Any) -> None:
-                request.settimeout(20)
+                request.settimeout(60)
                 context = next(iter(web._contexts.values()))
                 context.sni_callback = web._choose
                 with context.wrap_socket(request, server_side=True) as secured:
-                    super().finish_request(secured, client_address)
+                    web._open_now.add(secured)
+                    try:
+                        super().finish_request(secured, client_address)
+                    finally:
+                        web._open_now.discard(secured)
 
             def handle_error(self, *_: Any) -> None:
                 """Clients that do not like the certificate are what is tested."""
@@ -76,11 +83,14 @@ class WebServer:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def close(self) -> None:
-        """Listen no more."""
+        """Listen no more, and drop whoever is connected: a client may have kept its connection."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
+            for secured in list(self._open_now):
+                with contextlib.suppress(OSError):
+                    secured.shutdown(socket.SHUT_RDWR)
 
     def policy(self, domain: str, text: str) -> None:
         """What `mta-sts.DOMAIN` gives from now on."""

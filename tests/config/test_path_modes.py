@@ -209,7 +209,7 @@ def test_an_exception_for_a_directory_is_none_for_what_is_below(place: Path) -> 
 
 def test_exceptions_that_nothing_needs_are_told(place: Path) -> None:
     path = str(place / "etc/gatepost.toml")
-    until = str(datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=1))
+    until = str(datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=2))
     (place / "etc/gatepost.toml").write_text(
         CONFIG.replace("ROOT", str(place))
         + f'[[exceptions]]\npath = "../log"\nowner = "Anna"\nuntil = {until}\nreason = "x"\n'

@@ -30,7 +30,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
     async def bounded() -> T:
         try:
-            return await asyncio.wait_for(coroutine, 20)
+            return await asyncio.wait_for(coroutine, 60)
         finally:
             while _started:
                 await _started[-1].stop()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from integration.peers.process import PeerProcess, take_port, wait_until
+from integration.peers.process import WAIT_S, Family, PeerProcess, take_port, wait_until
 
 from gatepost.cli.ask import ask
 from gatepost.config.load import load_config
@@ -88,6 +88,15 @@ class Gateway(PeerProcess):
     def is_ready(self) -> bool:
         return "ready on" in self.read_log()[self._printed_before :]
 
+    def kill(self) -> None:
+        """Kill the supervisor, and wait until its roles, which then end by themselves, have let go of ports and spool."""
+        assert self.process is not None
+        family = Family(self.process.pid)
+        family.list_living()
+        self.process.kill()
+        self.process.wait()
+        wait_until(lambda: not family.list_living(), "all roles have ended")
+
     # --- asking it --------------------------------------------------------------------------------------------------
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -128,7 +137,7 @@ class Gateway(PeerProcess):
         self.stats()
         return self.events(name)
 
-    def wait_for_event(self, name: str, timeout_s: float = 20.0, **fields: Any) -> dict[str, Any]:
+    def wait_for_event(self, name: str, timeout_s: float = WAIT_S, **fields: Any) -> dict[str, Any]:
         """The first event with these fields."""
 
         def find() -> dict[str, Any] | None:
@@ -164,7 +173,7 @@ class Gateway(PeerProcess):
 
     def dialog(self, *commands: bytes, source: str = "127.0.0.1") -> list[bytes]:
         """A conversation: the greeting and the whole reply to each command; empty where the connection was closed."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20, source_address=(source, 0)) as sock:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60, source_address=(source, 0)) as sock:
             file = sock.makefile("rb")
             replies = [read_reply(file)]
             for command in commands:

@@ -95,7 +95,7 @@ class NextHop:
         self.held = False
         self._run(self._release())
 
-    def wait_for(self, count: int, timeout_s: float = 30.0) -> list[Taken]:
+    def wait_for(self, count: int, timeout_s: float = 60.0) -> list[Taken]:
         """At least `count` transactions."""
         wait_until(lambda: len(self.taken) >= count, f"{count} messages at {self.name}", timeout_s)
         return list(self.taken)
@@ -104,7 +104,7 @@ class NextHop:
         """The first transaction for a recipient."""
         return next((taken for taken in list(self.taken) if recipient in taken.recipients), None)
 
-    def wait_to(self, recipient: str, timeout_s: float = 30.0) -> Taken:
+    def wait_to(self, recipient: str, timeout_s: float = 60.0) -> Taken:
         """The first transaction for a recipient, once it has come."""
         found = wait_until(lambda: self.find(recipient), f"a message to {recipient} at {self.name}", timeout_s)
         assert found is not None
@@ -120,11 +120,11 @@ class NextHop:
     def __exit__(self, *_: object) -> None:
         self.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
 
     def _run(self, coroutine: Any) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
     async def _open(self) -> None:
         if self._server is not None:
@@ -274,18 +274,27 @@ class _Session(asyncio.Protocol):
         taken, self._waiting = self._waiting, None
         if taken is None:
             return
-        good = [self._say("body", each) for each in (taken.recipients if self.hop.lmtp else taken.recipients[:1])]
-        if any(good):
-            self.hop.taken.append(taken)
+        whose = taken.recipients if self.hop.lmtp else taken.recipients[:1]
+        replies = [self._reply("body", each) for each in whose]
+        if any(reply[:1] == b"2" for reply in replies):
+            self.hop.taken.append(taken)  # before the gateway can know, and an event can tell a test
+        for reply in replies:
+            self._write(reply)
         self._go_on()
 
     def _say(self, stage: str, what: str) -> bool:
-        """The reply of this stage; whether it is a positive one. 421 closes, as does the empty reply, which is not sent."""
+        """Send the reply of this stage; whether it is a positive one."""
+        reply = self._reply(stage, what)
+        self._write(reply)
+        return reply[:1] in (b"2", b"3")
+
+    def _reply(self, stage: str, what: str) -> bytes:
         reply = self.hop.answer(stage, what)
-        if reply is None:
-            reply = _STANDARD[stage]
+        return _STANDARD[stage] if reply is None else reply
+
+    def _write(self, reply: bytes) -> None:
+        """421 closes, as does the empty reply, which is not sent."""
         if reply:
             self.transport.write(reply + b"\r\n")
         if not reply or reply.startswith((b"421", b"521", b"554 5.3.2")):
             self.transport.close()
-        return reply[:1] in (b"2", b"3")

@@ -16,7 +16,7 @@ class Refused(AssertionError):
 class Talk:
     """`with Talk(port) as talk:` has read the greeting; `source` is the loopback address it comes from."""
 
-    def __init__(self, port: int, *, source: str = "127.0.0.1", timeout_s: float = 30.0) -> None:
+    def __init__(self, port: int, *, source: str = "127.0.0.1", timeout_s: float = 60.0) -> None:
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=timeout_s, source_address=(source, 0))
         self.file = self.sock.makefile("rb")
         self.greeting = self.hear()

@@ -82,13 +82,13 @@ names = ["relay.example.test"]
 
     def login(self, user: str = ANNA, password: str = PASSWORD) -> smtplib.SMTP:
         """A client that has sent STARTTLS and AUTH."""
-        client = smtplib.SMTP("localhost", self.submission, "client.test", timeout=30)
+        client = smtplib.SMTP("localhost", self.submission, "client.test", timeout=60)
         client.starttls(context=self.context)
         client.login(user, password)
         return client
 
     def secured(self) -> smtplib.SMTP:
-        client = smtplib.SMTP("localhost", self.submission, "client.test", timeout=30)
+        client = smtplib.SMTP("localhost", self.submission, "client.test", timeout=60)
         client.starttls(context=self.context)
         client.ehlo()
         return client

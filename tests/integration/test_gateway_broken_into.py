@@ -112,6 +112,7 @@ def gateway(tmp_path_factory, hop):
     gateway = BrokenGateway(tmp_path_factory.mktemp("gate"), next_hop=hop.name)
     gateway.python = make_interpreter(tmp_path_factory.mktemp("venv") / "venv")
     boxes = gateway.directory / "boxes"
+    Path("/tmp/broken-into").unlink(missing_ok=True)
     gateway.extra = f'[domains."box.test"]\nnext_hop = "maildir:{boxes}/{{local}}"\n'
     with gateway:
         yield gateway

@@ -22,7 +22,7 @@ def gateway(tmp_path_factory):
 
 def say(gateway: Gateway, data: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(20)
+        sock.settimeout(60)
         sock.connect(str(gateway.spool / "run" / "control.sock"))
         try:
             sock.sendall(data)

@@ -221,7 +221,7 @@ def test_a_domain_without_mx_is_its_own_host(bed, gateway):
     ],
 )
 def test_what_waits_comes_back_with_the_reason(bed, tmp_path, name, level, status, reason):
-    extra = bed.extra().replace("allow_volatile", "lifetime_s = 1.5\ndelay_notice_s = 0\nallow_volatile")
+    extra = bed.extra().replace("allow_volatile", "lifetime_s = 4.0\ndelay_notice_s = 0\nallow_volatile")
     extra += f'[[tls.policies]]\ndomains = [".{ZONE}"]\nlevel = "{level}"\n'
     with NextHop() as hop, Gateway(tmp_path, next_hop=hop.name, extra=extra, networks=(f"{INSIDER}/32",)) as gateway:
         send(gateway.port, f"user@{name}.{ZONE}", reverse_path="user@example.test", source=INSIDER)

@@ -69,11 +69,11 @@ user_claim = "username"
 introspection_url = "https://{HOST}:{self.login.port}{PATH}"
 introspection_credentials_file = "introspection"
 introspection_ca_file = "{authority.file}"
-introspection_timeout_s = 2
+introspection_timeout_s = 30
 introspection_keep_s = 0
 [dns]
 servers = ["{self.names.address}"]
-timeout_s = 1
+timeout_s = 10
 attempts = 1
 [tls]
 outbound = "opportunistic"
@@ -90,7 +90,7 @@ kind = "submissions"
 
     def secured(self) -> smtplib.SMTP:
         context = ssl.create_default_context(cafile=str(self.authority.file))
-        client = smtplib.SMTP_SSL("localhost", self.submissions, "client.test", context=context, timeout=30)
+        client = smtplib.SMTP_SSL("localhost", self.submissions, "client.test", context=context, timeout=60)
         client.ehlo()
         return client
 

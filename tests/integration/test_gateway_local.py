@@ -24,7 +24,7 @@ _CLIENT = """
 import os, socket, sys
 path, uid, gid = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 os.setgroups([int(g) for g in sys.argv[4].split(",") if g]); os.setgid(gid); os.setuid(uid)
-sock = socket.socket(socket.AF_UNIX); sock.settimeout(20); sock.connect(path)
+sock = socket.socket(socket.AF_UNIX); sock.settimeout(60); sock.connect(path)
 file = sock.makefile("rb")
 def hear():
     lines = []
@@ -126,7 +126,7 @@ def test_the_right_and_the_client_of_a_message(gateway: Gateway, inside: NextHop
 
 def test_lmtp_answers_each_recipient_and_relays_for_nobody(gateway: Gateway, inside: NextHop) -> None:
     sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(20)
+    sock.settimeout(60)
     sock.connect(str(gateway.directory / "lmtp"))
     file = sock.makefile("rb")
 

@@ -81,7 +81,7 @@ def fetch_with_dovecot(place: Path, box: Path, gid: int) -> bytes:
     command += [f"mail_location=maildir:{box}:INDEX={home}/index:CONTROL={home}/control", "fetch", "text", "ALL"]
     drop = ["setpriv", "--reuid", str(READER), "--regid", str(gid), "--clear-groups", "--inh-caps=-all"]
     environment = {"HOME": str(home), "USER": "reader", "PATH": os.environ["PATH"]}
-    done = subprocess.run([*drop, *command], capture_output=True, env=environment, timeout=30, check=False)
+    done = subprocess.run([*drop, *command], capture_output=True, env=environment, timeout=60, check=False)
     assert done.returncode == 0 and done.stdout, done.stderr.decode()
     return done.stdout
 

@@ -43,7 +43,7 @@ def bed(tmp_path_factory):
     port = take_port()
     with Names(ZONES) as names, NextHop(address=ONE, port=port) as one, NextHop(address=TWO, port=port) as two:
         extra = (
-            f'[dns]\nservers = ["{names.address}"]\ntimeout_s = 0.3\nattempts = 2\nmax_negative_ttl_s = 0\n'
+            f'[dns]\nservers = ["{names.address}"]\ntimeout_s = 10\nattempts = 2\nmax_negative_ttl_s = 0\n'
             f'[delivery]\nport = {port}\n[domains."ours-too.test"]\nbackup_mx = true\nrecipients = ["anna"]\n'
             '[domains."ours-first.test"]\nbackup_mx = true\nrecipients = ["anna"]\n'
             '[domains."ours-not.test"]\nbackup_mx = true\nrecipients = ["anna"]\n'

@@ -83,7 +83,7 @@ require_tls = false
 _AS_USER = """
 import os, socket, sys
 uid = int(sys.argv[2]); os.setgroups([]); os.setgid(uid); os.setuid(uid)
-sock = socket.socket(socket.AF_UNIX); sock.settimeout(30); sock.connect(sys.argv[1]); file = sock.makefile("rb")
+sock = socket.socket(socket.AF_UNIX); sock.settimeout(60); sock.connect(sys.argv[1]); file = sock.makefile("rb")
 def hear():
     while (line := file.readline())[3:4] == b"-": pass
     return line or b"\\n"
@@ -123,7 +123,7 @@ class Client(Talk):
     """One that may say something in front of the greeting."""
 
     def __init__(self, port: int, source: str, first: bytes = b"") -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=30, source_address=(source, 0))
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=60, source_address=(source, 0))
         self.sock.sendall(first)
         self.file = self.sock.makefile("rb")
         self.greeting = self.expect(b"220")

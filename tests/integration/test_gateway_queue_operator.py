@@ -33,9 +33,13 @@ def bed(the_bed):
 def put(bed: QueueBed) -> tuple[str, str, str]:
     """A message that waits."""
     sent = bed.send()
-    wait_until(
-        lambda: bed.gateway.ask("queue", "list")["next_hops"][0]["state"] == "down", "its next hop is known to be down"
-    )
+
+    def is_down() -> bool:
+        answer = bed.gateway.ask("queue", "list")
+        is_there = any(row["id"] == sent[2] for row in answer["messages"])
+        return is_there and any(hop["state"] == "down" and not hop["active"] for hop in answer["next_hops"])
+
+    wait_until(is_down, "its next hop is known to be down")
     return sent
 
 
@@ -74,7 +78,7 @@ def test_list_by_what_it_is(bed):
     def ids(*arguments: str) -> set[str]:
         return {row["id"] for row in bed.gateway.ask("queue", "list", *arguments)["messages"]}
 
-    assert ids() == {message_id, other[2]}
+    wait_until(lambda: ids() == {message_id, other[2]}, "both")
     assert ids("--from", sender) == {message_id}
     assert ids("--from", "") == set()
     assert ids("--recipient", recipient) == {message_id}
@@ -238,7 +242,11 @@ def test_many_messages_are_listed_whole(bed):
     """An answer of more than one part."""
     for number in range(20):
         send(bed.gateway.port, [f"u{number}-{n}@example.test" for n in range(400)], message("x" * 500))
-    rows = bed.gateway.ask("queue", "list")["messages"]
-    assert len(rows) == 20 and all(row["waiting"] == 400 for row in rows)
+
+    def listed() -> list | None:
+        rows = bed.gateway.ask("queue", "list")["messages"]
+        return rows if len(rows) == 20 and all(row["waiting"] == 400 for row in rows) else None
+
+    rows = wait_until(listed, "all of them")
     assert len(bed.gateway.ask("queue", "show", rows[0]["id"])["recipients"]) == 400
     assert bed.gateway.ask("queue", "remove", "--all", "--yes") == {"count": 20}

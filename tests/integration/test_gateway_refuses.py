@@ -85,7 +85,7 @@ def test_smuggling_queues_nothing(gateway, end):
 
 def test_a_peer_that_vanishes_before_the_final_dot(gateway):
     accepted = gateway.ledger()["accepted"]
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=60) as sock:
         file = sock.makefile("rb")
         read_reply(file)
         for command in (HELLO, MAIL, b"RCPT TO:<user@example.test>\r\n", b"DATA\r\n"):

@@ -80,7 +80,7 @@ def send(gateway: Gateway, sender: str, recipient: str, source: str, body: bytes
     """The last reply, and the mark in the subject by which the message is found."""
     mark = b"mark-%d-" % next(NUMBERS)
     content = HEADER % mark + b"\r\n" + body
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=20, source_address=(source, 0)) as sock:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=60, source_address=(source, 0)) as sock:
         file = sock.makefile("rb")
         read_reply(file)
         for line in ("EHLO pc.inside.test", f"MAIL FROM:<{sender}> BODY=8BITMIME", f"RCPT TO:<{recipient}>", "DATA"):
@@ -167,7 +167,7 @@ def test_large_messages_and_those_that_are_given_up(gateway: Gateway, sink: Smtp
     assert message.count(body.replace(b"\r\n", b"\n")) == 5000 and b"<a@example.test>" in message
     reply, _ = send(gateway, "a@inside.test", "x@away.test", INSIDE, b"", pieces=pieces)
     assert reply.startswith(b"250")
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=20, source_address=(INSIDE, 0)) as sock:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=60, source_address=(INSIDE, 0)) as sock:
         file = sock.makefile("rb")
         for line in (b"EHLO x\r\n", b"MAIL FROM:<>\r\n", b"RCPT TO:<x@away.test>\r\n", b"DATA\r\n"):
             read_reply(file)

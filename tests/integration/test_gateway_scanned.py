@@ -34,7 +34,7 @@ def ports(tmp_path_factory):
         gateway.assert_no_bugs()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.peer("testssl")
 @pytest.mark.parametrize("kind", ["edge", "submissions"])
 def test_nothing_weak_is_found(ports, kind, tmp_path):
@@ -48,7 +48,7 @@ def test_nothing_weak_is_found(ports, kind, tmp_path):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=840,
         check=False,
     )
     assert report.exists(), done.stdout + done.stderr

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from integration.gateway import Gateway, is_root
 from integration.nexthop import NextHop
-from peers import require
+from peers import require, wait_until
 
 pytestmark = pytest.mark.skipif(not is_root(), reason="the user of the tests is root here, as is listed")
 
@@ -178,6 +178,7 @@ def test_other_users(gateway: Gateway, inside: NextHop) -> None:
 
 
 def test_mailq_and_newaliases(gateway: Gateway, tmp_path: Path) -> None:
+    wait_until(lambda: gateway.ledger()["queued"] == 0, "a queue that stays as it is")
     done = call(gateway, program=MAILQ)
     assert done.returncode == EX_OK and b"queue" in done.stdout, done.stderr
     assert call(gateway, "-bp").stdout == done.stdout

@@ -77,7 +77,7 @@ def test_our_own_submission_listener(tmp_path):
         extra = f'[tls]\nca_file = "{smart.authority.file}"\n'
         with smart, sender(tmp_path / "inner", "127.0.0.1", smart.submission, extra) as inner:
             sent = send(inner.port, "bob@far.test", mail(), reverse_path="anna@inner.test")
-            inner.wait_for_event("delivered", id=sent, timeout_s=5)
+            inner.wait_for_event("delivered", id=sent)
             world.wait_to("bob@far.test")
             assert smart.wait_for_event("auth_ok", user=USER)["mechanism"] == "SCRAM-SHA-256-PLUS"
             told = inner.wait_for_event("connect_out", login="SCRAM-SHA-256-PLUS")

@@ -103,7 +103,7 @@ def gateway(directory: Path, kind: str, server: Any, authority: Path, top: str =
     password.chmod(0o600)
     extra = (
         f'[sources.people]\n{source_of(kind, server)}ca_file = "{authority}"\npassword_file = "{password}"\nretry_s = 0.1\n'
-        f"timeout_s = 4.0\n{more}"
+        f"timeout_s = 15.0\n{more}"
     )
     return Gateway(directory, recipients=[f"{KINDS[kind][0]}:people"], top=top, extra=extra)
 

@@ -57,7 +57,7 @@ def test_relay_rights(gateway):
 
 
 def test_limits_of_a_client(gateway):
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=20, source_address=("127.0.0.9", 0)) as first:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=60, source_address=("127.0.0.9", 0)) as first:
         assert first.recv(3) == b"220"
         assert gateway.dialog(source="127.0.0.9")[0].startswith(b"421 ")
     assert gateway.dialog(source="127.0.0.10")[0].startswith(b"220 ")

@@ -85,7 +85,7 @@ class Bed:
             context.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
         if certificate is not None:
             context.load_cert_chain(certificate, key_of(certificate))
-        with smtplib.SMTP("127.0.0.1", self.gateway.port, source_address=(source, 0), timeout=20) as smtp:
+        with smtplib.SMTP("127.0.0.1", self.gateway.port, source_address=(source, 0), timeout=60) as smtp:
             if tls:
                 smtp.starttls(context=context)
             smtp.ehlo()
@@ -143,7 +143,7 @@ def test_swaks_is_taken_with_tls_and_not_without(bed: Bed):
             "MAIL",
             *options,
         ]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     assert "454 4.7.0" in swaks().stdout
     assert "250 2.1.0" in swaks("--tls").stdout

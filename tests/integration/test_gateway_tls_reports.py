@@ -58,7 +58,7 @@ def world(tmp_path_factory):
         web.policy("trial.test", POLICY.format(mode="testing", mx="mx.trial.test"))
         web.answers["web.good.test", "/in"] = (201, TEXT, b"")
         extra = (
-            f'[dns]\nservers = ["{names.address}"]\ntimeout_s = 2\nattempts = 2\n'
+            f'[dns]\nservers = ["{names.address}"]\ntimeout_s = 10\nattempts = 2\n'
             f'[delivery]\nport = {port}\n[tls]\nca_file = "{authority.file}"\n[tls.sts]\nport = {web.port}\n'
             '[tls.reports]\ncontact = "postmaster@example.test"\norganization = "Gate Inc"\nperiod_s = 2\nspread_s = 0\nkeep_days = 300\n'
         )
@@ -88,7 +88,7 @@ def test_a_domain_is_told_by_post_and_by_mail(world):
     world.secured.wait_to("user@good.test")
     row = world.gateway.wait_for_event("tls_report_sent", domain="good.test", to="mailto:tls@example.test")
     assert row["sessions"] == 1
-    asked = next(asked for asked in world.web.asked if asked.path == "/in")
+    asked = wait_until(lambda: next((one for one in world.web.asked if one.path == "/in"), None), "the report by post")
     assert asked.headers["Content-Type"] == "application/tlsrpt+gzip"
     data = json.loads(gzip.decompress(asked.body))
     message = wait_until(lambda: find_report(world.inside, "good.test"), "the report by mail")

@@ -40,7 +40,7 @@ def refuse(gateway: Gateway, *, before: str = "") -> str:
     assert output == ""
     assert family.list_living() == []
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", gateway.port), timeout=5)
+        socket.create_connection(("127.0.0.1", gateway.port), timeout=60)
     assert not (gateway.spool / "run" / "control.sock").exists()
     return errors
 
@@ -193,9 +193,7 @@ def test_a_damaged_segment_gives_back_its_good_records(tmp_path, where):
     with Gateway(tmp_path) as gateway:
         ids = [send(gateway.port, f"u{n}@example.test", message(f"number {n}", b"x" * 300 + b"\r\n")) for n in range(5)]
         wait_until(lambda: gateway.ledger()["queued"] == 5, "five messages")
-        gateway.process.kill()
-        gateway.process.wait()
-        wait_until(lambda: not Family(gateway.roles()["queue"]).list_living(), "the queue has ended")
+        gateway.kill()
         victim = 2 if where == "in the middle" else 4
         segment = next(path for path in (gateway.spool / "segments").iterdir() if path.stat().st_size)
         octets = bytearray(segment.read_bytes())

@@ -94,4 +94,4 @@ class TlsHop(socketserver.ThreadingTCPServer):
     def __exit__(self, *_: object) -> None:
         self.shutdown()
         self.server_close()
-        self._thread.join(10)
+        self._thread.join(60)

@@ -57,5 +57,5 @@ def run_tool(root: Path, tool: str, *arguments: str, text: str = "") -> str:
     environment = {**os.environ, "LD_LIBRARY_PATH": libraries}
     command = [str(root / "usr/bin" / tool), *arguments]
     return subprocess.run(
-        command, input=text, env=environment, capture_output=True, text=True, timeout=30, check=True
+        command, input=text, env=environment, capture_output=True, text=True, timeout=60, check=True
     ).stdout

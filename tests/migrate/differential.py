@@ -207,7 +207,7 @@ POSTFIX_PROBES: list[Probe] = [
 def ask(port: int, probe: Probe) -> str:
     """The reply of one session: "250", or code and enhanced status of the first refusal."""
     source, reverse_path, forward_path = probe
-    with socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(source, 0)) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=60, source_address=(source, 0)) as sock:
         file = sock.makefile("rb")
         reply = read_reply(file)
         for command in ("EHLO probe.example", f"MAIL FROM:<{reverse_path}>", f"RCPT TO:<{forward_path}>", "QUIT"):

@@ -60,7 +60,7 @@ FIELDS = ("X-Mail-Args", "X-Rcpt-Args", "From", "Sender", "Reply-To", "To", "Cc"
 
 def send(port: int, probe: tuple[str, str, str], mark: str) -> None:
     client, sender, recipient = probe
-    with socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(client, 0)) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=60, source_address=(client, 0)) as sock:
         file = sock.makefile("rb")
         for line in ("EHLO x", f"MAIL FROM:<{sender}>", f"RCPT TO:<{recipient}>", "DATA"):
             assert read_reply(file)[:1] == b"2"
@@ -150,7 +150,7 @@ class PostSrsd(PeerProcess):
             return False
 
     def ask(self, which: int, address: str) -> str:
-        with socket.create_connection(("127.0.0.1", self.ports[which]), timeout=10) as sock:
+        with socket.create_connection(("127.0.0.1", self.ports[which]), timeout=60) as sock:
             sock.sendall(f"get {address}\n".encode())
             return sock.makefile().readline().strip()
 

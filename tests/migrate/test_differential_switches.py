@@ -49,7 +49,7 @@ def open_path() -> Iterator[Path]:
 
 def talk(port: int, source: str, *commands: str) -> list[bytes]:
     """The reply to each command, after the greeting."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(source, 0)) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=60, source_address=(source, 0)) as sock:
         file = sock.makefile("rb")
         read_reply(file)
         replies = []

@@ -58,7 +58,7 @@ def reply_to_mail(port: int, source: str, kind: str, certificate: Path) -> str:
         context.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
     if kind == KNOWN:
         context.load_cert_chain(certificate, key_of(certificate))
-    with smtplib.SMTP("127.0.0.1", port, source_address=(source, 0), timeout=20) as smtp:
+    with smtplib.SMTP("127.0.0.1", port, source_address=(source, 0), timeout=60) as smtp:
         if kind != CLEAR:
             smtp.starttls(context=context)
         smtp.ehlo("probe.example")

@@ -115,7 +115,7 @@ def test_every_parameter_of_postfix_has_a_meaning(tmp_path: Path) -> None:
     (tmp_path / "main.cf").touch()
     (tmp_path / "master.cf").touch()
     command = [require("postconf"), "-c", str(tmp_path), "-d"]
-    output = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    output = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     names = [line.partition(" =")[0] for line in output.splitlines()]
     assert len(names) > 800
     source = Path(meaning.__file__).parent

@@ -49,7 +49,7 @@ def test_silent_server_then_the_second(run):
 def test_silence_everywhere_is_tempfail_after_all_attempts(run):
     done, server = run(ask(lambda query, _: None, "MX", "example.test", QUICK))
     assert (done.status, done.records) == ("tempfail", [])
-    assert "no answer within 0.05 s" in done.reason
+    assert "no answer within 0.3 s" in done.reason
     assert len(server.seen) == 3
     assert len({query.id for query in server.queries}) > 1
 

@@ -92,7 +92,7 @@ def test_a_server_that_does_not_answer(web, authority):
     done = threading.Event()
 
     def wait(_):
-        done.wait(20)
+        done.wait(60)
         return 200, TEXT, b""
 
     web.answers[NAME, "/slow"] = wait

@@ -33,7 +33,7 @@ with Server(("127.0.0.1", int(sys.argv[1])), Session) as server:
 SEND = r"""
 import smtplib, sys
 host, port, subject = sys.argv[1:]
-with smtplib.SMTP(host, int(port), timeout=30) as client:
+with smtplib.SMTP(host, int(port), timeout=60) as client:
     client.sendmail("me@example.net", ["you@example.test"], f"Subject: {subject}\r\n\r\nhello\r\n")
 print("accepted")
 """

@@ -147,7 +147,7 @@ print("knocking", flush=True)
 refused = 0
 while not os.path.exists("/var/tmp/enough"):
     try:
-        with socket.create_connection(("127.0.0.1", 25), timeout=30) as sock:
+        with socket.create_connection(("127.0.0.1", 25), timeout=60) as sock:
             sock.recv(100)
     except ConnectionRefusedError:
         refused += 1
@@ -270,10 +270,10 @@ key_file = "/etc/gatepost/tls/key.pem"
 STARTTLS = """
 import smtplib, ssl
 context = ssl._create_unverified_context()
-with smtplib.SMTP("127.0.0.1", 25, timeout=30) as client:
+with smtplib.SMTP("127.0.0.1", 25, timeout=60) as client:
     client.starttls(context=context)
     client.sendmail("me@example.net", ["you@example.test"], "Subject: over TLS\\r\\n\\r\\nhello\\r\\n")
-with smtplib.SMTP("127.0.0.1", 587, timeout=30) as client:
+with smtplib.SMTP("127.0.0.1", 587, timeout=60) as client:
     print(client.starttls(context=context)[0])
 """
 

@@ -102,7 +102,7 @@ def test_a_locked_in_server_serves(start_role: Start, started_as: str, tmp_path:
                 client.sendall(b"%05d" % number)
                 assert client.recv(100) == b"%05d" % number
         ours.send(b"end")
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors[-3000:]
     assert json.loads(output) == {"echoed": 1000, "size": 6000, "back": "00000\n"}
     assert "RuntimeError: a mishap" in errors
@@ -126,7 +126,7 @@ def test_it_serves_with_the_python_of_debian(start_role: Start, started_as: str,
             client.sendall(b"hello")
             assert client.recv(100) == b"hello"
         ours.send(b"end")
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors[-3000:]
     assert json.loads(output)["echoed"] == 1
 
@@ -283,7 +283,7 @@ def test_a_warm_loop_refuses_connections_when_descriptors_run_out(ask_role: Ask,
 import dataclasses
 listening = socket.create_server(("127.0.0.1", 0))
 listening.setblocking(False)
-client = socket.create_connection(listening.getsockname(), timeout=20)
+client = socket.create_connection(listening.getsockname(), timeout=60)
 sandbox.before_loop()
 loop = uvloop.new_event_loop()
 sandbox.warm_loop(loop)

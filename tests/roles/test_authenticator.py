@@ -46,7 +46,7 @@ class Loop:
         self.came.release()
 
     def run_one(self) -> None:
-        assert self.came.acquire(timeout=20)
+        assert self.came.acquire(timeout=60)
         self.calls.pop(0)()
 
 

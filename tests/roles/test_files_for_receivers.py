@@ -46,7 +46,7 @@ class Link:
     async def until(self, condition: Any) -> None:
         while not condition():
             self.changed.clear()
-            await asyncio.wait_for(self.changed.wait(), 20)
+            await asyncio.wait_for(self.changed.wait(), 60)
 
     def kinds(self) -> list[str]:
         return [type(message).__name__ for message in self.posted]
@@ -79,11 +79,11 @@ def run(tmp_path: Path, monkeypatch):
             link = Link()
             queue.links[RECEIVER] = link
             queue.on_link(link)
-            await asyncio.wait_for(body(queue, link), 20)
+            await asyncio.wait_for(body(queue, link), 60)
             idle = asyncio.Event()
             queue.worker.call(lambda: None, lambda _: idle.set(), lambda _: None)
             monkeypatch.setattr(queue.worker, "call", lambda *_: None)  # nothing more: the loop ends
-            await asyncio.wait_for(idle.wait(), 20)
+            await asyncio.wait_for(idle.wait(), 60)
             queue.spool.close()
 
         asyncio.run(bounded())

@@ -68,7 +68,7 @@ class Database(PeerProcess):
         assert done.returncode == 0, done.stdout + done.stderr
 
     def is_ready(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=20):
             return True
         return False
 
@@ -154,7 +154,7 @@ class PostgreSql(Database):
             "-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "max_connections=20", "-c", "shared_buffers=2MB", *tls,
         )  # fmt: skip
 
-    def halt(self, timeout_s: float = 10.0) -> None:
+    def halt(self, timeout_s: float = 60.0) -> None:
         """A fast shutdown: the one that SIGTERM asks for waits for its clients."""
         if self.process is not None:
             self.process.send_signal(signal.SIGINT)
@@ -225,7 +225,7 @@ class MariaDb(Database):
 
     def is_ready(self) -> bool:
         """Its greeting is version 10; an error packet says that it is not ready."""
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as sock:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=20) as sock:
             return sock.recv(16)[4:5] == b"\x0a"
         return False
 

@@ -82,7 +82,7 @@ protocol lmtp {{
         return read_maildir(self.mailbox(recipient))
 
     def wait_for_messages(
-        self, count: int = 1, recipient: str = "user@example.test", timeout_s: float = 20.0
+        self, count: int = 1, recipient: str = "user@example.test", timeout_s: float = 60.0
     ) -> list[bytes]:
         """At least `count` messages for an address; TimeoutError if they do not come."""
         return wait_for_messages(self.mailbox(recipient), count, timeout_s)

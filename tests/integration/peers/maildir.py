@@ -16,7 +16,7 @@ def read_maildir(directory: Path) -> list[bytes]:
     return [file.read_bytes() for file in sorted(files, key=lambda file: (file.stat().st_mtime_ns, file.name))]
 
 
-def wait_for_messages(directory: Path, count: int, timeout_s: float = 20.0) -> list[bytes]:
+def wait_for_messages(directory: Path, count: int, timeout_s: float = 60.0) -> list[bytes]:
     """At least `count` messages; TimeoutError if they do not come."""
 
     def read_enough() -> list[bytes] | None:

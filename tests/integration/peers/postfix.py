@@ -107,7 +107,7 @@ class PostfixServer(PeerProcess):
             os.utime(self.home / name, (0, 0))  # Postfix waits until a file is a second old
         self.make_queue()
         command = [require("postconf"), "-d", "-h", "daemon_directory"]
-        daemons = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
+        daemons = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
         return [f"{daemons}/master", "-c", str(self.home), "-s"]
 
     def make_queue(self) -> None:
@@ -139,12 +139,12 @@ class PostfixServer(PeerProcess):
         return read_maildir(self.mailbox(recipient))
 
     def wait_for_messages(
-        self, count: int = 1, recipient: str = "user@example.test", timeout_s: float = 20.0
+        self, count: int = 1, recipient: str = "user@example.test", timeout_s: float = 60.0
     ) -> list[bytes]:
         """At least `count` messages for an address; TimeoutError if they do not come."""
         return wait_for_messages(self.mailbox(recipient), count, timeout_s)
 
-    def wait_for_log(self, text: str, timeout_s: float = 20.0) -> str:
+    def wait_for_log(self, text: str, timeout_s: float = 60.0) -> str:
         """The first line of the log with `text`."""
 
         def find_line() -> str:
@@ -162,16 +162,16 @@ class PostfixServer(PeerProcess):
         """Queue a message with its sendmail command, as a local program would; `options` as ("-N", "success")."""
         sendmail = shutil.which("sendmail", path="/usr/sbin:/usr/lib")
         command = [str(sendmail), "-C", str(self.home), "-i", "-f", reverse_path, *options, "--", *recipients]
-        subprocess.run(command, input=message, check=True, capture_output=True, timeout=30)
+        subprocess.run(command, input=message, check=True, capture_output=True, timeout=60)
 
     def queue(self) -> str:
         """What `postqueue -p` prints."""
         command = ["postqueue", "-c", str(self.home), "-p"]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
     def flush(self) -> None:
         """Try everything in the queue now."""
-        subprocess.run(["postqueue", "-c", str(self.home), "-f"], check=True, capture_output=True, timeout=30)
+        subprocess.run(["postqueue", "-c", str(self.home), "-f"], check=True, capture_output=True, timeout=60)
 
     def stop(self) -> None:
         super().stop()

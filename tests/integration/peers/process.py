@@ -7,6 +7,8 @@ for a fixed time: `wait_until` polls a condition and names it when it does not c
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import os
 import random
 import shutil
@@ -15,13 +17,16 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
 T = TypeVar("T")
 PORTS = (20000, 32000)
+BLOCK = 100  # ports
+WAIT_S = 60.0  # of every wait that ends by an event: what a busy machine may need; costs nothing where things go well
+GRACE_S = 5.0  # of processes whose parent has ended, before they are killed
 
 
 class PeerStartError(Exception):
@@ -29,18 +34,38 @@ class PeerStartError(Exception):
 
 
 def take_port(address: str = "127.0.0.1") -> int:
-    """A TCP port that was free a moment ago.
+    """A TCP port that was free a moment ago, and that no other run of the tests takes meanwhile.
 
-    Below the range that the kernel gives to outgoing connections (from 32768 on), so that none of those takes it meanwhile.
+    Below the range that the kernel gives to outgoing connections (from 32768 on), so that none of those takes it either. Each
+    process of tests has a block of ports for itself, by the abstract name of a socket that it holds until it ends; it gives out one
+    after the other, so that a port that something is to come back to is not given out again.
     """
     while True:
-        port = random.randrange(*PORTS)
+        port = next(_own_ports())
         with socket.socket() as sock, contextlib.suppress(OSError):
             sock.bind((address, port))
             return port
 
 
-def wait_until(condition: Callable[[], T], what: str, timeout_s: float = 20.0) -> T:
+@functools.cache
+def _own_ports() -> Iterator[int]:
+    blocks = list(range(*PORTS, BLOCK))
+    for block in random.sample(blocks, len(blocks)):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0gatepost-test-ports-{block}")
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return itertools.cycle(range(block, block + BLOCK))
+    raise RuntimeError("every block of ports is in use by another run of the tests")
+
+
+_claims: list[socket.socket] = []
+
+
+def wait_until(condition: Callable[[], T], what: str, timeout_s: float = WAIT_S) -> T:
     """The first true value of `condition`; TimeoutError with `what` if there is none in time."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
@@ -65,7 +90,7 @@ def open_directory(directory: Path) -> Path:
 
 def is_greeting(port: int, prefix: bytes = b"220") -> bool:
     """Whether a server on loopback greets with `prefix` and takes QUIT."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2) as sock:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         greeting = sock.recv(512)
         sock.sendall(b"QUIT\r\n")
         sock.recv(512)
@@ -154,7 +179,7 @@ class PeerProcess:
             raise
         return self
 
-    def halt(self, timeout_s: float = 10.0) -> None:
+    def halt(self, timeout_s: float = WAIT_S) -> None:
         """End all its processes and keep its directory, so that it can be started again."""
         if self.process is None:
             return
@@ -163,13 +188,13 @@ class PeerProcess:
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout_s)
-        deadline = time.monotonic() + timeout_s
+        begun = time.monotonic()
         while left := family.list_living():
-            kind = signal.SIGTERM if time.monotonic() < deadline - timeout_s / 2 else signal.SIGKILL
+            kind = signal.SIGTERM if time.monotonic() < begun + GRACE_S else signal.SIGKILL
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, kind)
-            if time.monotonic() > deadline:
+            if time.monotonic() > begun + timeout_s:
                 raise TimeoutError(f"processes {left} do not end")
             time.sleep(0.01)
         self.process.wait()

@@ -46,7 +46,7 @@ class SmtpSink(PeerProcess):
         number = self.read_log().rpartition("mesg=")[2].split("\r")[0]
         return int(number) if number.strip().isdigit() else 0
 
-    def wait_for_count(self, count: int, timeout_s: float = 20.0) -> int:
+    def wait_for_count(self, count: int, timeout_s: float = 60.0) -> int:
         """Wait until it has at least `count` messages."""
         wait_until(lambda: self.count() >= count, f"{count} messages at the sink", timeout_s)
         return self.count()

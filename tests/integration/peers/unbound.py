@@ -81,7 +81,7 @@ class Unbound(PeerProcess):
         query = dns.message.make_query(self.zone, "SOA", use_edns=0)
         query.flags |= dns.flags.AD
         with contextlib.suppress(OSError, dns.exception.DNSException):
-            answer = dns.query.udp(query, "127.0.0.1", timeout=0.5, port=self.port)
+            answer = dns.query.udp(query, "127.0.0.1", timeout=5, port=self.port)
             return bool(answer.answer) and bool(answer.flags & dns.flags.AD) is self.validates
         return False
 
@@ -128,7 +128,7 @@ class Unbound(PeerProcess):
     def _run(self, *command: str) -> str:
         path = require(command[0])
         done = subprocess.run(
-            [path, *command[1:]], cwd=self.directory, capture_output=True, text=True, timeout=30, check=False
+            [path, *command[1:]], cwd=self.directory, capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
