@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from hypothesis import HealthCheck, settings
+
 FOREIGN = (
     "GATEPOST_CONFIG", "GATEPOST_SUBMIT", "LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC",
     "MAILRC", "PYTHONWARNINGS", "ALL_PROXY", "all_proxy", "SMTP_PROXY", "smtp_proxy",
@@ -21,3 +23,6 @@ def pytest_configure() -> None:
     for name in FOREIGN:
         os.environ.pop(name, None)
     os.environ["LC_ALL"] = "C.UTF-8"  # what programs print is compared
+    slow = settings(settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("however slow the machine is", slow)
+    settings.load_profile("however slow the machine is")

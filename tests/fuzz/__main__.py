@@ -16,7 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 FINDINGS = HERE.parents[1] / "var" / "fuzz"
 sys.path.insert(0, str(HERE.parent))
-SECONDS_FOR_ONE_INPUT = 20
+SECONDS_FOR_ONE_INPUT = 60
 
 
 def main() -> int:

@@ -59,7 +59,7 @@ def test_coverage_guided(name: str, tmp_path: Path) -> None:
         [sys.executable, str(PROGRAM), "--runs", str(RUNS), "--findings", str(tmp_path), name],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=540,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -71,7 +71,7 @@ def test_a_target_that_breaks_is_told(tmp_path: Path) -> None:
         [sys.executable, str(PROGRAM), "--findings", str(tmp_path), "nothing-of-that-name"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 2

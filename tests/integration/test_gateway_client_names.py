@@ -38,7 +38,7 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     (directory / "access").write_text(ACCESS)
     with Names(ZONES) as names:
         names.broken.add("broken.test")
-        dns = f'[dns]\nservers = ["{names.address}"]\ntimeout_s = 0.5\nattempts = 2\n'
+        dns = f'[dns]\nservers = ["{names.address}"]\ntimeout_s = 10\nattempts = 2\n'
         with Bed(directory, top=f'access = "sendmail-access:{directory}/access"\n', extra=dns) as bed:
             bed.names = names
             yield bed
@@ -48,7 +48,7 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
 def replies(bed: Bed, source: str, *commands: bytes) -> list[bytes]:
     """Code and status of the greeting, and of each command."""
     found = []
-    with socket.create_connection(("127.0.0.1", bed.port), 30, source_address=(source, 0)) as sock:
+    with socket.create_connection(("127.0.0.1", bed.port), 60, source_address=(source, 0)) as sock:
         file = sock.makefile("rb")
         for command in (b"", *commands):
             sock.sendall(command)

@@ -62,7 +62,7 @@ class Bench:
             while not self.answers.keys() >= set(names):
                 await asyncio.sleep(0)
 
-        self.loop.run_until_complete(asyncio.wait_for(wait(), 20.0))
+        self.loop.run_until_complete(asyncio.wait_for(wait(), 60.0))
         return {name: self.answers[name] for name in names}
 
     def stored(self, number: int) -> list[str]:

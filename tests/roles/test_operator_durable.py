@@ -29,7 +29,7 @@ from gatepost.spool.tlsmemory import TlsMemory
 
 HOP = "smtp://192.0.2.9:25"
 LATER_S = 4_000_000_000.0
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 
 
 class Bed:
