@@ -19,7 +19,8 @@ from integration.peers.process import wait_until
 from integration.talk import Talk, message, send
 from integration.test_gateway_broken_into import BrokenGateway, make_interpreter
 
-# SIGRTMIN+1: mail for next hops of the attacker's choice, told to the queue. SIGRTMIN+2: the same only written, and an end.
+# SIGRTMIN+1: mail for next hops of the attacker's choice, told to the queue; 2: the same only written, and an end; 3: content that ends early;
+# 4: its segment is emptied.
 LIAR = """
 import os, signal, sys
 
@@ -66,6 +67,10 @@ if "gatepost.roles" in sys.orig_argv and sys.orig_argv[-2] == "receiver":
         for number, end in enumerate((b"\\r\\n.\\r\\n", b"\\n.\\n", b"\\n.\\r\\n", b"\\r\\n.\\n")):
             put(role, f"Smuggle{number}", "a@example.test", "smtp://127.0.0.1:HOP", CONTENT + b"x" + end + inside)
 
+    def take_back(_, frame):
+        os.ftruncate(role_of(frame)._commit._writer.fd, 0)
+
+    signal.signal(signal.SIGRTMIN + 4, take_back)
     signal.signal(signal.SIGRTMIN + 1, lie)
     signal.signal(signal.SIGRTMIN + 2, write_and_end)
     signal.signal(signal.SIGRTMIN + 3, smuggle)
@@ -152,6 +157,18 @@ def test_content_cannot_become_commands(gateway: Gateway, hop: NextHop) -> None:
     send(gateway.port, "honest@example.test", message("honest"))
     hop.wait_to("honest@example.test")
     assert not [taken for taken in hop.taken if any("smuggled" in recipient for recipient in taken.recipients)]
+
+
+def test_what_it_acknowledged_it_cannot_take_back(gateway: Gateway, hop: NextHop) -> None:
+    hop.close()
+    waiting = send(gateway.port, "kept@example.test", message("kept"))
+    gateway.wait_for_event("deferred", id=waiting)
+    receiver = gateway.roles()["receiver"]
+    os.kill(receiver, signal.SIGRTMIN + 4)
+    assert "SIGSYS" in gateway.wait_for_event("role_died", pid=receiver)["why"]
+    hop.open()
+    assert hop.wait_to("kept@example.test").content.endswith(b"text\r\n")
+    wait_until(lambda: gateway.ledger()["queued"] == 0, "an empty queue")
 
 
 def test_old_receivers_commit_with_their_routes_also_to_a_new_queue(

@@ -31,7 +31,7 @@ RECEIVER = RoleRights(name="receiver", user="nobody", may_accept=True, nofile=40
     syscalls=BASE | READ_WRITE | THREADS | SOCKET_ACCEPT | SYNC | POSITIONED,
     descriptors=frozenset({"tcp-listen", "tcp", "file-append", "unix-seqpacket"}))
 QUEUE = RoleRights(name="queue", user="nobody", root="spool", landlock_fs=(("/", "read-write"),),
-    syscalls=BASE | READ_WRITE | THREADS | SYNC | POSITIONED | FILES)
+    syscalls=BASE | READ_WRITE | THREADS | SYNC | RESIZE | POSITIONED | FILES)
 DELIVERER = RoleRights(name="deliverer", user="nobody", may_connect=True, socket_families=frozenset({"inet", "inet6"}),
     syscalls=BASE | READ_WRITE | THREADS | POSITIONED | SOCKET_CONNECT)
 ROOT, NOBODY = sys.argv[1], 65534

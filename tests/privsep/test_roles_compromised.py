@@ -79,6 +79,22 @@ ACTS: dict[str, tuple[str, set[str]]] = {
     "listen": ("spare.listen()", {name for name, row in ROLES.items() if not row.may_accept}),
     "remove a file": ("os.unlink('x')", {name for name, row in ROLES.items() if not row.has_files}),
     "list its root": ("os.listdir('/')", {name for name, row in ROLES.items() if not row.has_files}),
+    "cut a file short": ("os.ftruncate(segment, 0)", ALL - {"queue"}),
+    "punch a hole": ("raw('fallocate', segment, 3, 0, 4)", ALL - {"queue"}),
+    "go back in a file": (
+        "os.lseek(segment, 0, os.SEEK_SET)",
+        {name for name, row in ROLES.items() if not row.has_files},
+    ),
+    "go back from its end": (
+        "os.lseek(segment, -4, os.SEEK_END)",
+        {name for name, row in ROLES.items() if not row.has_files},
+    ),
+    "go back from here": (
+        "os.lseek(segment, -4, os.SEEK_CUR)",
+        {name for name, row in ROLES.items() if not row.has_files},
+    ),
+    "write at a place": ("os.pwrite(segment, b'x', 0)", ALL - {"queue", "maildir", "deliverer"}),
+    "map what it appends to": ("mmap.mmap(segment, 4, prot=mmap.PROT_WRITE)", ALL),
     "a call of 32-bit x86": ("raw_number(0x40000000)", ALL),
 }
 
@@ -86,6 +102,8 @@ ACTS: dict[str, tuple[str, set[str]]] = {
 ALLOWED: dict[str, tuple[str, set[str]]] = {
     "a socket for a role that connects": ("socket.socket().close()", CONNECTS),
     "its own files": ("open('own', 'w').close()", {name for name, row in ROLES.items() if row.has_files}),
+    "where a file is": ("os.lseek(segment, 0, os.SEEK_CUR)", ALL),
+    "to append": ("os.write(segment, b'x')", ALL),
     "its own number": ("os.kill(os.getpid(), 0)", ALL),
 }
 
@@ -97,7 +115,7 @@ OUTSIDE = "/var/tmp"
 libc = ctypes.CDLL(None, use_errno=True)
 page = ctypes.addressof(ctypes.create_string_buffer(8192)) & ~4095
 names = ("clone clone3 unshare setns mount pivot_root capset ptrace process_vm_readv process_vm_writev pidfd_open mprotect"
-    " pkey_mprotect shmat io_uring_setup bpf keyctl add_key userfaultfd perf_event_open finit_module seccomp open_by_handle_at")
+    " pkey_mprotect shmat io_uring_setup bpf keyctl add_key userfaultfd perf_event_open finit_module seccomp open_by_handle_at fallocate")
 numbers = {name: seccomp.number_of(name) for name in names.split()}
 REFUSALS = {"EACCES", "EPERM", "ENOSYS", "EINVAL", "ENOTTY", "EAFNOSUPPORT", "ENOENT"}
 
@@ -116,9 +134,13 @@ def act_in_child(role, act, writing):
     try:
         pair, other = socket.socketpair()
         spare = socket.socket()
+        name = f"{OUTSIDE}/segment-{os.getpid()}"
+        segment = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+        os.write(segment, b"acknowledged")
+        os.unlink(name)
         code = compile(act, "act", "eval")
         lock(ROLES[role])
-        scope = {**globals(), "pair": pair, "spare": spare}
+        scope = {**globals(), "pair": pair, "spare": spare, "segment": segment}
         answer = "done"
         try:
             eval(code, scope)

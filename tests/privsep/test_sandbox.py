@@ -79,7 +79,7 @@ loop.run_until_complete(serve())
 answer({"port": listening.getsockname()[1], "line": line})
 loop.run_forever()
 faulthandler.dump_traceback(file=sys.stderr)
-answer({"echoed": len(journal), "size": os.lseek(segment, 0, os.SEEK_END), "back": os.pread(segment, 6, 0).decode()})
+answer({"echoed": len(journal), "size": os.fstat(segment).st_size, "back": os.pread(segment, 6, 0).decode()})
 loop.close()
 """
 

@@ -15,6 +15,7 @@ from spool_bed import TRACE, make_body, make_envelope
 from gatepost.spool.errors import SpoolError, SpoolFull
 from gatepost.spool.segment import (
     HEADER_BYTES,
+    AppendOnlyWriter,
     Damage,
     Found,
     SegmentWriter,
@@ -231,6 +232,21 @@ def test_an_error_that_cannot_be_undone_poisons(monkeypatch):
     assert writer.poisoned
     with pytest.raises(SpoolError, match="poisoned"):
         writer.append([record])
+    writer.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_who_cannot_shorten_a_file_gives_it_up_when_it_is_full(monkeypatch, number):
+    writer = AppendOnlyWriter(open_memory(), 1)
+    record = build_record(make_envelope("a1"), TRACE, [b"x"], len(TRACE) + 1)
+    writer.append([record])
+    writer.sync()
+    end = writer.synced
+    monkeypatch.setattr(os, "writev", fail_with(number))
+    monkeypatch.setattr(os, "ftruncate", lambda *_: pytest.fail("the filter would kill for it"))
+    with pytest.raises(SpoolFull):
+        writer.append([record])
+    assert writer.poisoned and (writer.length, writer.synced) == (end, end)
     writer.close()
 
 

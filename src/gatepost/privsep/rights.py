@@ -52,7 +52,7 @@ BASE = _group(
         "ioctl": "FIONBIO and FIONREAD only; see seccomp.py",
         "fstat": "size and kind of an open file",
         "newfstatat": "glibc 2.33 to 2.38 spell fstat so; only with AT_EMPTY_PATH unless the role has FILES",
-        "lseek": "position of an open file; Python asks it when it wraps a descriptor",
+        "lseek": "position of an open file; Python asks it when it wraps a descriptor; to ask is all that roles without files may",
         "mmap": "memory, never executable",
         "munmap": "memory",
         "mremap": "realloc of a large block",
@@ -159,11 +159,17 @@ SYNC = _group(
         "fdatasync": "makes what was written durable",
         "fsync": "makes what was written durable",
         "sync_file_range": "starts writing back early",
-        "ftruncate": "cuts an unacknowledged tail off",
-        "fallocate": "reserves room for a segment",
         "fadvise64": "tells the cache what comes next",
     }
 )
+
+RESIZE = _group(
+    {
+        "ftruncate": "cuts an unacknowledged tail off",
+        "fallocate": "reserves room for the journal",
+    }
+)
+"""Apart from SYNC: who only appends must not be able to take back what was acknowledged."""
 
 FILES = _group(
     {

@@ -182,6 +182,19 @@ def _narrow_newfstatat(program: libseccomp.SyscallFilter, rights: RoleRights) ->
     )
 
 
+def _narrow_lseek(program: libseccomp.SyscallFilter, rights: RoleRights) -> None:
+    """Without files only to ask where it is: who can clear O_APPEND and go back in a segment could write over acknowledged mail."""
+    if rights.has_files:
+        _allow(program, "lseek")
+        return
+    _allow(program, "lseek", libseccomp.Arg(1, libseccomp.EQ, 0), libseccomp.Arg(2, libseccomp.EQ, os.SEEK_CUR))
+    refusal = libseccomp.errno_action(errno.EACCES)
+    program.add_rule(refusal, "lseek", libseccomp.Arg(1, libseccomp.NE, 0))
+    program.add_rule(
+        refusal, "lseek", libseccomp.Arg(1, libseccomp.EQ, 0), libseccomp.Arg(2, libseccomp.NE, os.SEEK_CUR)
+    )
+
+
 def _narrow_prlimit(program: libseccomp.SyscallFilter, rights: RoleRights) -> None:
     _allow(program, "prlimit64", libseccomp.Arg(0, libseccomp.EQ, 0), libseccomp.Arg(2, libseccomp.EQ, 0))
 
@@ -232,6 +245,7 @@ _NARROWED: dict[str, Callable[[libseccomp.SyscallFilter, RoleRights], None]] = {
     "ioctl": _narrow_ioctl,
     "prctl": _narrow_prctl,
     "newfstatat": _narrow_newfstatat,
+    "lseek": _narrow_lseek,
     "prlimit64": _narrow_prlimit,
     "socketpair": _narrow_socketpair,
     "socket": _narrow_socket,

@@ -19,7 +19,7 @@ from gatepost.ipc.messages import Accepted
 from gatepost.model import Envelope
 from gatepost.smtp.reply import Reply
 from gatepost.spool.errors import SpoolError, SpoolFull
-from gatepost.spool.segment import Record, SegmentWriter
+from gatepost.spool.segment import AppendOnlyWriter, Record, SegmentWriter
 
 MAX_GROUP = 512
 FULL = Reply(452, "3.1", "Insufficient system storage, try again later")
@@ -102,7 +102,7 @@ class GroupCommit:
 
     def use(self, number: int, descriptor: int) -> None:
         """A new segment has come."""
-        writer = SegmentWriter(descriptor, number)
+        writer = AppendOnlyWriter(descriptor, number)
         if self._writer is None:
             self._writer = writer
             self._schedule()

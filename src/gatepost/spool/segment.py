@@ -122,8 +122,8 @@ class SegmentWriter(SyncedFile):
     def append(self, records: Sequence[Record]) -> list[int]:
         """Write whole records and return their offsets. Not durable before `sync`.
 
-        All or none: after an error the segment ends where it did before. SpoolFull: no space. SpoolError: any other cause;
-        the writer is then poisoned.
+        All or none: after an error the segment ends where it did before, or the writer is poisoned. SpoolFull: no space. SpoolError: any
+        other cause, which always poisons.
         """
         self.refuse_poisoned()
         offsets = []
@@ -145,11 +145,23 @@ class SegmentWriter(SyncedFile):
         if cause.errno not in _FULL:
             self.poisoned = True
         try:
-            os.ftruncate(self.fd, self.length)
+            self._shorten()
         except OSError:
             self.poisoned = True
         kind = SpoolFull if cause.errno in _FULL else SpoolError
         raise kind(f"segment {self.number}: {cause.strerror}") from cause
+
+    def _shorten(self) -> None:
+        os.ftruncate(self.fd, self.length)
+
+
+class AppendOnlyWriter(SegmentWriter):
+    """The same for a role that cannot make a file shorter, since it could take back what was acknowledged: every failed append poisons."""
+
+    __slots__ = ()
+
+    def _shorten(self) -> None:
+        self.poisoned = True
 
 
 def _write_all(fd: int, iov: list[bytes], total: int) -> None:
