@@ -61,9 +61,13 @@ class NextHops:
                 self._queue.enter(entry)
 
     def joined(self, peer: tuple[str, int, int]) -> None:
-        """A receiver is linked."""
-        self._early = None  # who comes behind the first link comes behind every older generation
+        """A receiver is linked: older generations, if there are any, were told of before."""
         self._receivers.setdefault(peer[2], set()).add(peer[1])
+        if self._early is not None:
+            self._early = None
+            for entry in self._queue.spool.entries.values():
+                if entry.refused:
+                    self.tell(entry)
 
     def gone(self, instance: int, generation: int) -> None:
         """A receiver has ended, and everything that it left has been read."""
@@ -74,7 +78,9 @@ class NextHops:
         self._older = {generation: hops for generation, hops in self._older.items() if self._receivers.get(generation)}
 
     def tell(self, entry: Entry) -> None:
-        """That a message is held because of its next hop; when it comes, and again at each start."""
+        """That a message is held because of its next hop; when it comes, and again at each start, once that is certain."""
+        if self._early is not None:
+            return
         envelope = entry.envelope
         first = next((one for one in envelope.recipients if not self._newest.permits(one)), envelope.recipients[0])
         segment = self._queue.spool.segments.get(entry.segment)
