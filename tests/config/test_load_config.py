@@ -11,7 +11,7 @@ import pytest
 from gatepost.config import rules, schema
 from gatepost.config.errors import ConfigErrors
 from gatepost.config.load import decode_config, encode_config, load_config
-from gatepost.config.recipients import load_recipients
+from gatepost.config.recipients import read_recipients
 
 TEN_LINES = """\
 hostname = "MX.Example.net"
@@ -115,13 +115,13 @@ def test_missing_unreadable_and_undecodable_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigErrors, match="latin.toml:2: the line is not UTF-8"):
         load_config(str(tmp_path / "latin.toml"))
     (tmp_path / "people").write_bytes(b"anna\nzo\xeb\n")
-    with pytest.raises(ConfigErrors, match="people:2: the line is not UTF-8"):
-        load_recipients(str(tmp_path / "people"))
+    (error,) = read_recipients(str(tmp_path / "people"))[1]
+    assert "people:2: the line is not UTF-8" in str(error)
 
 
-def test_load_recipients(tmp_path: Path) -> None:
+def test_read_recipients(tmp_path: Path) -> None:
     path = write(tmp_path, "\ufeffAnna\n  bob@Example.NET.  # comment\n\n", "people")
-    assert load_recipients(path) == {"anna", "bob@example.net"}
+    assert read_recipients(path) == ({"anna": 1, "bob@example.net": 2}, [])
 
 
 def numbers(section: type[schema.Section], prefix: str = "") -> dict[str, float]:

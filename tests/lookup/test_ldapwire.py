@@ -22,7 +22,6 @@ def encoded(text: str, key: str = KEY) -> bytes:
 def test_messages_as_the_rfc_has_them() -> None:
     assert wire.build_bind(1, "cn=x", b"pw") == bytes.fromhex("3012020101600d02010304") + b"\x04cn=x\x80\x02pw"
     assert wire.build_start_tls(1).endswith(b"1.3.6.1.4.1.1466.20037")
-    assert wire.build_unbind(3) == bytes.fromhex("30050201034200")
     assert encoded("(mail={key})") == b"\xa3\x19\x04\x04mail\x04\x11anna@example.test"
     assert encoded("(objectClass=*)") == b"\x87\x0bobjectClass"
     assert encoded("(!(a=b))") == b"\xa2\x08\xa3\x06\x04\x01a\x04\x01b"

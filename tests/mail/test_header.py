@@ -107,12 +107,6 @@ def test_a_standard_parser_reads_it():
     assert message["Received"].endswith(DATE)
 
 
-def test_final_delivery_fields():
-    assert header.build_return_path("a@b.test") == b"Return-Path: <a@b.test>\r\n"
-    assert header.build_return_path("") == b"Return-Path: <>\r\n"
-    assert header.build_delivered_to("a@b.test") == b"Delivered-To: a@b.test\r\n"
-
-
 @pytest.mark.parametrize(
     ("content", "wanted", "body"),
     [

@@ -20,7 +20,6 @@ from gatepost.policy.relay import (
     Permits,
     RecipientDomain,
     decide,
-    decide_for,
     is_routed_local,
 )
 
@@ -100,13 +99,13 @@ def test_near_misses(text: str) -> None:
 
 def test_nothing_is_granted_by_default() -> None:
     nobody = Permits([])
-    assert decide_for(nobody, "127.0.0.1", False) is None
-    assert decide_for(nobody, "127.0.0.1", True) == RecipientDomain()
+    assert decide(nobody.of_client("127.0.0.1"), False) is None
+    assert decide(nobody.of_client("127.0.0.1"), True) == RecipientDomain()
     assert decide(None, False) is None
     permits = Permits(["10.0.0.0/8"])
-    assert decide_for(permits, "10.9.9.9", False) == AddressRange("10.0.0.0/8")
-    assert decide_for(permits, "10.9.9.9", True) == RecipientDomain()
-    assert decide_for(permits, "11.0.0.0", False) is None
+    assert decide(permits.of_client("10.9.9.9"), False) == AddressRange("10.0.0.0/8")
+    assert decide(permits.of_client("10.9.9.9"), True) == RecipientDomain()
+    assert decide(permits.of_client("11.0.0.0"), False) is None
     assert (AddressRange("10.0.0.0/8").text, RecipientDomain().text) == ("network 10.0.0.0/8", "recipient-domain")
 
 

@@ -46,14 +46,6 @@ def parse_recipient(text: str) -> str:
     return f"{folded}@{_cached_domain(domain)}" if at else folded
 
 
-def load_recipients(path: str) -> frozenset[str]:
-    """The entries of a recipients file; raises ConfigErrors with every bad line."""
-    entries, errors = read_recipients(path)
-    if errors:
-        raise ConfigErrors(errors)
-    return frozenset(entries)
-
-
 def read_recipients(path: str) -> tuple[dict[str, int], list[ConfigError]]:
     """The good entries of a recipients file with the line of each, and an error for every bad line."""
     errors: list[ConfigError] = []

@@ -33,7 +33,6 @@ _ONLY = {
     "query": ("postgresql", "mysql"), "url": ("http",), "field": ("http",), "servers": ("ldap", "postgresql", "mysql"),
 }  # fmt: skip
 PORTS = {"ldap": 389, "ldaps": 636, "postgresql": 5432, "mysql": 3306}
-KEY_FORMS = ("address", "local", "catch-all", "domain", "parents", "any")
 DEFAULT_KEYS = {
     "recipients": ("address",), "virtual": ("address", "catch-all"), "aliases": ("address",), "routes": ("address", "domain"),
     "sender_routes": ("address", "domain"), "rewrite": ("address",),

@@ -81,11 +81,6 @@ def build_start_tls(number: int) -> bytes:
     return _message(number, tlv(0x77, tlv(0x80, START_TLS)))
 
 
-def build_unbind(number: int) -> bytes:
-    """The end; it has no response."""
-    return _message(number, tlv(0x42, b""))
-
-
 def build_search(
     number: int, base: str, scope: int, filter_: bytes, attributes: list[str], *, most: int, limit_s: int
 ) -> bytes:

@@ -71,16 +71,6 @@ class TraceBuilder:
         return f"{text};\r\n\t{self._date}\r\n".encode()
 
 
-def build_return_path(reverse_path: str) -> bytes:
-    """The Return-Path field of final delivery, with its CRLF (RFC 5321 4.4)."""
-    return f"Return-Path: <{reverse_path}>\r\n".encode("utf-8", "replace")
-
-
-def build_delivered_to(address: str) -> bytes:
-    """The Delivered-To field of final delivery, with its CRLF; a second one with the same address is a loop."""
-    return f"Delivered-To: {address}\r\n".encode("utf-8", "replace")
-
-
 def split_header(content: bytes) -> tuple[bytes, int]:
     """The header (with the CRLF of its last field) and where the body begins.
 

@@ -24,7 +24,6 @@ CAREFUL_CIPHERS = "DEFAULT:!aNULL:!eNULL"  # where the peer is verified
 # Where nothing is verified anyway a weak cipher is better than clear text, which is what would follow a refusal.
 OPPORTUNISTIC_CIPHERS = "DEFAULT:!aNULL:!eNULL:@SECLEVEL=1"
 NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME: the pair is looked at, not believed
-MAX_PEM_BYTES = 1024 * 1024
 _STRONGER = (  # object identifiers of signatures: RSA, ECDSA
     ((b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0c", b"\x2a\x86\x48\xce\x3d\x04\x03\x03"), "sha384"),
     ((b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0d", b"\x2a\x86\x48\xce\x3d\x04\x03\x04"), "sha512"),

@@ -189,11 +189,6 @@ def decide(client_permit: ClientPermit | None, recipient_domain_is_ours: bool) -
     return client_permit
 
 
-def decide_for(permits: Permits, client_address: str, recipient_domain_is_ours: bool) -> Permit | None:
-    """`decide`, from the client's address; for explanations and proofs, where nothing is kept of a connection."""
-    return decide(permits.of_client(client_address), recipient_domain_is_ours)
-
-
 def is_routed_local(local: str) -> bool:
     """Whether an inside server might take this local part for the way to another host.
 

@@ -340,11 +340,6 @@ class CountedAgain:
         return shown
 
 
-def records_since(records: Iterable[FactRecord], since_s: float) -> Iterator[FactRecord]:
-    """Only those that are not older."""
-    return (record for record in records if record.time_s >= since_s)
-
-
 def _is_shown(row: RelayCertificate, name: str) -> bool:
     """Whether a row of relay.certificates means this name or "sha256:FINGERPRINT"; what else it wants is not recorded."""
     fingerprint = name.removeprefix("sha256:")

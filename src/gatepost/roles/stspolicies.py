@@ -31,7 +31,6 @@ MAX_FETCHES = 20
 MAX_WAITING = 1000  # domains that are being looked at
 MAX_FAILURES = 10_000
 RESTORE_WAIT_S = 20.0  # for the queue, before a domain counts as unknown
-MAX_RECORD_BYTES = 64 * 1024
 
 Waiter = Callable[[LookupDone], None]
 

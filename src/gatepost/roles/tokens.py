@@ -13,7 +13,6 @@ import msgspec
 
 from gatepost.smtp.sasl.prepare import NotPreparable, prepare_name
 
-ALGORITHMS = ("RS256", "ES256", "EdDSA")
 LEEWAY_S = 30
 MAX_KEYS = 64
 

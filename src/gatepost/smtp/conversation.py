@@ -133,11 +133,6 @@ class Conversation:
         return State(self._state)
 
     @property
-    def awaits_answer(self) -> bool:
-        """Whether an event is unanswered."""
-        return self._pending is not None
-
-    @property
     def progress(self) -> int:
         """Grows with every command that is whole: while it stands still, the client's time runs."""
         return self._commands

@@ -166,11 +166,6 @@ class AccessTable:
                     return answer
         return None
 
-    def relay_to(self, domain: str) -> Answer | None:
-        """What is said of relaying to a domain."""
-        found = self._find(domain_keys(domain), "to:")
-        return None if found is None or found.word == "SKIP" else found
-
     def limit(self, tag: str, address: str, names: Iterable[str] = ()) -> int | None:
         """A number: ClientRate, ClientConn or GreetPause of a client; None: nothing is said. Only GreetPause knows names."""
         values = self._values
