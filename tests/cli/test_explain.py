@@ -174,3 +174,20 @@ def test_an_address_that_stands_for_one_elsewhere_is_called_ours(explain_with) -
     )
     assert "domain else.example is not ours, and <info@example.net>, which stands for it, is" in output
     assert "FUTURERELEASE" not in output  # on `listen` it is not offered
+
+
+def test_what_is_offered_is_what_that_listener_offers(explain, tmp_path: Path) -> None:
+    with_users(tmp_path)
+    path = tmp_path / "gatepost.toml"
+    path.write_text(
+        path.read_text()
+        + '[[tls.certificates]]\ncertificate_file = "c.pem"\nkey_file = "k.pem"\n[tls]\nrequire = true\n'
+    )
+    for name in ("c.pem", "k.pem"):
+        (tmp_path / name).touch(0o600)
+    plain = explain("--ip", "8.8.8.8", "--to", "anna@example.net")
+    assert "STARTTLS" in plain and "S: 530 5.7.0" in plain and "AUTH" not in plain
+    secured = explain("--ip", "8.8.8.8", "--to", "anna@example.net", "--tls-bits", "256")
+    assert "S: 250-REQUIRETLS" in secured and "STARTTLS" not in secured and "S: 250 2.1.5" in secured
+    login = explain("--ip", "8.8.8.8", "--auth", "anna", "--from", "anna@example.net", "--to", "x@else.example")
+    assert "AUTH SCRAM-SHA-256-PLUS" in login and "FUTURERELEASE" in login and "S: 250 2.1.5" in login

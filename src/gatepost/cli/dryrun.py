@@ -13,11 +13,13 @@ import msgspec
 from gatepost.cli.asked import AskedAnswers
 from gatepost.cli.binding import Binding
 from gatepost.cli.rewriting import Preview, prepare, preview_end, rewrite_reverse_path
+from gatepost.config.authvalues import offered_mechanisms
 from gatepost.config.listening import groups_of_user
 from gatepost.config.schema import Config
 from gatepost.model import Address, TlsPeer
 from gatepost.policy.engine import Engine, Facts, Phase
 from gatepost.policy.explain import Explainer, Explanation
+from gatepost.policy.localusers import LOCAL_PREFIX
 from gatepost.policy.relay import ClientCertificate
 from gatepost.policy.rewriting import split_header
 from gatepost.policy.verdict import Verdict
@@ -58,7 +60,6 @@ class DryRun:
         self._certificates = config.relay.certificates
         self._config = config
         self._binding = Binding(config, "")
-        self._settings = ServerSettings.from_config(config, future_release=False)  # as on `listen`
         self.preview = Preview()
         note = prepare(self._engine, config)
         if note:
@@ -72,7 +73,7 @@ class DryRun:
         """The whole session, up to the reply to the message if there is one; raises NoSuchUser."""
         self._binding = Binding(self._config, visit.identity)
         facts = self.facts_of(visit)
-        session = ServerSession(self._settings, visit.session_id)
+        session = ServerSession(self._settings_of(visit), visit.session_id)
         verdict = self._engine.decide(Phase.CONNECT, facts)
         session.greet(
             Reply(554 if verdict.code >= 500 else 421, verdict.detail, verdict.text) if verdict.code else None
@@ -96,6 +97,28 @@ class DryRun:
             self._say(session, facts, b"DATA\r\n")
             self._answer_to_text = _reply(self._binding.header(split_header(visit.content)[0])) or self._answer_to_text
             self._send(session, facts, visit.content)
+
+    def _settings_of(self, visit: Visit) -> ServerSettings:
+        """What is offered: on `listen`, for a user who cannot log in there on a submission listener, for one of this host on its socket."""
+        config, is_local = self._config, visit.identity.startswith(LOCAL_PREFIX)
+        is_submission = is_local or bool(visit.identity) and not config.auth.on_edge
+        if is_local:
+            return ServerSettings.from_config(config, future_release=config.smtp.future_release)
+        has_tls = bool(config.tls.certificates)
+        secured = bool(visit.tls_bits) or is_submission and has_tls
+        return ServerSettings.from_config(
+            config,
+            future_release=config.smtp.future_release and is_submission,
+            starttls=has_tls and not secured,
+            is_secured=secured,
+            require_tls=config.tls.require and has_tls and not secured,
+            mechanisms=offered_mechanisms(
+                config.auth,
+                "submission" if is_submission else "edge",
+                secured=secured,
+                asks_certificate=config.tls.client_certificates and bool(config.relay.certificates),
+            ),
+        )
 
     def facts_of(self, visit: Visit) -> Facts:
         """The facts of a visit as a receiver would have them."""
