@@ -279,9 +279,14 @@ EVENTS: dict[str, dict[str, str]] = {
         "vanished": "keys that are gone", "asked": "keys that had been found and were asked for again",
     },
     "recipients_held": {
-        "list": "domain, or table, whose file has lost many recipients: the last good list holds until gatepost recipients confirm",
-        "kept": "recipients of that list", "found": "recipients in the file", "gone": "how many are gone", "sample": "some of them",
+        "list": "domain, or table, whose file or list query has lost many recipients: the last good list holds until gatepost recipients confirm",
+        "kept": "recipients of that list", "found": "recipients in the new one", "gone": "how many are gone", "sample": "some of them",
     },
+    "recipients_listed": {
+        "table": "whose list query was asked", "listed": "recipients of ours in it", "gone": "that were in the one before",
+        "others": "values that are no address of ours, or there twice",
+    },
+    "recipients_list_failed": {"table": "whose list query gives nothing that can be used", "reason": "why; the list of before stays"},
     "snapshot_answers": {"table": "that gives no answer", "reason": "why", "known": "recipients of it in the snapshot"},
     "call_ahead_down": {"reason": "why a next hop that is asked for recipients gives no answer"},
     "call_ahead_takes_all": {"next_hop": "that takes recipients that cannot exist", "domain": "of ours", "advice": "what to do"},

@@ -5,10 +5,11 @@ from __future__ import annotations
 import email
 import email.utils
 
-from fuzz.target import Target
+from fuzz.target import Target, cuts_of
 
 from gatepost.config.schema import Auth
 from gatepost.delivery import dane
+from gatepost.lookup import ldapwire
 from gatepost.mail.mtasts import MAX_AGE_S, MODES, StsError, is_match, parse_policy, parse_record
 from gatepost.mail.tlsrpt import parse_tlsrpt_record
 from gatepost.net import dnswire
@@ -43,6 +44,22 @@ def run_dns(data: bytes) -> None:
         for record in followed.records:
             preference, _, host = record.partition(" ")
             assert 0 <= int(preference) <= 65535 and " " not in host
+
+
+def run_ldap(data: bytes) -> None:
+    """However much has come: a message is whole or not, and more input changes nothing of one that is."""
+    try:
+        parsed = ldapwire.parse_response(data)
+    except ldapwire.LdapError:
+        return
+    if parsed is None:
+        return
+    response, used = parsed
+    assert 0 < used <= len(data) and ldapwire.parse_response(data[:used]) == parsed
+    assert len(response.cookie) <= ldapwire.MAX_COOKIE_BYTES
+    for cut in cuts_of(data[:used]):
+        if cut < used:
+            assert ldapwire.parse_response(data[:cut]) is None
 
 
 def read_proxy(data: bytes) -> tuple[ProxyHeader, int] | None | str:
@@ -203,6 +220,18 @@ TARGETS = (
             b"{",
             b"\\u0000",
         ),
+    ),
+    Target(
+        "ldap",
+        run_ldap,
+        (
+            b"\x30\x0c\x02\x01\x01\x61\x07\x0a\x01\x00\x04\x00\x04\x00",
+            b"\x30\x1b\x02\x01\x02\x64\x16\x04\x04cn=x\x30\x0e\x30\x0c\x04\x04mail\x31\x04\x04\x02ab",
+            b"\x30\x36\x02\x01\x02\x65\x07\x0a\x01\x00\x04\x00\x04\x00\xa0\x28\x30\x26\x04\x16"
+            + ldapwire.PAGED
+            + b"\x04\x0c\x30\x0a\x02\x02\x01\xf4\x04\x04more",
+        ),
+        (b"\x30", b"\x02\x01", b"\x04", b"\x0a\x01\x00", b"\x64", b"\x65", b"\xa0", b"\x84", b"\x82", ldapwire.PAGED),
     ),
     Target(
         "sts-policy",

@@ -101,3 +101,46 @@ def test_a_server_can_say_anything(data: bytes) -> None:
 def test_names_of_entries_are_escaped() -> None:
     assert escape_dn("a,b+c=d\\") == "a\\2cb\\2bc\\3dd\\5c"
     assert escape_dn(" #x ") == "\\20#x\\20"
+
+
+# --- pages (RFC 2696) -------------------------------------------------------------------------------------------------
+
+
+def done_page(number: int, *controls: bytes) -> bytes:
+    result = wire.integer(0, 0x0A) + wire.tlv(0x04, b"") + wire.tlv(0x04, b"")
+    tail = wire.tlv(0xA0, b"".join(controls)) if controls else b""
+    return wire.tlv(0x30, wire.integer(number) + wire.tlv(wire.DONE, result) + tail)
+
+
+def page_control(value: bytes, name: bytes = wire.PAGED) -> bytes:
+    return wire.tlv(0x30, wire.tlv(0x04, name) + wire.tlv(0x04, value))
+
+
+def test_the_cookie_of_a_page() -> None:
+    control = page_control(wire.tlv(0x30, wire.integer(0) + wire.tlv(0x04, b"more")))
+    other = page_control(b"\x01", b"1.2.3")
+    for data, cookie in ((done_page(7, other, control), b"more"), (done_page(7, other), b""), (done_page(7), b"")):
+        parsed = wire.parse_response(data)
+        assert parsed is not None and (parsed[0].cookie, parsed[0].kind, parsed[1]) == (cookie, wire.DONE, len(data))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"\x30",
+        wire.tlv(0x30, b""),
+        wire.tlv(0x30, wire.integer(0)),
+        wire.tlv(0x30, wire.integer(0) + wire.tlv(0x04, b"x" * 5000)),
+    ],
+)
+def test_a_page_without_a_sound_cookie(value: bytes) -> None:
+    with pytest.raises(wire.LdapError):
+        wire.parse_response(done_page(7, page_control(value)))
+
+
+def test_a_search_asks_for_a_page() -> None:
+    page = wire.build_search(3, "dc=x", 2, wire.tlv(0x87, b"mail"), ["mail"], most=0, limit_s=9, page=(500, b"more"))
+    assert wire.PAGED in page and b"\x02\x02\x01\xf4\x04\x04more" in page
+    plain = wire.build_search(3, "dc=x", 2, wire.tlv(0x87, b"mail"), ["mail"], most=0, limit_s=9)
+    assert wire.PAGED not in plain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import click
@@ -38,7 +39,7 @@ def status(config_path: str, as_json: bool) -> None:
         as_json,
         [printable(line) for line in _lines(answer)] or ["no lists in files, and no tables that are asked"],
     )
-    if answer["held"] or any(row["doubted"] for row in answer["tables"]):
+    if answer["held"] or any(row["doubted"] or row["held"] for row in answer["tables"]):
         raise click.exceptions.Exit(1)
 
 
@@ -106,6 +107,15 @@ def _lines(answer: dict[str, Any]) -> list[str]:
         lines.append(
             f"{row['table']}: {row['known']} recipients in the snapshot, each for {row['stale_s'] / 86400:g} days"
         )
+        if row["listed_s"]:
+            when = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(row["listed_s"]))
+            lines.append(f"  {row['listed']} by its list query, last at {when}")
+        if one := row["held"]:
+            sample = ", ".join(one["sample"])
+            lines.append(
+                f"  HELD: its list now has {one['found']}, and {one['gone']} are gone ({sample} ...); the list of before holds"
+            )
+            lines.append(f"  look at it; if it is right: gatepost recipients confirm {row['table']}")
         if row["failure"]:
             lines.append(f"  gives no answer ({row['failure']}): the snapshot answers, others get 451")
         if row["doubted"]:

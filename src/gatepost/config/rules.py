@@ -120,6 +120,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "sources.*.missing_s": (0, DAY),
     "sources.*.stale_s": (0, 30 * DAY),
     "sources.*.max_vanished": (0, 1),
+    "sources.*.list_interval_s": (1, 7 * DAY),
     "call_ahead.timeout_s": (0.1, 35),
     "call_ahead.max_connections": (1, 100),
     "call_ahead.max_waiting": (1, 10_000),

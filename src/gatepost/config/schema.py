@@ -1,7 +1,6 @@
 """The configuration as the program sees it: frozen structs, every default in one place.
 
-`load.py` builds them from TOML; nothing else reads a configuration file. Durations end in `_s`, sizes in `_bytes`.
-A limit here has a row in `docs/limits.md`.
+`load.py` builds them from TOML; nothing else does. Durations end in `_s`, sizes in `_bytes`; a limit has a row in `docs/limits.md`.
 """
 
 from __future__ import annotations
@@ -415,6 +414,9 @@ class Source(Section, frozen=True, kw_only=True):
     missing_s: float = 60.0  # how long it is kept that there is none
     stale_s: float = 86400.0  # how long what was found answers while no server does
     max_vanished: float = 0.2  # part of the keys asked for again that may have gone; more is not believed
+    list_query: str = ""  # a filter, SELECT or URL that gives every recipient; empty: only what is asked for is known
+    list_field: str = ""  # "ldap": whose values they are; "http": where in the JSON
+    list_interval_s: float = 900.0
 
 
 class CallAhead(Section, frozen=True, kw_only=True):

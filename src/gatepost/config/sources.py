@@ -17,6 +17,7 @@ from gatepost.config.errors import Findings, KeyPath
 from gatepost.config.ldapfilter import parse_filter
 from gatepost.config.pieces import parse_pieces
 from gatepost.config.schema import Config, Source
+from gatepost.config.sourcelists import check_list_query, check_list_uses
 from gatepost.config.tlsvalues import SYSTEM_CA_FILE
 from gatepost.config.values import InvalidValue, parse_address, parse_domain, parse_port, split_host_port
 
@@ -134,6 +135,7 @@ def check_sources(
     """Every source by itself, and every table that names one."""
     sources = values.get("sources")
     sources = sources if isinstance(sources, dict) else {}
+    used: dict[str, set[str]] = {}
     for name, source in sources.items():
         path: KeyPath = ("sources", name)
         if not _NAME.fullmatch(name):
@@ -146,6 +148,7 @@ def check_sources(
         if kind not in KINDS.values():
             continue
         found = sources.get(argument)
+        used.setdefault(argument, set()).add(use)
         if found is None:
             findings.add(
                 table_path, f'there is no source "{argument}"', f"write [sources.{argument}] and its keys below it"
@@ -164,6 +167,8 @@ def check_sources(
         ):
             problem = f'the source "{argument}" has no "{key}": it says only that there is something'
             findings.add(table_path, problem, f"write {key} in [sources.{argument}], whose value is the answer")
+    snapshot = values.get("snapshot")
+    check_list_uses(sources, used, snapshot.get("max_entries") if isinstance(snapshot, dict) else None, findings)
 
 
 def _check(source: dict[str, Any], path: KeyPath, findings: Findings) -> None:
@@ -182,6 +187,7 @@ def _check(source: dict[str, Any], path: KeyPath, findings: Findings) -> None:
     if library and importlib.util.find_spec(library) is None:
         advice = f'pip install "gatepost[{extra}]"' if extra else f"pip install {library}"
         findings.add((*path, "type"), f"this needs the Python package {library}, which is not there", advice)
+    check_list_query(source, path, findings)
     for key, check in (("filter", parse_filter), ("base", parse_pieces), ("query", _parse_query), ("url", parse_url)):
         if key in source and key not in missing and type_ in _ONLY[key]:
             _try(check, source[key], (*path, key), findings)

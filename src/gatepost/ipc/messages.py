@@ -380,9 +380,10 @@ class RecipientsKept(Message):
 
 
 class RecipientsRestored(Message):
-    """The queue to a new resolver: records that were kept."""
+    """The queue to a new resolver: records that were kept. `is_all`: these were the last."""
 
     records: dict[str, bytes]
+    is_all: bool = True
 
 
 class StsRestored(Message):

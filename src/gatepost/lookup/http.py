@@ -21,10 +21,11 @@ from aiohttp.abc import AbstractResolver
 from gatepost.config.pieces import parse_pieces
 from gatepost.config.schema import Source
 from gatepost.config.sources import Server
-from gatepost.lookup.source import Lost, QueryFailed
+from gatepost.lookup.source import Lost, QueryFailed, too_many
 from gatepost.net import https
 
 MAX_BODY_BYTES = 64 * 1024
+MAX_LIST_BYTES = 32 * 1024 * 1024
 MAX_HEADER_BYTES = 8190
 
 _CLOSING: set[asyncio.Task[None]] = set()  # a task that nobody holds may vanish
@@ -39,6 +40,8 @@ class HttpQuery:
         """`is_list` changes nothing: a list of texts is one answer for every use."""
         self.url = parse_pieces(source.url)
         self.field = tuple(source.field.split(".")) if source.field else ()
+        self.list_url = source.list_query
+        self.list_field = tuple(source.list_field.split(".")) if source.list_field else ()
         self.headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "gatepost"}
         secret = password.decode()
         if source.user:
@@ -51,12 +54,7 @@ class HttpQuery:
         """What a reply says; raises QueryFailed."""
         if not self.field:
             return ""
-        try:
-            found = msgspec.json.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise QueryFailed("the reply is not JSON") from None
-        for name in self.field:
-            found = found.get(name) if isinstance(found, dict) else None
+        found = _at(body, self.field)
         if found is None or found is False or found == []:
             return None
         if found is True:
@@ -65,6 +63,27 @@ class HttpQuery:
         if not all(isinstance(text, str) for text in texts):
             raise QueryFailed(f"{'.'.join(self.field)} is neither text nor a list of texts")
         return ",".join(texts)
+
+    def listed(self, body: bytes, most: int) -> list[str]:
+        """The recipients of a reply to the list query: a list of texts; raises QueryFailed."""
+        found = _at(body, self.list_field)
+        if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+            where = ".".join(self.list_field) or "the reply"
+            raise QueryFailed(f"{where} is no list of texts")
+        if len(found) > most:
+            raise too_many(most)
+        return found
+
+
+def _at(body: bytes, field: tuple[str, ...]) -> Any:
+    """What stands at a place in the JSON; None: there is no such place."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise QueryFailed("the reply is not JSON") from None
+    for name in field:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
 
 
 class HttpConnection:
@@ -76,10 +95,20 @@ class HttpConnection:
 
     async def find(self, values: Mapping[str, str]) -> str | None:
         """See `source.Connection`."""
+        body = await self._get(self.url(values), MAX_BODY_BYTES)
+        return None if body is None else self._query.value(body)
+
+    async def list_all(self, most: int) -> list[str]:
+        """See `source.Connection`."""
+        body = await self._get(yarl.URL(self._query.list_url, encoded=True), MAX_LIST_BYTES)
+        if body is None:
+            raise QueryFailed("there is no list")
+        return self._query.listed(body, most)
+
+    async def _get(self, url: yarl.URL, limit_bytes: int) -> bytes | None:
+        """The body of a reply; None: there is no such thing."""
         try:
-            async with self._session.get(
-                self.url(values), headers=self._query.headers, allow_redirects=False
-            ) as response:
+            async with self._session.get(url, headers=self._query.headers, allow_redirects=False) as response:
                 if response.status in (204, 404):
                     return None
                 if response.status >= 500 or response.status == 429:
@@ -88,7 +117,7 @@ class HttpConnection:
                     raise QueryFailed(f"the server answers {response.status}")
                 if response.headers.get("Content-Encoding", "identity").lower() != "identity":
                     raise QueryFailed("the reply is compressed, which was not asked for")
-                return self._query.value(await _read(response.content))
+                return await _read(response.content, limit_bytes)
         except aiohttp.ClientError as error:
             raise Lost(str(error)) from None
 
@@ -150,13 +179,13 @@ async def open_http(
     return HttpConnection(query, session)
 
 
-async def _read(stream: aiohttp.StreamReader) -> bytes:
+async def _read(stream: aiohttp.StreamReader, limit_bytes: int) -> bytes:
     pieces: list[bytes] = []
     size = 0
     while piece := await stream.readany():
         size += len(piece)
-        if size > MAX_BODY_BYTES:
-            raise QueryFailed(f"the reply has more than {MAX_BODY_BYTES} octets")
+        if size > limit_bytes:
+            raise QueryFailed(f"the reply has more than {limit_bytes} octets")
         pieces.append(piece)
     return b"".join(pieces)
 

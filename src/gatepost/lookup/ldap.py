@@ -10,7 +10,7 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gatepost.config.ldapfilter import parse_filter
@@ -18,9 +18,18 @@ from gatepost.config.pieces import parse_pieces
 from gatepost.config.schema import Source
 from gatepost.config.sources import Server
 from gatepost.lookup import ldapwire as wire
-from gatepost.lookup.source import MAX_VALUE_CHARACTERS, MAX_VALUES, Lost, QueryFailed, join_values
+from gatepost.lookup.source import (
+    LIST_LIMIT_S,
+    MAX_VALUE_CHARACTERS,
+    MAX_VALUES,
+    Lost,
+    QueryFailed,
+    join_values,
+    too_many,
+)
 
 MAX_ENTRIES = 16
+PAGE_ENTRIES = 500  # OpenLDAP gives no more at once where nobody says otherwise
 _DN_SPECIAL = re.compile(r'[,+"\\<>;=\0]|^[ #]| $')
 
 
@@ -37,6 +46,22 @@ class LdapSearch:
         self.base = parse_pieces(source.base)
         self.attribute = source.attribute.lower()
         self.limit_s = max(1, int(source.timeout_s))
+        self.list_filter = parse_filter(source.list_query) if source.list_query else None
+        self.list_attribute = source.list_field.lower()
+
+    def build_page(self, number: int, cookie: bytes) -> bytes:
+        """The search for one page of everything."""
+        assert self.list_filter is not None
+        return wire.build_search(
+            number,
+            self.base.fill({}),
+            self.scope,
+            wire.encode_filter(self.list_filter, {}),
+            [self.list_attribute],
+            most=0,
+            limit_s=int(LIST_LIMIT_S),
+            page=(PAGE_ENTRIES, cookie),
+        )
 
     def build(self, number: int, values: Mapping[str, str]) -> bytes:
         """The search for a key."""
@@ -95,6 +120,23 @@ class LdapConnection:
                 if not (code == wire.SIZE_LIMIT_EXCEEDED and found and not is_list):
                     _check(response.result, "search")
                 return join_values(found) if found else None
+
+    async def list_all(self, most: int) -> list[str]:
+        """See `source.Connection`. By pages, since servers give no more than some hundred entries at once."""
+        found: list[str] = []
+        cookie = b""
+        while True:
+            number = self._next()
+            await self._send(self._search.build_page(number, cookie))
+            while (response := await self._receive(number)).kind != wire.DONE:
+                if response.kind == wire.ENTRY:
+                    found += _texts((response.values or {}).get(self._search.list_attribute, ()))
+                if len(found) > most:
+                    raise too_many(most)
+            _check(response.result, "search")
+            cookie = response.cookie
+            if not cookie:
+                return found
 
     def abort(self) -> None:
         """See `source.Connection`."""
@@ -197,6 +239,13 @@ async def _start_tls(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> No
     if used != len(data) or response.number != 1 or response.kind != wire.EXTENDED_RESPONSE:
         raise Lost("the server said more than that TLS may begin")
     _check(response.result, "StartTLS")
+
+
+def _texts(values: Iterable[bytes]) -> list[str]:
+    try:
+        return [value.decode() for value in values]
+    except UnicodeDecodeError:
+        raise QueryFailed("a value in the list is not UTF-8") from None
 
 
 def _parse(data: bytes) -> tuple[wire.Response, int] | None:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 from gatepost.config.ldapfilter import Filter
 
 MAX_MESSAGE_BYTES = 256 * 1024
+PAGED = b"1.2.840.113556.1.4.319"  # RFC 2696 2
+MAX_COOKIE_BYTES = 4096
 START_TLS = b"1.3.6.1.4.1.1466.20037"  # RFC 4511 4.14.1
 
 BIND_RESPONSE, ENTRY, DONE, REFERENCE, EXTENDED_RESPONSE = 0x61, 0x64, 0x65, 0x73, 0x78
@@ -52,6 +54,7 @@ class Response(NamedTuple):
     kind: int
     result: Result | None = None
     values: dict[str, list[bytes]] | None = None
+    cookie: bytes = b""  # of a page: what to ask for the next one with; empty: it was the last
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -82,9 +85,13 @@ def build_start_tls(number: int) -> bytes:
 
 
 def build_search(
-    number: int, base: str, scope: int, filter_: bytes, attributes: list[str], *, most: int, limit_s: int
-) -> bytes:
-    """A search (RFC 4511 4.5.1) that follows no alias. `filter_` is encoded; no attribute: none is wanted."""
+    number: int, base: str, scope: int, filter_: bytes, attributes: list[str], *, most: int, limit_s: int,
+    page: tuple[int, bytes] | None = None,
+) -> bytes:  # fmt: skip
+    """A search (RFC 4511 4.5.1) that follows no alias. `filter_` is encoded; no attribute: none is wanted.
+
+    `page` is the size of a page and the cookie of the one before (RFC 2696), empty for the first.
+    """
     wanted = b"".join(tlv(0x04, name.encode()) for name in attributes or ["1.1"])
     request = (
         tlv(0x04, base.encode())
@@ -96,7 +103,10 @@ def build_search(
         + filter_
         + tlv(0x30, wanted)
     )
-    return _message(number, tlv(0x63, request))
+    if page is None:
+        return _message(number, tlv(0x63, request))
+    control = tlv(0x04, PAGED) + tlv(0x04, tlv(0x30, integer(page[0]) + tlv(0x04, page[1])))
+    return _message(number, tlv(0x63, request) + tlv(0xA0, tlv(0x30, control)))
 
 
 def encode_filter(filter_: Filter, values: Mapping[str, str]) -> bytes:
@@ -140,7 +150,8 @@ def parse_response(data: bytes) -> tuple[Response, int] | None:
     if kind == ENTRY:
         return Response(number, kind, None, _entry(content)), start + size
     if kind in (BIND_RESPONSE, DONE, EXTENDED_RESPONSE):
-        return Response(number, kind, _result(content)), start + size
+        cookie = _cookie(parts[2][1]) if kind == DONE and len(parts) > 2 and parts[2][0] == 0xA0 else b""
+        return Response(number, kind, _result(content), None, cookie), start + size
     return Response(number, kind), start + size
 
 
@@ -188,6 +199,21 @@ def _entry(content: bytes) -> dict[str, list[bytes]]:
         name = pair[0][1].decode("utf-8", "replace").lower().partition(";")[0]
         values.setdefault(name, []).extend(value for _, value in _children(pair[1][1]))
     return values
+
+
+def _cookie(controls: bytes) -> bytes:
+    """That of the control for pages, if there is one among the controls of a response."""
+    for _, control in _children(controls):
+        parts = _children(control)
+        if not parts or parts[0][1] != PAGED:
+            continue
+        value = next((content for tag, content in parts[1:] if tag == 0x04), b"")
+        sequence = _children(value)
+        inner = _children(sequence[0][1]) if sequence else []
+        if len(inner) < 2 or len(inner[1][1]) > MAX_COOKIE_BYTES:
+            raise LdapError("a page without cookie, or with one too long")
+        return inner[1][1]
+    return b""
 
 
 def is_passing(code: int) -> bool:

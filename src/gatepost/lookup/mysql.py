@@ -18,7 +18,7 @@ from gatepost.config.pieces import parse_pieces
 from gatepost.config.schema import Source
 from gatepost.config.sources import Server
 from gatepost.lookup.named import NamedContext
-from gatepost.lookup.source import MAX_VALUES, Lost, QueryFailed, join_values
+from gatepost.lookup.source import MAX_VALUES, Lost, QueryFailed, join_values, too_many
 
 _LOST = frozenset(
     {1040, 1053, 1077, 1079, 1152, 1184, 1203, 2002, 2003, 2006, 2013, 4031}
@@ -34,6 +34,7 @@ class MysqlQuery:
         pieces = parse_pieces(source.query)
         self.places = pieces.places
         self.text = pieces.fill(dict.fromkeys(self.places, "?"))
+        self.list_text = source.list_query
         self.user, self.database = source.user, source.database
         self.password = password.decode()
         self.timeout_s = source.timeout_s
@@ -65,6 +66,22 @@ class MysqlConnection:
         except pymysql.Error as error:
             raise _translated(error) from None
         return join_values([_text(row[0]) for row in rows]) if rows else None
+
+    async def list_all(self, most: int) -> list[str]:
+        """See `source.Connection`."""
+        return await asyncio.get_running_loop().run_in_executor(None, self._list_all, most)
+
+    def _list_all(self, most: int) -> list[str]:
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(f"SET SESSION sql_select_limit = {most + 1:d}")  # the server sends no more than that
+                cursor.execute(self._query.list_text)
+                rows = cursor.fetchall()
+        except pymysql.Error as error:
+            raise _translated(error) from None
+        if len(rows) > most:
+            raise too_many(most)
+        return [_text(row[0]) for row in rows if row[0] is not None]
 
     def abort(self) -> None:
         """See `source.Connection`. The thread that may read from it finds it closed."""

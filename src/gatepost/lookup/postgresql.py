@@ -12,7 +12,9 @@ from gatepost.config.pieces import parse_pieces
 from gatepost.config.schema import Source
 from gatepost.config.sources import Server
 from gatepost.lookup.named import NamedContext
-from gatepost.lookup.source import MAX_VALUES, Lost, QueryFailed, join_values
+from gatepost.lookup.source import MAX_VALUES, Lost, QueryFailed, join_values, too_many
+
+LIST_ROWS = 1000  # of a list, fetched at once
 
 
 class PostgresqlQuery:
@@ -23,6 +25,7 @@ class PostgresqlQuery:
         self.is_list = is_list
         pieces = parse_pieces(source.query)
         self.places = list(dict.fromkeys(pieces.places))
+        self.list_text = source.list_query
         self.text = pieces.fill({name: f"${self.places.index(name) + 1}" for name in self.places})
         self.user, self.database = source.user, source.database
         self.password = password.decode()
@@ -56,6 +59,22 @@ class PostgresqlConnection:
             cursor = await self._statement.cursor(*values)
             rows: list[Any] = await cursor.fetch(MAX_VALUES + 1)
             return rows
+
+    async def list_all(self, most: int) -> list[str]:
+        """See `source.Connection`."""
+        found: list[str] = []
+        try:
+            async with self._connection.transaction():
+                cursor = await self._connection.cursor(self._query.list_text)
+                while rows := await cursor.fetch(LIST_ROWS):
+                    found += [str(row[0]) for row in rows if row[0] is not None]
+                    if len(found) > most:
+                        raise too_many(most)
+        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError) as error:
+            raise Lost(str(error)) from None
+        except asyncpg.PostgresError as error:
+            raise QueryFailed(f"{type(error).__name__}: {error}") from None
+        return found
 
     def abort(self) -> None:
         """See `source.Connection`."""

@@ -24,6 +24,7 @@ KEPT_S = 60.0  # a connection that was idle for longer is not used again
 MAX_TOTAL_S = 30.0  # of one question, over all servers
 MAX_VALUE_CHARACTERS = 65_536  # a list of some thousand addresses
 MAX_VALUES = 10_000  # that are joined to one answer
+LIST_LIMIT_S = 120.0  # of a whole list
 
 
 class Lost(Exception):
@@ -38,6 +39,11 @@ class SourceDown(Exception):
     """There is no answer now; the text is for the log."""
 
 
+def too_many(most: int) -> QueryFailed:
+    """Why a list is not taken."""
+    return QueryFailed(f"the list has more than {most} recipients (snapshot.max_entries)")
+
+
 def join_values(values: Sequence[str]) -> str:
     """Several values as one text, with commas; raises QueryFailed where there are too many: a list is never cut short."""
     if len(values) > MAX_VALUES or sum(map(len, values)) > MAX_VALUE_CHARACTERS:
@@ -50,6 +56,10 @@ class Connection(Protocol):
 
     async def find(self, values: Mapping[str, str]) -> str | None:
         """The value for a key, or None. Raises OSError, Lost, QueryFailed."""
+        ...
+
+    async def list_all(self, most: int) -> list[str]:
+        """What the list query gives; one more than `most` raises QueryFailed: a list is never cut short. Raises as `find`."""
         ...
 
     def abort(self) -> None:
@@ -136,6 +146,23 @@ class Source:
                 place.is_tried = False
         self.counts["failed"] += 1
         raise SourceDown(self._why)
+
+    async def list_all(self, most: int) -> list[str]:
+        """Everything that the list query gives, by a connection of its own, so that questions go on; raises SourceDown."""
+        why = "all its servers are known to be down"
+        for place in self._places:
+            if place.rests_until_s > self._loop.time():
+                continue
+            try:
+                async with asyncio.timeout(LIST_LIMIT_S):
+                    connection = await self._open(place.server)
+                    try:
+                        return await connection.list_all(most)
+                    finally:
+                        connection.abort()
+            except (OSError, Lost, QueryFailed, TimeoutError) as error:
+                why = f"{place.server}: {_words(error, LIST_LIMIT_S)}"
+        raise SourceDown(why)
 
     async def _ask(self, place: _Place, values: Mapping[str, str]) -> str | None:
         timeout_s = self._settings.timeout_s

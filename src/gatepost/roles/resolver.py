@@ -23,6 +23,7 @@ from gatepost.privsep.material import asks_web_servers, fetches_policies
 from gatepost.roles.askednames import look_up_names
 from gatepost.roles.daneprobe import DaneProbe
 from gatepost.roles.existence import CallAheadAsker, Existence
+from gatepost.roles.listing import listings_of
 from gatepost.roles.material import take_material
 from gatepost.roles.skeleton import Peer, Role
 from gatepost.roles.snapshot import Snapshot
@@ -89,6 +90,7 @@ class Resolver(Role):
             self.config, keep=self._keep_recipients, call_later=self.loop.call_later, event=self.event,
             takes_all=self._asker.takes_all,
         )  # fmt: skip
+        self.listings = listings_of(self.config, self.tables, self.snapshot, self.loop, self.event)
         self.existence = Existence(self.tables, self._asker, self.snapshot)
 
     def _begin_policies(self) -> None:
@@ -142,6 +144,8 @@ class Resolver(Role):
             self._asker.answered(message)
         elif type(message) is m.RecipientsRestored:
             self.snapshot.restore(message.records)
+            if message.is_all and self.listings is not None:
+                self.listings.begin()
         elif type(message) is m.StsRestored and self.policies is not None:
             self.policies.restore(message.records, message.is_all)
 
@@ -244,7 +248,7 @@ class Resolver(Role):
 
     def answer(self, what: str, arguments: dict[str, Any]) -> Any:
         if what == "stats":
-            all_parts = (self.policies, self.tables, self.introspector, self._asker, self.snapshot)
+            all_parts = (self.policies, self.tables, self.introspector, self._asker, self.snapshot, self.listings)
             parts = [part.counts for part in all_parts if part is not None]
             counts = {name: count for part in parts for name, count in part.items()}
             return {**self.counts, "dane": self._probe.state, **counts}
@@ -252,7 +256,10 @@ class Resolver(Role):
         if what == "recipients_status":
             return {"tables": self.snapshot.status(), "takes_all": sorted(self._asker.taking_all)}
         if what == "recipients_confirm":
-            return self.snapshot.confirm(names)
+            done = self.snapshot.confirm(names)
+            if self.listings is not None:
+                self.listings.soon(done)
+            return done
         if what == "recipients_forget":
             return self.snapshot.forget(names)
         return super().answer(what, arguments)

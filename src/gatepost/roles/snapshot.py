@@ -3,6 +3,8 @@
 The resolver writes down what was found for recipients, the queue role keeps it on disk (`keeping.py`), so that it holds over a restart. An
 address that was found within `stale_s` is known while its table gives no answer; one that was not found never is unknown for that, it
 defers. A table that denies more of what it had named than it may (`routing/shrinking.py`) is not believed before an operator confirms it.
+A source with a list query gives all its recipients ahead (`listing.py`): what was listed is known like what was found, who is in the list no more is
+forgotten, and a list that has lost more than a set part is held until it is confirmed, as one in a file.
 Tables that are used for other things too have no snapshot, and neither has a next hop that takes every recipient.
 """
 
@@ -17,10 +19,12 @@ import msgspec
 from gatepost.config.callahead import call_ahead_tables
 from gatepost.config.schema import Config
 from gatepost.config.sources import source_of
+from gatepost.privsep.recipientlists import SAMPLE, Held, has_shrunk
 from gatepost.routing.shrinking import Shrinkage
 
 MAX_VALUE_CHARACTERS = 256
 TELL_S = 1.0  # the queue is told of changes after this
+TOLD_AT_ONCE = 5000  # records of one message
 FRESH_PART = 8  # a record is written anew when it has lost an eighth of its time
 CONFIRMED_S = 86400.0
 KEY_CHARACTERS = 512
@@ -31,12 +35,21 @@ Answered = Callable[[list[str | None], str], None]
 class _Known(NamedTuple):
     value: str
     seen_s: float  # wall clock: it must mean something after a restart
+    is_listed: bool = False
+
+
+class _Record(msgspec.Struct, array_like=True):
+    """Of what is known, as the queue keeps it."""
+
+    seen_s: float
+    value: str
+    is_listed: bool = False
 
 
 class _Table:
     """What is known of one table."""
 
-    __slots__ = ("confirmed_until_s", "failure", "known", "shrinkage", "stale_s")
+    __slots__ = ("confirmed_until_s", "failure", "held", "known", "listed", "listed_s", "shrinkage", "stale_s")
 
     def __init__(self, stale_s: float, most: float) -> None:
         self.stale_s = stale_s
@@ -44,6 +57,9 @@ class _Table:
         self.confirmed_until_s = 0.0
         self.failure = ""
         self.known: dict[str, _Known] = {}
+        self.listed = 0  # recipients of the last list that was believed
+        self.listed_s = 0.0
+        self.held: Held | None = None  # of the last list, which is not believed
 
 
 def snapshot_tables(config: Config) -> dict[str, tuple[float, float]]:
@@ -76,6 +92,7 @@ class Snapshot:
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self._most = config.snapshot.max_entries
+        self._max_shrink = config.snapshot.max_shrink
         self._tables = {table: _Table(*settings) for table, settings in snapshot_tables(config).items()}
         self._keep = keep
         self._call_later = call_later
@@ -94,27 +111,28 @@ class Snapshot:
             table_name, _, key = name.partition(" ")
             table = self._tables.get(table_name)
             try:
-                seen_s, value = msgspec.msgpack.decode(record, type=tuple[float, str])
+                kept = msgspec.msgpack.decode(record, type=_Record)
             except msgspec.MsgspecError:
                 continue
             if table is None or key in table.known or self._entries >= self._most:
                 continue
-            if self._now_s() - table.stale_s < seen_s <= self._now_s():
-                table.known[key] = _Known(value, seen_s)
+            if self._now_s() - table.stale_s < kept.seen_s <= self._now_s():
+                table.known[key] = _Known(kept.value, kept.seen_s, kept.is_listed)
                 self._entries += 1
 
     def _write(self, table: str, key: str, known: _Known | None) -> None:
         if not self._changed:
             self._call_later(TELL_S, self.flush)
-        record = b"" if known is None else msgspec.msgpack.encode((known.seen_s, known.value))
+        record = b"" if known is None else msgspec.msgpack.encode(_Record(known.seen_s, known.value, known.is_listed))
         self._changed[f"{table} {key}"] = record
 
     def flush(self) -> None:
         """Tell the queue what has changed."""
         changed, self._changed = self._changed, {}
-        if changed:
-            self.counts["snapshot_told"] += len(changed)
-            self._keep(changed)
+        self.counts["snapshot_told"] += len(changed)
+        names = list(changed)
+        for start in range(0, len(names), TOLD_AT_ONCE):
+            self._keep({name: changed[name] for name in names[start : start + TOLD_AT_ONCE]})
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
@@ -172,7 +190,7 @@ class Snapshot:
             self._event("source_shrinks", table=name, vanished=shrinkage.vanished, asked=shrinkage.asked)
         return known
 
-    def _remember(self, name: str, table: _Table, key: str, value: str) -> None:
+    def _remember(self, name: str, table: _Table, key: str, value: str, is_listed: bool = False) -> None:
         old = table.known.pop(key, None)
         now_s = self._now_s()
         if old is None:
@@ -181,8 +199,11 @@ class Snapshot:
             if self._entries >= self._most:
                 self._drop_oldest()
             self._entries += 1
-        is_fresh = old is not None and old.value == value and now_s - old.seen_s < table.stale_s / FRESH_PART
-        table.known[key] = known = old if is_fresh and old is not None else _Known(value, now_s)
+        is_listed = is_listed or (old is not None and old.is_listed)
+        is_fresh = (
+            old is not None and old[::2] == (value, is_listed) and now_s - old.seen_s < table.stale_s / FRESH_PART
+        )
+        table.known[key] = known = old if is_fresh and old is not None else _Known(value, now_s, is_listed)
         if not is_fresh:
             self._write(name, key, known)
 
@@ -194,6 +215,37 @@ class Snapshot:
         if table.known.pop(key, None) is not None:
             self._entries -= 1
             self._write(name, key, None)
+
+    # --- lists ------------------------------------------------------------------------------------------------------
+
+    def judge_list(self, name: str, keys: set[str]) -> bool:
+        """Whether a list of a table is believed; if not, the one of before holds, and an event says so."""
+        table = self._tables[name]
+        old = [key for key, known in table.known.items() if known.is_listed]
+        gone = [] if table.confirmed_until_s > self._now_s() else has_shrunk(old, list(keys), self._max_shrink)
+        held = Held(name, len(old), len(keys), len(gone), gone[:SAMPLE]) if gone else None
+        if held is not None and held != table.held:
+            self._event(
+                "recipients_held", list=name, kept=held.kept, found=held.found, gone=held.gone, sample=held.sample
+            )
+        table.held = held
+        return held is None
+
+    def take_listed(self, name: str, keys: Iterable[str]) -> None:
+        """These are in the list; what was found of one before stays its value."""
+        table = self._tables[name]
+        for key in keys:
+            known = table.known.get(key)
+            self._remember(name, table, key, known.value if known is not None else "", is_listed=True)
+
+    def end_list(self, name: str, keys: set[str]) -> int:
+        """All of them were taken: who was in the list of before and is not in this one is forgotten. Returns how many."""
+        table = self._tables[name]
+        gone = [key for key, known in table.known.items() if known.is_listed and key not in keys]
+        for key in gone:
+            self._forget(name, table, key)
+        table.listed, table.listed_s = len(keys), self._now_s()
+        return len(gone)
 
     # --- the operator -----------------------------------------------------------------------------------------------
 
@@ -214,7 +266,8 @@ class Snapshot:
             {
                 "table": name, "known": len(table.known), "stale_s": table.stale_s, "failure": table.failure,
                 "doubted": table.shrinkage.is_doubted, "vanished": table.shrinkage.vanished, "asked": table.shrinkage.asked,
-                "confirmed": table.confirmed_until_s > self._now_s(),
+                "confirmed": table.confirmed_until_s > self._now_s(), "listed": table.listed, "listed_s": table.listed_s,
+                "held": msgspec.to_builtins(table.held) if table.held is not None else None,
             }
             for name, table in self._tables.items()
         ]  # fmt: skip
@@ -224,7 +277,7 @@ class Snapshot:
         wanted = set(names)
         done = []
         for name, table in self._tables.items():
-            if name in wanted or (not wanted and table.shrinkage.is_doubted):
+            if name in wanted or (not wanted and (table.shrinkage.is_doubted or table.held is not None)):
                 table.shrinkage.reset()
                 table.confirmed_until_s = self._now_s() + CONFIRMED_S
                 done.append(name)

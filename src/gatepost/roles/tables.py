@@ -94,6 +94,10 @@ class Tables:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    async def list_all(self, name: str, most: int) -> list[str]:
+        """What the list query of a source gives; raises SourceDown."""
+        return await self._sources[name].list_all(most)
+
     @property
     def counts(self) -> dict[str, int]:
         """Of all sources."""

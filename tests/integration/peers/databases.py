@@ -212,7 +212,7 @@ class MariaDb(Database):
             require("mariadb-install-db"), "--no-defaults", f"--datadir={self.data}", "--auth-root-authentication-method=normal",
             "--skip-test-db", "--innodb-log-file-size=4M",
         )  # fmt: skip
-        rows = ", ".join(f"({quoted(address)}, {quoted(value)})" for address, value in self.rows.items())
+        rows = ",\n".join(f"({quoted(address)}, {quoted(value)})" for address, value in self.rows.items())
         init = self.directory / "init.sql"
         init.write_text(
             "CREATE DATABASE IF NOT EXISTS mail;\n"
