@@ -71,7 +71,7 @@ def test_maildir(tmp_path: Path):
         recipient = Recipient("u@x.test", "x.test", "maildir:/u")
         envelope = Envelope("m", "s", "a@b.test", [recipient], 0.0, "192.0.2.1", "helo", "recipient-domain")
         engine.submit(Attempt(1, 1, 0, 11, "maildir:/u", 1, envelope, [0]))
-        await asyncio.to_thread(reading.wait, 20)
+        await asyncio.to_thread(reading.wait, 60)
         for job in (2, 3):
             engine.submit(Attempt(job, 1, 0, 11, "maildir:/u", 1, envelope, [0]))
         engine.forget_waiting()

@@ -204,7 +204,9 @@ class Surroundings:
                 "auth.introspection_url": f"https://{LOGIN}:{self.login.port}{PATH}",
                 "auth.introspection_credentials_file": "introspection",
                 "auth.introspection_ca_file": str(self.file),
+                "auth.introspection_timeout_s": 30,
                 "dns.servers": [self.names.address],
+                "dns.timeout_s": 10,
             }
         for name, text in files.items():
             (directory / name).write_text(text)
@@ -266,11 +268,11 @@ class DialogGateway(Gateway):
         """A connection to a door, inside TLS where that begins with the first octet."""
         if door.listener == "lmtp":
             sock = socket.socket(socket.AF_UNIX)
-            sock.settimeout(30)
+            sock.settimeout(60)
             sock.connect(str(self.lmtp))
             return sock
         port = self.ports.get(door.listener, self.port)
-        sock = socket.create_connection(("127.0.0.1", port), timeout=30, source_address=(door.source, 0))
+        sock = socket.create_connection(("127.0.0.1", port), timeout=60, source_address=(door.source, 0))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if door.listener in ("submissions", "certificate"):
             return self.secure(sock, with_certificate=door.listener == "certificate")

@@ -116,7 +116,7 @@ Connect:drop.test     DISCARD
 
 def reply_in_clear(port: int, source: str) -> str:
     """Of MAIL or of what refuses before it; a refusal in the greeting is 554 here, as RFC 5321 3.1 wants, and there it comes at MAIL."""
-    with smtplib.SMTP(timeout=20, source_address=(source, 0)) as smtp:
+    with smtplib.SMTP(timeout=60, source_address=(source, 0)) as smtp:
         code, text = smtp.connect("127.0.0.1", port)
         if code != 220:
             return d.shown(b"%d %b" % (550 if code == 554 else code, text))

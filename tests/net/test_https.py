@@ -31,7 +31,7 @@ def web(authority):
     web.loop.close()
 
 
-def ask(web, authority, path="/x", host=NAME, *, addresses=("127.0.0.1",), timeout_s=10.0, body=None, any_address=True):
+def ask(web, authority, path="/x", host=NAME, *, addresses=("127.0.0.1",), timeout_s=60.0, body=None, any_address=True):
     """One GET, or POST with a body."""
 
     async def query(kind: str, name: str) -> LookupDone:
