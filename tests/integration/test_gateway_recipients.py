@@ -38,6 +38,8 @@ def test_what_the_next_hop_said_holds_over_its_outage_and_our_restart(tmp_path: 
             explained = bed.run("explain", "--ip", "192.0.2.1", "--to", "p01@example.test").stdout
             assert "by the snapshot, where it is from" in explained and "250 2.1.5" in explained
             assert bed.ask("recipients", "forget", "P00@example.test") == {"forgotten": 1}
+            assert b"p00@example.test" not in (bed.spool / "recipients" / "known").read_bytes()  # when it is answered
+            assert bed.ask("recipients", "forget", "P00@example.test") == {"forgotten": 0}
             assert codes(bed, "p00", "p19") == [LATER, KNOWN]
             hop.open()
             here.clear()
@@ -69,6 +71,11 @@ def test_a_file_that_lost_its_recipients_is_not_believed(tmp_path: Path) -> None
         assert codes(bed, "p16", "p19") == [KNOWN, UNKNOWN]
         shown = bed.run("recipients", "status")
         assert shown.returncode == 1 and "HELD" in shown.stdout
+        explained = bed.run("explain", "--ip", "192.0.2.1", "--to", "p16@example.test").stdout
+        assert "250 2.1.5" in explained and "the running gateway goes on with the 17 recipients" in explained
+        assert "17 listed recipients" in bed.run("check").stdout
+        replayed = bed.run("replay", "--since", "1h")
+        assert "p16" not in replayed.stdout and "goes on with the 17" in replayed.stderr
         bed.halt()
         bed.start()
         assert codes(bed, "p16", "p19") == [KNOWN, UNKNOWN]
@@ -76,4 +83,6 @@ def test_a_file_that_lost_its_recipients_is_not_believed(tmp_path: Path) -> None
         assert bed.ask("recipients", "confirm", "Example.Test")["lists"] == ["example.test"]
         assert codes(bed, "p00", "p16") == [KNOWN, UNKNOWN]
         assert bed.ask("recipients", "status")["held"] == []
+        assert "550 5.1.1" in bed.run("explain", "--ip", "192.0.2.1", "--to", "p16@example.test").stdout
+        assert bed.run("replay", "--since", "1h").returncode == 1  # p16 was known before
         bed.assert_no_bugs()

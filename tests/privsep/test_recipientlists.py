@@ -126,3 +126,27 @@ def test_a_damaged_file_counts_as_none_and_is_told(tmp_path: Path, damage: bytes
         PEOPLE[0],
         "ldap:more",
     ]
+
+
+def test_what_was_confirmed_is_said_if_the_disk_refuses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bed = Bed(tmp_path)
+    bed.start(config(PEOPLE))
+    bed.take(config(PEOPLE[:2]))
+    assert bed.lists.answer({"confirm": True})["confirmed"] == ["x.test"]
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    def note(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    bed.take(config(PEOPLE[:2]))
+    assert "Input/output error" in bed.lists.answer({})["unwritten"]
+    monkeypatch.setattr(os, "fsync", note)
+    bed.take(config(PEOPLE[:2]))  # a reload writes it again
+    assert bed.lists.answer({})["unwritten"] == ""
+    assert synced == [str(tmp_path / "run" / "recipients.kept.new"), str(tmp_path / "run")]

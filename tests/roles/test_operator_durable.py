@@ -24,6 +24,7 @@ from gatepost.roles import committing
 from gatepost.roles import remembering as remembering_module
 from gatepost.roles.queue import Queue
 from gatepost.spool.errors import SpoolUnhealthy
+from gatepost.spool.keptfile import KeptFile
 from gatepost.spool.layout import prepare_spool
 from gatepost.spool.tlsmemory import TlsMemory
 
@@ -224,5 +225,32 @@ def test_forgotten_domains_are_forgotten_after_a_power_cut(run, monkeypatch):
         assert await bed.ask("tls_forget", domains=["b.test", "c.test"]) == {"forgotten": ["b.test"]}
         again = TlsMemory(str(bed.root), remembering.memory._keep_s, 100)
         assert again.load(time.time()) == "" and again.rows() == []
+
+    run(body)
+
+
+def test_forgotten_recipients_are_forgotten_after_a_power_cut(run, monkeypatch):
+    async def body(bed: Bed) -> None:
+        keeping = bed.queue.keeping
+        keeping.take_recipients(m.RecipientsKept({"t a@x.test": b"1", "t b@x.test": b"1"}))
+        assert await bed.ask("recipients_keep") == {}
+        write, failures = KeptFile.write, 1
+
+        def refuse(file: KeptFile, data: bytes) -> None:
+            nonlocal failures
+            if failures:
+                failures -= 1
+                raise SpoolUnhealthy("Input/output error")
+            write(file, data)
+
+        monkeypatch.setattr(KeptFile, "write", refuse)
+        keeping.take_recipients(m.RecipientsKept({"t a@x.test": b""}))
+        assert "the disk refuses to keep that (Input/output error)" in (await bed.ask("recipients_keep"))["error"]
+        asked = asyncio.ensure_future(bed.ask("recipients_keep"))
+        keeping.take_recipients(m.RecipientsKept({"t b@x.test": b""}))  # read in the same turn of the loop
+        assert await asked == {}
+        again = KeptFile(str(bed.root), "known", 100, 1 << 20, "recipients")
+        again.load()
+        assert again.records == {}
 
     run(body)

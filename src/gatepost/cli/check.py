@@ -12,6 +12,7 @@ import time
 import click
 import msgspec
 
+from gatepost.cli.believed import Believed, believe
 from gatepost.cli.check_dane import dane_statement
 from gatepost.cli.check_tls import inspect_tls
 from gatepost.cli.main import EXIT_USAGE
@@ -29,6 +30,8 @@ from gatepost.config.warnings import Warning, warnings_of
 from gatepost.policy.proof import Proof, prove
 from gatepost.policy.rulereview import review_rules, rule_text
 
+_CONFIRM = "look at the file; if it is right: gatepost recipients confirm"
+
 
 class Report(msgspec.Struct, kw_only=True):
     """What `gatepost check --json` prints."""
@@ -43,6 +46,7 @@ class Report(msgspec.Struct, kw_only=True):
     findings: list[Finding] = []
     users: dict[str, str] = {}
     dane: str = ""
+    lists: Believed = msgspec.field(default_factory=Believed)
 
 
 @click.command()
@@ -71,6 +75,7 @@ def build_report(config_path: str) -> Report:
         config = load_config(path)
     except ConfigErrors as errors:
         return Report(file=path, ok=False, errors=errors.errors)
+    config, believed = believe(config)
     starter = starter_of(config)
     problems = inspect_paths(config, path, starter)
     warnings = [*warnings_of(config), *_of_users(config, starter), *_of_auth(config)]
@@ -80,6 +85,12 @@ def build_report(config_path: str) -> Report:
     ]
     tls_errors, tls_warnings = inspect_tls(config, path, time.time())
     warnings += tls_warnings
+    warnings += [
+        Warning(
+            one.name, f"the file has lost {one.gone} of {one.kept} recipients, so the list of before holds", _CONFIRM
+        )
+        for one in believed.held
+    ]
     proof = prove(config)
     return Report(
         file=path,
@@ -91,6 +102,7 @@ def build_report(config_path: str) -> Report:
         warnings=warnings,
         relay=relay_statement(config),
         dane=dane_statement(config),
+        lists=believed,
         users={role: name for role, (_, _, name) in role_ids(config, starter).items() if role not in NOT_YET},
     )
 
@@ -197,4 +209,5 @@ def _text(report: Report) -> list[str]:
     ]
     lines += ["Who may relay:", *(f"  {line}" for line in report.relay)]
     lines += ["", report.dane] if report.dane else []
+    lines += ["", *report.lists.notes] if report.lists.notes else []
     return lines if report.proof is None else [*lines, "", *report.proof.lines()]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from gatepost.cli.believed import believe
 from gatepost.cli.binding import NoSuchUser
 from gatepost.cli.dryrun import DryRun, Visit
 from gatepost.cli.options import config_option, json_option
@@ -67,7 +68,7 @@ def explain(
     Each rule in order with the facts it used, the verdict, the exact reply, the route, and what would have changed the verdict;
     with --eml what becomes of the header, and which DKIM signatures that breaks.
     """
-    config = load_config(config_path)
+    config, believed = believe(load_config(config_path))
     try:
         ipaddress.ip_address(client.partition("%")[0])
     except ValueError:
@@ -104,5 +105,12 @@ def explain(
         text += [*explanation.text(), ""]
     if preview := run.preview.text():
         text += [*preview, ""]
-    data = {"conversation": run.conversation, "recipients": run.explanations, "rewriting": run.preview}
+    if believed.notes:
+        text += [*believed.notes, ""]
+    data = {
+        "conversation": run.conversation,
+        "recipients": run.explanations,
+        "rewriting": run.preview,
+        "lists": believed,
+    }
     emit(data, as_json, text[:-1])

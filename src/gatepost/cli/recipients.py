@@ -60,12 +60,17 @@ def confirm(config_path: str, as_json: bool, names: tuple[str, ...]) -> None:
     errors = ask_or_exit(config_path, "reload")["errors"] if lists else []
     answer = {"lists": lists, "tables": tables, "errors": errors}
     emit(answer, as_json, [f"{name}: confirmed" for name in [*lists, *tables]] or ["nothing is held"])
+    unwritten = ask_or_exit(config_path, "recipients_lists")["unwritten"] if lists and not errors else ""
+    if unwritten:
+        complain(
+            f"gatepost: confirmed, but the disk refuses to keep that ({unwritten}): a restart would hold them back again"
+        )
     if errors:
         complain("gatepost: the lists were not read anew:", *(f"  {error}" for error in errors))
     missing = [name for name in wanted if name not in lists and name not in tables]
     if missing:
         complain(*(f"gatepost: nothing of {name} is held" for name in missing))
-    if errors or missing:
+    if errors or missing or unwritten:
         raise click.exceptions.Exit(1)
 
 

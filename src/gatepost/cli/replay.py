@@ -8,9 +8,10 @@ import time
 import click
 
 from gatepost.cli.asked import AskedAnswers
+from gatepost.cli.believed import believe
 from gatepost.cli.main import EXIT_FAILED
 from gatepost.cli.options import config_option, json_option
-from gatepost.cli.output import emit
+from gatepost.cli.output import complain, emit
 from gatepost.cli.records import key_of, read_records
 from gatepost.config.load import load_config
 from gatepost.policy.replay import Replay
@@ -41,6 +42,8 @@ def replay(ctx: click.Context, config_path: str, as_json: bool, since: str, spoo
     since_s = time.time() - parse_span(since)
     config = load_config(config_path)
     spool = spool or config.spool
+    config, believed = believe(config, spool)
+    complain(*(f"gatepost: {note}" for note in believed.notes))
     key = key_of(spool)
     difference = Replay(config, key, AskedAnswers(config, hashed=key != b"")).compare(read_records(spool, since_s))
     emit(difference, as_json, difference.lines())

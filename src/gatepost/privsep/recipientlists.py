@@ -71,10 +71,11 @@ class RecipientLists:
         self._next: Lists | None = None  # of a configuration that is about to be taken
         self._confirmed: set[str] = set()
         self._problem = ""  # with the file
+        self._unwritten = ""  # why the lists in use are not on disk
         self.held: list[Held] = []
         self._held_next: list[Held] = []
 
-    def _load(self) -> str:
+    def load(self) -> str:
         """Read what was kept; returns what is wrong with it. A file that cannot be read counts as none."""
         try:
             self._good = _decoder.decode(read_regular(self._path, MAX_BYTES))
@@ -86,7 +87,7 @@ class RecipientLists:
 
     def at_start(self, config: Config) -> Config:
         """The configuration to start with; `commit` when there is somewhere to write."""
-        self._problem = self._load()
+        self._problem = self.load()
         return self.guard(config)
 
     def answer(self, arguments: dict[str, Any]) -> Any:
@@ -94,7 +95,8 @@ class RecipientLists:
         names = arguments.get("names") or []
         confirmed = self.confirm(names) if arguments.get("confirm") and isinstance(names, list) else []
         lists = [{"list": name, "recipients": len(entries)} for name, entries in sorted(self._good.items())]
-        return {"lists": lists, "held": [msgspec.to_builtins(one) for one in self.held], "confirmed": confirmed}
+        held = [msgspec.to_builtins(one) for one in self.held]
+        return {"lists": lists, "held": held, "confirmed": confirmed, "unwritten": self._unwritten}
 
     def guard(self, config: Config) -> Config:
         """The configuration with the last good list in place of each that has lost too many; `commit` if it is taken."""
@@ -122,6 +124,12 @@ class RecipientLists:
             changes["tables"] = tables
         return msgspec.structs.replace(config, **changes)
 
+    def look(self, config: Config) -> tuple[Config, list[Held]]:
+        """What `guard` would make of a configuration, and what it would hold; for who only looks."""
+        guarded = self.guard(config)
+        held, self._held_next, self._next = self._held_next, [], None
+        return guarded, held
+
     def begin(self) -> None:
         """A reload begins: what one that was refused had found is of no use."""
         self._next = None
@@ -138,12 +146,14 @@ class RecipientLists:
         self.held = self._held_next
         for one in self.held:
             event("recipients_held", list=one.name, kept=one.kept, found=one.found, gone=one.gone, sample=one.sample)
-        if found == self._good:
+        if found == self._good and not self._unwritten:
             return
         self._good = found
+        self._unwritten = ""
         try:
             self._write()
         except OSError as error:
+            self._unwritten = f"{self._path}: {error.strerror}"
             event("error", where=self._path, reason=str(error.strerror))
 
     def confirm(self, names: Iterable[str]) -> list[str]:
@@ -164,6 +174,11 @@ class RecipientLists:
             file.flush()
             os.fsync(file.fileno())
         os.rename(new, self._path)
+        directory = os.open(os.path.dirname(self._path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)  # what an operator has confirmed stays so over a power cut
+        finally:
+            os.close(directory)
 
 
 def _with_entries(data: TableData, keys: list[str]) -> TableData:

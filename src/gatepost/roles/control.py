@@ -132,7 +132,8 @@ class Control(Role):
             self._post(self.supervisor, m.Reload(self._number(answer, RELOAD_WAIT_S)))
         elif what in RECIPIENT_VERBS and self.peers("resolver"):
             channel = max(self.peers("resolver"), key=lambda channel: channel.peer[2])
-            self._post(channel, m.Ask(self._number(answer, ANSWER_WAIT_S, channel.peer), what, arguments))
+            heard = functools.partial(self._keep, answer) if what == "recipients_forget" else answer
+            self._post(channel, m.Ask(self._number(heard, ANSWER_WAIT_S, channel.peer), what, arguments))
             for receiver in self.peers("receiver") if what != "recipients_status" else ():
                 number = self._number(lambda data: None, ANSWER_WAIT_S, receiver.peer)
                 self._post(receiver, m.Ask(number, what, arguments))  # what it remembers goes the same way
@@ -154,6 +155,17 @@ class Control(Role):
             self.loop.call_later(QUEUE_LOOK_S, self._ask_queue, what, arguments, answer, until_s)
         else:
             answer(b'{"error":"the queue is not running at the moment; try again in a second"}')
+
+    def _keep(self, answer: Callable[[bytes], None], data: bytes) -> None:
+        """What the resolver has forgotten is to be gone from the disk, too, before its answer is passed on."""
+
+        def kept(said: bytes) -> None:
+            answer(said if b"error" in said else data)
+
+        if data == b"0" or b"error" in data:
+            answer(data)
+        else:
+            self._ask_queue("recipients_keep", {}, kept, self.loop.time() + QUEUE_WAIT_S)
 
     def _ask_deliverer(self, what: str, arguments: dict[str, Any], answer: Callable[[bytes], None]) -> None:
         """Any of the newest generation: they have the same configuration."""

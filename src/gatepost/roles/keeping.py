@@ -1,12 +1,14 @@
 """What the queue role keeps on disk for roles that have none: MTA-STS policies (decision 0010) and the snapshot of recipients of the resolver.
 
 The records are octets to it. They are written a little after they came, and at the end; a crash loses the last seconds, which costs a
-fetch, or a question. Nothing of mail depends on them, so a disk that refuses is told and tried again.
+fetch, or a question. Nothing of mail depends on them, so a disk that refuses is told and tried again. Only an operator who has recipients
+forgotten waits for the disk: what comes back would answer for people who are gone.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Any
 
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
@@ -46,16 +48,28 @@ class _Written:
             self._scheduled = True
             self._queue.loop.call_later(self._every_s, self._write)
 
-    def _write(self) -> None:
+    def _write(self, written: asyncio.Future[str] | None = None) -> None:
         self._scheduled = False
         data = self.file.encoded()
+
+        def done(_: Any) -> None:
+            if written is not None:
+                written.set_result("")
 
         def failed(error: Exception) -> None:
             self._queue.event("error", where="kept files", reason=str(error))
             self.file.is_changed = self._scheduled = True
             self._queue.loop.call_later(self._every_s, self._write)
+            if written is not None:
+                written.set_result(str(error))
 
-        self._queue.worker.call(lambda: self.file.write(data), lambda _: None, failed)
+        self._queue.worker.call(lambda: self.file.write(data), done, failed)
+
+    async def write_now(self) -> str:
+        """Empty when the file on disk is as the records are now, else why it is not."""
+        written: asyncio.Future[str] = self._queue.loop.create_future()
+        self._write(written)
+        return await written
 
     def close(self) -> None:
         if self.file.is_changed:
@@ -108,6 +122,17 @@ class Keeping:
                 self._is_full_told = True
                 self._queue.event("error", where="kept files", reason="no room for one more recipient in the snapshot")
         self._recipients.write_soon()
+
+    async def keep_now(self) -> dict[str, str]:
+        """What the resolver has said so far of recipients is on disk behind this, or `error` says why not.
+
+        It said it before control was told to ask, so it is in the socket already; other sockets are read in the same turn.
+        """
+        await asyncio.sleep(0)
+        if trouble := await self._recipients.write_now():
+            what = f"forgotten, but the disk refuses to keep that ({trouble})"
+            return {"error": f"{what}: a restart would undo it. It is tried until the disk takes it"}
+        return {}
 
     def close(self) -> None:
         """The end is near: what is not written yet is."""

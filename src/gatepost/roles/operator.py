@@ -229,6 +229,7 @@ _VERBS: dict[str, Callable[[Queue, dict[str, Any]], Any]] = {
     "next_hops": _next_hops,
     "tls_forget": lambda queue, arguments: queue.remembering.forget(arguments),
     "tls_remembered": lambda queue, arguments: queue.remembering.list(),
+    "recipients_keep": lambda queue, arguments: queue.keeping.keep_now(),
     "list": _list,
     "show": _show,
     "retry": _retry,

@@ -261,5 +261,7 @@ class Resolver(Role):
                 self.listings.soon(done)
             return done
         if what == "recipients_forget":
-            return self.snapshot.forget(names)
+            count = self.snapshot.forget(names)
+            self.snapshot.flush()  # control has the queue write it down before it answers
+            return count
         return super().answer(what, arguments)
