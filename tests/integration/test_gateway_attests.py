@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import signal
 
 import pytest
 from integration.gateway import Gateway, is_root
@@ -114,6 +115,17 @@ def test_a_difference_that_comes_later_is_told_once_and_counted(gateway):
     assert (
         counters["privs_differences_ever"] == len(gateway.events("privs_differ")) == 4
     )  # the roles with an empty root
+
+
+def test_what_comes_by_a_death_or_a_reload_is_looked_at_before_the_next_hour(tmp_path):
+    with Gateway(tmp_path) as server:
+        assert server.ask("status")["attestation"]["checks"] == 1
+        os.kill(server.roles()["receiver"], signal.SIGKILL)
+        wait_for_checks(server, 2)
+        assert server.run("reload").returncode == 0
+        wait_for_checks(server, 3)
+        seen = server.ask("status")["attestation"]
+        assert seen["as_declared"] is True and seen["processes"] >= len(ROLES)
 
 
 def find(gateway, role):

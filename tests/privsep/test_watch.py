@@ -38,6 +38,13 @@ def test_each_difference_is_told_once_for_as_long_as_it_lasts(monkeypatch: pytes
     assert one.last()["as_declared"] is True and one.counters()["privs_differences_ever"] == 4
 
 
+def test_a_process_counts_as_seen_when_it_was_locked_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Watch()
+    monkeypatch.setattr(watch, "attest", lambda config, rows, records: [])
+    one.look(CONFIG, [{"pid": 1, "state": "ready"}, {"pid": 2, "state": "draining"}, {"pid": 3, "state": "starting"}])
+    assert one.has_seen([1, 2]) and not one.has_seen([1, 3]) and not one.has_seen([4])
+
+
 def test_a_process_that_ended_meanwhile_is_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     assert look(Watch(), monkeypatch, ["the process has ended"]) == []
 

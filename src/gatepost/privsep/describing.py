@@ -35,8 +35,12 @@ def describe_roles(children: Iterable[Child], generation: int) -> list[dict[str,
     ]  # fmt: skip
 
 
-def look_at_all(watch: Watch, config: Config, children: Collection[Child], generation: int) -> list[dict[str, Any]]:
-    """What the watch finds new in all processes, with the records that the supervisor holds open."""
+def look_at_all(
+    watch: Watch, config: Config, children: Collection[Child], generation: int, only_new: bool = False
+) -> list[dict[str, Any]]:
+    """What the watch finds new in all processes, with the records that the supervisor holds open; `only_new`: if it has not seen one yet."""
+    if only_new and watch.has_seen(child.pid for child in children):
+        return []
     records = {child.pid: child.records for child in children if child.records is not None}
     return watch.look(config, describe_roles(children, generation), records)
 

@@ -95,9 +95,13 @@ class Records:
             if os.path.exists(f"/proc/{pid}/status") or not _is_alive(pid):
                 break
             time.sleep(_AGAIN_S)
-        self._files = {
-            name: os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in ("status", "limits")
-        }
+        self._files: dict[str, int] = {}
+        try:
+            for name in ("status", "limits"):
+                self._files[name] = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self.close()
+            raise
 
     def read(self, name: str) -> str:
         """The file as it is now; raises ProcessLookupError if the process has ended."""

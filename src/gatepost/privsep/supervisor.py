@@ -53,13 +53,10 @@ SESSIONS_END_S = 20.0  # SIGTERM: sessions in the middle of a message get this l
 ROLES_END_S = 20.0
 GENERATION_END_S = 600.0  # reload: the old generation's sessions may go on for this long
 LAST_BREATH_S = 1.0  # a role that closed its control channel should have ended by itself by then
+LOOK_AFTER_S = 1.0  # who came by a reload or after a death is compared with the table so soon
 IDLE_RECHECK_S = 60.0  # recheck_s = 0: how soon it is looked whether a reload has changed that
 CERTIFICATES_S = 60.0  # how often it is looked whether files of certificates have changed
 KILL_AFTER_S = 2.0  # behind the limit that a draining role was given
-
-
-class StartFailed(Exception):
-    """The gateway cannot start; the text says why and what to do."""
 
 
 class Supervisor:
@@ -228,12 +225,14 @@ class Supervisor:
             answer_control(child, ask.request, state)
 
     def _recheck(self) -> None:
+        self._look()
+        self._after(self._config.processes.recheck_s or IDLE_RECHECK_S, self._recheck)
+
+    def _look(self, only_new: bool = False) -> None:
         """Compare the kernel's records of all processes with the table of roles; say what is new."""
-        every_s = self._config.processes.recheck_s
-        if every_s and not self._stopping:
-            for fields in look_at_all(self._watch, self._config, self._children.values(), self._generation):
+        if self._announced and self._config.processes.recheck_s and not self._stopping:
+            for fields in look_at_all(self._watch, self._config, self._children.values(), self._generation, only_new):
                 self._log.event("privs_differ", **fields)
-        self._after(every_s or IDLE_RECHECK_S, self._recheck)
 
     # --- a role is up -----------------------------------------------------------------------------------------------
 
@@ -242,6 +241,7 @@ class Supervisor:
             return
         child.state = State.READY
         self._log.event("role_ready", **child.fields, rights=child.rights)
+        self._after(LOOK_AFTER_S, lambda: self._look(only_new=True))
         if self._is_pending(child):
             self._check_reload()  # the new generation is linked when all of it is ready
         else:

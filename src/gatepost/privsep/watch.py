@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gatepost.config.schema import Config
-from gatepost.privsep.attest import ENDED, attest
+from gatepost.privsep.attest import ENDED, LOCKED_STATES, attest
 from gatepost.privsep.kernel import Records
 
 
@@ -28,6 +28,7 @@ class Watch:
         self.processes = 0
         self.differences: list[str] = []
         self.unread: list[str] = []  # what only root could have read, so that it was not compared
+        self._seen: set[int] = set()  # processes that were locked in when they were looked at last
         self._known: set[tuple[int, str]] = set()
 
     def look(
@@ -39,6 +40,7 @@ class Watch:
         """Compare; returns the fields of an event for each process with a difference that is new."""
         begun_s = time.monotonic()
         rows = list(processes)
+        self._seen = {row["pid"] for row in rows if row.get("state") in LOCKED_STATES}
         new: list[dict[str, Any]] = []
         known: set[tuple[int, str]] = set()
         self.differences = []
@@ -71,6 +73,10 @@ class Watch:
         self.checked_at_s = time.time()
         self.seconds = time.monotonic() - begun_s
         return new
+
+    def has_seen(self, pids: Iterable[int]) -> bool:
+        """Whether the last look was at all of these, locked in."""
+        return self._seen.issuperset(pids)
 
     def counters(self) -> dict[str, int]:
         """For `gatepost stats` and whoever collects them."""
