@@ -13,7 +13,7 @@ import pytest
 from gatepost.config.schema import Queue as Settings
 from gatepost.ipc import messages as m
 from gatepost.model import Envelope, Outcome, Recipient, Result
-from gatepost.roles.hands import MAX_TEXT, Job, outcomes_of
+from gatepost.roles.hands import MAX_TEXT, MAX_WORDS, Job, outcomes_of
 from gatepost.roles.queue import _HANDLERS
 from gatepost.spool.embedded import JournalSpool
 from gatepost.spool.layout import prepare_spool
@@ -92,3 +92,8 @@ def test_outcomes_are_one_for_each_recipient_and_bounded() -> None:
     said = [Outcome(index, Result.FAILED, "rcpt", 550, "5.1.1", "x" * 5000) for index in (0, 1, 1, -1, 7, 2, 1)]
     assert [(one.recipient, len(one.text)) for one in outcomes_of(job, said)] == [(1, MAX_TEXT), (2, MAX_TEXT)]
     assert outcomes_of(job, said[:1]) == []
+    wide = Outcome(1, Result.FAILED, "r" * 90_000, 550, "5" * 90_000, "no", "h" * 90_000)
+    (cut,) = outcomes_of(job, [wide])
+    assert len(cut.stage) + len(cut.status) + len(cut.host) <= MAX_WORDS
+    host = Outcome(1, Result.DELIVERED, "body", 250, "2.0.0", "ok", f"{'h' * 253}[{'0' * 45}]:65535")
+    assert outcomes_of(job, [host]) == [host]

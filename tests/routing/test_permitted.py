@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import msgspec
@@ -286,6 +287,18 @@ def test_it_is_looked_up_once_for_each_domain_and_next_hop(monkeypatch: pytest.M
         assert hops.permits(Recipient(f"r{number}@example.net", "example.net", "smtp://10.0.0.5:25"))
         assert not hops.permits(Recipient(f"r{number}@example.net", "example.net", "smtp://10.0.0.66:25"))
     assert calls == [("example.net", "smtp://10.0.0.5:25"), ("example.net", "smtp://10.0.0.66:25")]
+
+
+def test_a_decision_costs_few_calls() -> None:
+    """Deterministic where a time is not: what one more message to a known place costs the queue."""
+    hops = as_the_queue_has_it(FULL)
+    recipient = Recipient("anna@example.net", "example.net", "smtp://10.0.0.5:25")
+    assert hops.permits(recipient)
+    calls: list[str] = []
+    sys.setprofile(lambda frame, event, argument: calls.append(event) if event in ("call", "c_call") else None)
+    hops.permits(recipient)
+    sys.setprofile(None)
+    assert len(calls) - 1 <= 5  # itself, dict.get, twice len, endswith; the other is that of setprofile
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,7 @@ def hold(config_path: str, as_json: bool, ids: tuple[str, ...], all_messages: bo
 @json_option
 @_selection
 def release(config_path: str, as_json: bool, ids: tuple[str, ...], all_messages: bool) -> None:
-    """Let held messages go on."""
+    """Let held messages go on; those whose next hop was refused by their ID only."""
     _act(config_path, as_json, "release", ids, all_messages, "released")
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _MAILDIR = "maildir:"
 MAX_TEXT = 1200  # of an outcome; a deliverer cuts the reply at 1,000 characters
+MAX_WORDS = 1200  # of its stage, status and host together; a host is a name with its address and port
 RETRY_WITHOUT_DELIVERER_S = 0.2  # it is being started
 RETRY_NO_SUCH_ROOT_S = 60.0  # no configuration, now, has that Maildir root: only a reload can bring it
 
@@ -38,14 +39,30 @@ class Job:
 
 def outcomes_of(job: Job, said: list[Outcome]) -> list[Outcome]:
     """One for each recipient of the attempt, and no longer than is kept, whatever the deliverer says."""
-    if len(said) == 1 and len(said[0].text) <= MAX_TEXT and said[0].recipient in job.recipients:
+    if len(said) == 1 and said[0].recipient in job.recipients and _is_short(said[0]):
         return said
     found: dict[int, Outcome] = {}
     for outcome in said:
         if outcome.recipient in job.recipients and outcome.recipient not in found:
-            text = outcome.text[:MAX_TEXT]
-            found[outcome.recipient] = outcome if text == outcome.text else msgspec.structs.replace(outcome, text=text)
+            found[outcome.recipient] = outcome if _is_short(outcome) else _cut(outcome)
     return list(found.values())
+
+
+def _is_short(outcome: Outcome) -> bool:
+    """As those of a deliverer in order are: they are kept in the journal and in memory."""
+    words = len(outcome.stage) + len(outcome.status) + len(outcome.host)
+    return len(outcome.text) <= MAX_TEXT and words <= MAX_WORDS
+
+
+def _cut(outcome: Outcome) -> Outcome:
+    most = MAX_WORDS // 3
+    return msgspec.structs.replace(
+        outcome,
+        text=outcome.text[:MAX_TEXT],
+        stage=outcome.stage[:most],
+        status=outcome.status[:most],
+        host=outcome.host[:most],
+    )
 
 
 class _Hand:

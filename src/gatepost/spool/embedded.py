@@ -45,7 +45,7 @@ from gatepost.spool.replay import (
     ledger_of,
     merge_outcomes,
 )
-from gatepost.spool.segment import Damage, Found, build_record, content_crc, read_record
+from gatepost.spool.segment import Damage, Found, build_record, content_crc, is_possible, read_record
 from gatepost.spool.sources import Sources
 from gatepost.spool.spool import DamageReport, Health, Recovery, Source
 
@@ -202,6 +202,8 @@ class JournalSpool:
             raise SpoolError(f"the content of {message_id} lies outside its record")
         if accepted.end <= accepted.offset or accepted.content_bytes < 0 or not accepted.envelope.recipients:
             raise SpoolError(f"the record of {message_id} is empty")
+        if not is_possible(accepted.envelope):
+            raise SpoolError(f"the envelope of {message_id} holds what nobody in order writes")
 
     def admit(self, entry: Entry, segment: SegmentState, end: int, later: bool = False) -> None:
         """A message is in the queue from here on."""

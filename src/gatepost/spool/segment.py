@@ -39,6 +39,9 @@ _IOV_MAX = min(os.sysconf("SC_IOV_MAX"), 1024) if os.sysconf("SC_IOV_MAX") > 0 e
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _TOKEN = os.urandom(8)
 
+MAX_TIME_S = 1e11  # beyond any calendar of ours
+_BODY_TYPES = ("7BIT", "8BITMIME", "BINARYMIME")
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Envelope).decode
 
@@ -240,11 +243,27 @@ def read_record(fd: int, offset: int, limit: int, verify: bool = True) -> Found 
         envelope = _decode(packed)
     except msgspec.MsgspecError:
         return Damage(offset, end, "the envelope is of a form that this version does not know")
+    if not is_possible(envelope):
+        return Damage(offset, end, "the envelope holds what nobody in order writes")
     if has_body_file:
         return Found(offset, end, envelope, 0, content_bytes, body_file, crc)
     if verify and content_crc(fd, offset + start, content_bytes) != crc:
         return Damage(offset, end, "the content does not have its checksum", envelope=envelope)
     return Found(offset, end, envelope, offset + start, content_bytes, 0, crc)
+
+
+def is_possible(envelope: Envelope) -> bool:
+    """Whether somebody in order can have made it.
+
+    A time that is none (NaN, or endless) would put the order of everybody's mail wrong, a body type of our own would end a delivery early.
+    """
+    return (
+        0.0 <= envelope.received_s < MAX_TIME_S
+        and 0.0 <= envelope.release_s < MAX_TIME_S
+        and 0.0 <= envelope.deliver_by_s < MAX_TIME_S
+        and -9 <= envelope.priority <= 9
+        and envelope.body_type in _BODY_TYPES
+    )
 
 
 def _parse_header(head: bytes) -> tuple[int, int, int, int, int, bool] | None:
