@@ -33,7 +33,7 @@ def test_nothing_fails_and_nothing_is_accepted(gateway):
 
 def test_its_events_have_its_own_address(gateway):
     gateway.run("selftest", "--only", "smtp")
-    rows = [row for row in gateway.events() if "address" in row]
+    rows = [row for row in gateway.told() if "address" in row]
     assert len(rows) > 100 and {row["address"] for row in rows} == {SOURCE}
     named = [row["helo"] for row in rows if row.get("helo")]
     assert named and set(named) == {"selftest.gate.example.test"}

@@ -84,7 +84,7 @@ def test_all_is_well_and_every_question_is_asked(bed):
 
 def test_it_stays_marked_inside_tls_and_locks_nobody_out(bed):
     bed.asks(str(bed.authority.file))
-    rows = [row for row in bed.gateway.events() if "address" in row]
+    rows = [row for row in bed.gateway.told() if "address" in row]
     assert rows and {row["address"] for row in rows} == {SOURCE}
     assert not bed.gateway.events("auth_failed")
 

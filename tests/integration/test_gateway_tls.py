@@ -229,7 +229,7 @@ def test_a_session_is_resumed(bed, tmp_path):
 def test_what_is_pipelined_behind_starttls_is_never_executed(bed, hop):
     gateway = bed.gateway
     before = (
-        len(gateway.events("violation")),
+        len(gateway.told("violation")),
         len(gateway.events("accepted")),
         gateway.stats()["receiver/0"]["violations"],
     )
