@@ -217,3 +217,16 @@ def test_a_colon_takes_a_name_out_of_wider_lines_and_a_transport_alone_means_mx(
     assert hop("a@direct.example") == "mx:direct.example"
     assert hop("a@other.example") == "smtp://10.0.0.9:25"
     assert (hop("a@y.below.example"), hop("a@x.below.example")) == ("smtp://10.0.0.8:25", "smtp://10.0.0.5:25")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x%else.example@b.example", "bad..dots@b.example", ".dot@b.example", "a@b@c.example", "else.example!x@b.example"],
+)
+@pytest.mark.parametrize("use", ["virtual", "rewrite"])
+def test_an_address_that_no_mail_can_go_to_is_an_error_of_its_line(tmp_path: Path, use: str, value: str) -> None:
+    rule = '[[rewrite.rules]]\nname = "r"\ntables = ["texthash:bad"]\n'
+    head = 'virtual = "texthash:bad"\n' if use == "virtual" else ""
+    text = head + 'next_hop = "smtp://10.0.0.5"\ndomains = ["b.example"]\n' + (rule if use == "rewrite" else "")
+    with pytest.raises(ConfigErrors, match="bad:2: .*is not an address that mail can be sent to"):
+        load_config(write(tmp_path, text, bad=f"good@b.example anna@b.example\nanna@b.example {value}\n"))

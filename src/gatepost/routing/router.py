@@ -27,11 +27,11 @@ from gatepost.routing.route import Refusal, Route
 from gatepost.routing.table import Table, TableUnavailable
 from gatepost.routing.tables.inline import InlineTable
 from gatepost.routing.tables.lookups import Lookups
+from gatepost.routing.tables.uses import is_plain_local
 
 _QUOTED_PAIR = re.compile(r"\\(.)")
 _POSTMASTER = "postmaster"
 MAX_VIRTUAL_STEPS = 10
-_DOT_STRING = re.compile(r"[^\x00-\x20\x7f@<>()\[\]\\,;:\"%!]{1,64}")  # of an address that a table made
 HELD = "held by its route"
 _NO_PLACES = ("error", HOLD)
 _CANONICAL_DOMAIN = re.compile(
@@ -270,7 +270,7 @@ class Router:
         if steps >= MAX_VIRTUAL_STEPS:
             return LOOP
         local, _, domain = new.rpartition("@")
-        if not _CANONICAL_DOMAIN.fullmatch(domain) or not _DOT_STRING.fullmatch(local):
+        if not _CANONICAL_DOMAIN.fullmatch(domain) or not local or not is_plain_local(local):
             return REWRITE_FAILED
         target = Address(new, local, domain)
         ours = self._domains.get(domain) or self._above(domain)

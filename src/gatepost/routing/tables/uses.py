@@ -6,6 +6,7 @@ only what it can use. `RouteTables`, `VirtualTables` are what the router asks. s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from gatepost.config.values import InvalidValue, parse_domain
 from gatepost.routing.tables.aliases import parse_target, split_targets
 from gatepost.routing.tables.postfix_transport import BadTransport, parse_transport
 
-MAX_VIRTUAL_STEPS = 10
+_PLAIN = re.compile(r"[^\x00-\x20\x7f@<>()\[\]\\,;:\"%!]{1,64}")
 UNCHANGED = ""  # a value of a route: as if no table had one
 
 Fit = Callable[[str], tuple[str, TableNote | None]]  # a value -> its canonical form; raises BadTransport, InvalidValue
@@ -121,6 +122,8 @@ def fit_virtual_value(value: str) -> tuple[str, TableNote | None]:
     domain taken from it he would choose where we relay to.
     """
     fitted, note = _virtual_value(value)
+    if '"' in fitted:
+        raise InvalidValue(f'"{value}" has a quoted local part', "write an address without quotes")
     if any("$" in one.rpartition("@")[2] for one in fitted.split(", ")):
         raise InvalidValue(
             f'"{value}" lets whoever writes the address choose the domain that the mail goes to, which is an open relay',
@@ -289,9 +292,18 @@ def _virtual_value(value: str) -> tuple[str, TableNote | None]:
     local, at, domain = text.rpartition("@")
     if not at:
         raise InvalidValue(f'"{text}" has no domain', f'write "{text}@" and the domain of the server that has it')
-    if any(character in domain for character in "$"):
+    if "$" not in local and local[:1] != '"' and not is_plain_local(local):
+        raise InvalidValue(
+            f'"{text}" is not an address that mail can be sent to', "write a plain one, user@example.net"
+        )
+    if "$" in domain:
         return text, None
     return f"{local}@{parse_domain(domain)}", None
+
+
+def is_plain_local(local: str) -> bool:
+    """Whether a local part needs no quotes and asks no server for a route; empty is that of the address it stands for."""
+    return not local or (_PLAIN.fullmatch(local) is not None and ".." not in local and local[0] != "." != local[-1])
 
 
 def _virtual_key(key: str) -> str:
