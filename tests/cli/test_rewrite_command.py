@@ -29,7 +29,7 @@ to_domain = "example.net"
 name = "moved"
 directions = ["inbound"]
 parts = ["forward-path"]
-tables = ["inline:{former@example.net = new@example.net, bad@example.net = a@@b}"]
+tables = ["inline:{former@example.net = new@example.net, bad@example.net = \\"a@b.test}"]
 [rewrite]
 hide_received = ["10.0.0.0/8"]
 [rewrite.srs]
@@ -96,7 +96,7 @@ def test_explain_shows_the_forward_path_and_what_would_change(run) -> None:
     assert "as <new@example.net>" in output
     assert "would be refused (550 5.1.1) without the rewrite rule moved" in output
     assert "would be refused (550 5.7.1) without domaintable" in output
-    assert "S: 451 4.3.0 The address cannot be rewritten at the moment" in output and "a@@b" in output
+    assert "S: 451 4.3.0 The address cannot be rewritten at the moment" in output and '"a@b.test' in output
     assert "would be accepted, by way of smtp://10.0.0.5:25 without the virtual addresses" in output
 
 

@@ -179,3 +179,15 @@ def test_definitions_that_count_no_more_are_told(tmp_path: Path) -> None:
     assert [result for result, _ in told(answer, "define(SMART_HOST")] == ["unused", "exact"]
     assert [result for result, _ in told(answer, "define(MAIL_HUB")] == ["unused"]
     assert load_config(str(tmp_path / "out/gatepost.toml")).relay.next_hop == ["smtp://b.example:25"]
+
+
+def test_a_host_name_that_is_none_is_not_called_exact(tmp_path: Path) -> None:
+    answer = postfix_of(tmp_path, "myhostname = $nobody_has_said\n")
+    assert [result for result, _ in told(answer, "myhostname = $nobody")] == ["approximated"]
+
+
+def test_addresses_in_a_list_of_domains_are_no_domains(tmp_path: Path) -> None:
+    main = "virtual_alias_maps = hash:@virtual\nvirtual_alias_domains = $virtual_alias_maps\n"
+    answer = postfix_of(tmp_path, main, virtual="v.example x\na@v.example b@example.net\n")
+    lines = {(item["line"], item["result"]) for item in answer["items"] if item["file"].endswith("virtual")}
+    assert lines == {(1, "exact"), (2, "exact"), (2, "unused")}

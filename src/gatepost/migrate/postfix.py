@@ -93,7 +93,10 @@ class PostfixImport(RewritingPart, TlsPart, SwitchPart):
                 continue
         self.draft.hostname = self.draft.hostname or "gateway.example.net"
         self.parameters.extra["myhostname"] = self.draft.hostname
-        if written:
+        if written and self.parameters.value("myhostname").strip().rstrip(".").lower() != self.draft.hostname:
+            why = f"it is not the full name of a host, or --hostname says another; {self.draft.hostname} was taken"
+            self.tell("myhostname", Result.APPROXIMATED, why, "write hostname, or import again with --hostname")
+        elif written:
             self.tell("myhostname", Result.EXACT, f"hostname = {self.draft.hostname}")
         else:
             how = f"Postfix asks the system for its name; {self.draft.hostname} was taken"

@@ -165,6 +165,9 @@ class DomainPart(PostfixState):
             if not line.strip() or line.lstrip().startswith("#"):
                 continue
             key = split_key(line.strip())[0]
+            if "@" in key:  # virtual_alias_domains = $virtual_alias_maps, the default, written out
+                self.report.unused(taken.shown, number, line, "Postfix asks this list for domains only")
+                continue
             try:
                 names.append(parse_our_domain(key))
                 self.report.exact(taken.shown, number, line, "a domain of ours")
