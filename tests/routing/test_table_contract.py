@@ -25,6 +25,7 @@ from gatepost.routing.table import Table, TableUnavailable
 from gatepost.routing.tables import FILE_TYPES, REMOTE_TYPES, TABLE_TYPES, FileTable, InlineTable, build_table
 from gatepost.routing.tables.callahead import CallAheadTable
 from gatepost.routing.tables.remote import RemoteTable
+from gatepost.routing.tables.remote_access import RemoteAccessTable
 from gatepost.routing.tables.uses import FITS
 
 Maker = Callable[[dict[str, str], Path], Table]
@@ -111,11 +112,16 @@ def make_remote(kind: str, values: dict[str, str], directory: Path) -> Table:
     return RemoteTable(f"{kind}:people", Source(type=type_), "recipients", Server(values))
 
 
+def make_remote_access(kind: str, values: dict[str, str], directory: Path) -> Table:
+    return RemoteAccessTable(f"{kind}:people", Server(values))
+
+
 def make_aliases(values: dict[str, str], directory: Path) -> Table:
     (directory / "people").write_text("".join(f"{name}: {targets}\n" for name, targets in values.items()))
     return handed_over("aliases", str(directory / "people"))
 
 
+ACCESS = {"connect:10.1": "REJECT", "from:anna@": "OK", "to:zo\u00eb@a.example": "ERROR:5.1.1:550 gone"}
 ALIASES = {"anna": "bob, carl@else.example", "postmaster": "anna"}
 NETWORKS = {"10.1.2.3": "one", "2001:db8::1": "two", "192.0.2.255": "three words here"}
 ROUTES = {"bob.example": "smtp:[10.0.0.5]", ".example": "error:5.1.2:550 no", ".": "relay:hub.example"}
@@ -161,14 +167,19 @@ MAKERS["sendmail-genericstable"] = (
 )
 
 
+USES = {  # the same kinds, of another class for one use
+    f"{kind} for access": (functools.partial(make_remote_access, kind), ACCESS, ACCESS) for kind in REMOTE_TYPES
+}
+
+
 def test_every_type_is_held_to_the_contract() -> None:
     assert set(MAKERS) == set(TABLE_TYPES)
     assert set(FILE_TYPES) | set(REMOTE_TYPES) | {"call-ahead"} == set(TABLE_TYPES)
 
 
-@pytest.fixture(params=sorted(MAKERS))
+@pytest.fixture(params=sorted(MAKERS | USES))
 def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Table, dict[str, str]]:
-    maker, written, read = MAKERS[request.param]
+    maker, written, read = (MAKERS | USES)[request.param]
     return maker(dict(written), tmp_path), read
 
 
