@@ -9,6 +9,7 @@ import random
 import pytest
 from scripted_host import DROP, EXTENSIONS, SILENT, Bed, Host, run
 
+from gatepost.delivery import pool
 from gatepost.model import NextHopTrouble, Result
 
 QUICK = {
@@ -304,6 +305,24 @@ def test_refused_connections_beside_living_ones_fail_nothing():
             dones = await asyncio.gather(*waiters)
         assert all(done.outcomes[0].result is Result.DELIVERED for done in dones)
         assert max(done.trouble for done in dones) is NextHopTrouble.BUSY
+
+    run(body())
+
+
+def test_a_mistake_of_ours_while_connecting_defers_and_is_told(monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    async def body() -> None:
+        host = await Host().start()
+        async with Bed() as bed:
+            with monkeypatch.context() as patched:
+                patched.setattr(pool, "plan", fail)
+                done = await bed.submit(host.next_hop, b"A: b\r\n\r\n")
+            again = await bed.submit(host.next_hop, b"A: b\r\n\r\n")
+        (outcome,) = done.outcomes
+        assert (outcome.result, outcome.status, outcome.text) == (Result.DEFERRED, "4.5.0", "internal error")
+        assert again.outcomes[0].result is Result.DELIVERED  # no slot and no opening was lost by it
 
     run(body())
 

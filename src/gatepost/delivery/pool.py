@@ -199,13 +199,40 @@ class NextHopPool:
 
     async def _connect(self, opening: Opening, target: Target) -> None:
         shared = self._shared
+        connection: SmtpOut | None = None
+        timeout_s = shared.config.connect_timeout_s
+        is_suspect = True
+        try:
+            prepared = self._prepare(opening, target)
+            if isinstance(prepared, SmtpOut):
+                connection = prepared
+                shared.connections.add(connection)
+                async with asyncio.timeout(timeout_s):
+                    # An IP address: no name is resolved here. The role may not open /etc/hosts.
+                    await asyncio.get_running_loop().create_connection(lambda: prepared, target.address, target.port)
+                return  # `ready` or `closed` will be called, or has been
+            problem, is_suspect = prepared, False
+        except TimeoutError:
+            problem = Problem("connect", "timeout", f"no answer within {timeout_s:g} s")
+        except OSError as error:
+            problem = Problem("connect", "lost", f"cannot connect: {error.strerror or error}")
+        except Exception as error:  # noqa: BLE001 - the one broad catch of this task: who waits for it gets an outcome
+            shared.event("internal_error", what="connect", next_hop=self.name, error=repr(error))
+            problem = Problem("connect", "protocol", "internal error")
+        if connection is None or connection.abandon():
+            if connection is not None:
+                shared.connections.discard(connection)
+            self._target_failed(opening, target, problem, is_suspect=is_suspect)
+
+    def _prepare(self, opening: Opening, target: Target) -> SmtpOut | Problem:
+        """A connection to a host, not opened yet, with what it is held to; or why there can be none."""
+        shared = self._shared
         way = self._plans.get(target.name) or plan(self._policy, target.name, self._mx_domain)
         if shared.demands is not None:
             way = shared.demands.raised(self._policy, way, target.name, target.address)
         if way.problem is not None:
             shared.results.failed(self._reported, way, target, "", way.problem)
-            self._target_failed(opening, target, way.problem, is_suspect=False)
-            return
+            return way.problem
         if way.dane is not None:
             way = way._replace(context=way.dane.context(way.context))
         elif way.trial is not None:
@@ -216,22 +243,7 @@ class NextHopPool:
         settings = shared.settings[target.lmtp, tls]
         # Only for hosts that the operator has named: what the DNS names gets no login.
         login = None if self._mx_domain or target.lmtp else shared.logins.get((target.name, target.port))
-        connection = SmtpOut(self, settings, shared.timeouts, shared.clock, target, opening, way, login)
-        shared.connections.add(connection)
-        timeout_s = shared.config.connect_timeout_s
-        try:
-            async with asyncio.timeout(timeout_s):
-                # An IP address: no name is resolved here. The role may not open /etc/hosts.
-                await asyncio.get_running_loop().create_connection(lambda: connection, target.address, target.port)
-        except TimeoutError:
-            problem = Problem("connect", "timeout", f"no answer within {timeout_s:g} s")
-        except OSError as error:
-            problem = Problem("connect", "lost", f"cannot connect: {error.strerror or error}")
-        else:
-            return  # `ready` or `closed` will be called, or has been
-        if connection.abandon():
-            shared.connections.discard(connection)
-            self._target_failed(opening, target, problem)
+        return SmtpOut(self, settings, shared.timeouts, shared.clock, target, opening, way, login)
 
     def _target_failed(self, opening: Opening, target: Target, problem: Problem, *, is_suspect: bool = True) -> None:
         shared = self._shared
