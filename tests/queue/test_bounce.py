@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import quopri
 import re
 
 import pytest
@@ -208,6 +209,25 @@ def test_utf8_addresses_make_a_global_dsn():
     assert made.recipients[0].domain == "xn--bcher-kva.test"
 
 
+@pytest.mark.parametrize(("ret", "returned_type"), [("FULL", "message/global"), ("HDRS", "message/global-headers")])
+def test_a_sender_in_ascii_hears_of_an_internationalised_message_where_nothing_takes_8_bit(ret, returned_type):
+    """RFC 6532 3.7, RFC 6533 6: the encoded form of what is returned loses nothing."""
+    env = envelope(smtputf8=True, ret=ret, recipients=[Recipient("юзер@пример.test", "xn--e1afmkfd.test", "x")])
+    header = "Subject: Привет\r\nX-Long: ".encode() + b"=" * 200 + b"\r\n"
+    content = header + "\r\nЗдравствуйте. \r\n.\r\n".encode()
+    made, built = build(env=env, original_header=header, original_content=content)
+    assert built.isascii() and max(map(len, built.split(b"\r\n"))) <= 998
+    assert (made.smtputf8, made.has_8bit, made.body_type) == (False, False, "7BIT")
+    message = email.message_from_bytes(built, policy=email.policy.SMTP)
+    text, status, returned = message.get_payload()
+    assert "юзер@пример.test" in text.get_content()
+    assert re.search(r"Final-Recipient: utf-8;\s+\\x\{44E\}", status.as_string())
+    assert returned.get_content_type() == returned_type
+    encoded = built.partition(b"Content-Type: " + returned_type.encode())[2].partition(b"\r\n\r\n")[2]
+    decoded = quopri.decodestring(encoded.partition(b"\r\n--=_")[0])
+    assert decoded.replace(b"\r\n", b"\n") == (content if ret == "FULL" else header).replace(b"\r\n", b"\n")
+
+
 def test_an_ascii_message_sent_with_smtputf8_gets_a_plain_dsn():
     made, built = build(env=envelope(smtputf8=True))
     assert built.isascii()
@@ -361,7 +381,7 @@ def test_utf8_addresses_stand_as_themselves_where_the_sender_can_read_them():
     recipient = Recipient(
         "börn@example.test", "example.test", "smtp://10.0.0.5:25", original="utf-8;bj\\x{F6}rn@example.org"
     )
-    env = envelope(smtputf8=True, recipients=[recipient])
+    env = envelope(reverse_path="grüße@bücher.test", smtputf8=True, recipients=[recipient])
     made, content = build(env=env, outcomes=[(recipient, failed())])
     assert made.smtputf8
     assert "Original-Recipient: utf-8; björn@example.org\r\n".encode() in content

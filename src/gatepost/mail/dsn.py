@@ -2,7 +2,8 @@
 
 Format only: who gets one, and for what, is decided in `queue/bounce.py`. Everything that a peer said (replies, addresses, the
 message itself) is untrusted: it stands in a DSN without controls, cut to a length, and can neither end a field nor a part.
-Without UTF-8 the result is 7-bit clean, with lines of at most 998 octets, so that any server can take it.
+Without UTF-8 the result is 7-bit clean, with lines of at most 998 octets, so that any server can take it: what is returned of an
+internationalised message is then encoded, as RFC 6532 3.7 and RFC 6533 allow for message/global and message/global-headers.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ class Row(NamedTuple):
 
 
 class Report(NamedTuple):
-    """A DSN to be. `kind` is a key of KINDS; `about` the message id of ours of the message that it is about."""
+    """A DSN to be. `kind` is a key of KINDS; `about` the message id of ours of the message that it is about.
+
+    `is_global` says that this message was sent with SMTPUTF8, `utf8` that the DSN goes with it, to an address outside ASCII.
+    """
 
     kind: str
     id: str
@@ -59,6 +63,7 @@ class Report(NamedTuple):
     utf8: bool
     retry_until_s: float | None
     asked: tuple[str, ...] = ()  # more fields of the whole message
+    is_global: bool = False
 
 
 class _Kind(NamedTuple):
@@ -204,10 +209,7 @@ def _text_part(report: Report, kind: _Kind) -> bytes:
         return b"Content-Type: text/plain; charset=us-ascii\r\n\r\n" + data
     if report.utf8 and not _LONG_LINE.search(data):
         return b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n" + data
-    return (
-        b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
-        + _quoted_printable(data)
-    )
+    return _encoded(b"text/plain; charset=utf-8", data)
 
 
 def _status_part(report: Report, kind: _Kind) -> bytes:
@@ -255,17 +257,17 @@ def _returned_part(report: Report) -> bytes:
             return b"Content-Type: message/rfc822\r\n\r\n" + content
         if report.utf8 and _is_utf8(content):
             return b"Content-Type: message/global\r\nContent-Transfer-Encoding: 8bit\r\n\r\n" + content
+        if report.is_global and _is_utf8(content):
+            return _encoded(b"message/global", content)
     original = _cut_header(report.header)
     if _is_plain(original):
         if original.isascii():
             return b"Content-Type: text/rfc822-headers\r\n\r\n" + original
         if report.utf8 and _is_utf8(original):
             return b"Content-Type: message/global-headers\r\nContent-Transfer-Encoding: 8bit\r\n\r\n" + original
-    charset = b"; charset=utf-8" if _is_utf8(original) else b""
-    return (
-        b"Content-Type: text/rfc822-headers" + charset + b"\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
-        + _quoted_printable(original)
-    )  # fmt: skip
+    if not _is_utf8(original):
+        return _encoded(b"text/rfc822-headers", original)
+    return _encoded(b"message/global-headers" if report.is_global else b"text/rfc822-headers; charset=utf-8", original)
 
 
 # --- pieces -------------------------------------------------------------------------------------------------------------
@@ -355,6 +357,12 @@ def _is_utf8(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _encoded(media_type: bytes, data: bytes) -> bytes:
+    """A part in quoted-printable."""
+    top = b"Content-Type: %b\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" % media_type
+    return top + _quoted_printable(data)
 
 
 def _quoted_printable(data: bytes) -> bytes:

@@ -76,9 +76,8 @@ def build_dsn(
         raise ValueError("no DSN for the null reverse-path")
     full = envelope.ret == "FULL" and kind in ("failed", "expired") and envelope.body_type != "BINARYMIME"
     full = full and not envelope.requiretls  # RFC 8689 5: as if RET=HDRS, and the DSN needs TLS as well
-    utf8 = envelope.smtputf8 and not (
-        to.isascii() and original_header.isascii() and all(recipient.address.isascii() for recipient, _ in outcomes)
-    )
+    # A DSN must arrive where 8BITMIME and SMTPUTF8 are not: it needs them only where the sender's own address does.
+    utf8 = envelope.smtputf8 and not to.isascii()
     chunks = dsn.build_report(
         dsn.Report(
             kind=kind,
@@ -105,6 +104,7 @@ def build_dsn(
             utf8=utf8,
             retry_until_s=retry_until_s,
             asked=_asked_fields(envelope),
+            is_global=envelope.smtputf8,
         )
     )
     content = b"".join(chunks)
