@@ -23,7 +23,6 @@ from gatepost.privsep.material import asks_web_servers, fetches_policies
 from gatepost.roles.askednames import look_up_names
 from gatepost.roles.daneprobe import DaneProbe
 from gatepost.roles.existence import CallAheadAsker, Existence
-from gatepost.roles.listing import listings_of
 from gatepost.roles.material import take_material
 from gatepost.roles.skeleton import Peer, Role
 from gatepost.roles.snapshot import Snapshot
@@ -55,6 +54,7 @@ class Resolver(Role):
         self.tables: Any = None
         if self.config.sources:
             tables = importlib.import_module("gatepost.roles.tables")
+            self._listing = importlib.import_module("gatepost.roles.listing")
             self.tables = tables.Tables(self.config, material[len(material) - of_sources :], self.loop)
         if not asks_web_servers(self.config):
             return
@@ -90,7 +90,9 @@ class Resolver(Role):
             self.config, keep=self._keep_recipients, call_later=self.loop.call_later, event=self.event,
             takes_all=self._asker.takes_all,
         )  # fmt: skip
-        self.listings = listings_of(self.config, self.tables, self.snapshot, self.loop, self.event)
+        self.listings: Any = None
+        if self.tables is not None:
+            self.listings = self._listing.listings_of(self.config, self.tables, self.snapshot, self.loop, self.event)
         self.existence = Existence(self.tables, self._asker, self.snapshot)
 
     def _begin_policies(self) -> None:
