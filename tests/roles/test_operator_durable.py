@@ -164,6 +164,23 @@ def test_the_answer_comes_behind_the_sync_and_waits_for_nothing_else(run, monkey
     run(body)
 
 
+def test_a_notice_that_is_released_does_not_set_out_before_it_is_durable(run, monkeypatch):
+    async def body(bed: Bed) -> None:
+        envelope = Envelope("n1", "s1", "", [Recipient("u@x.test", "x.test", HOP)], time.time(), "", "", "own")
+        bed.queue.notices.enter_when_durable(bed.queue.spool.store(envelope, [b"A: b\r\n\r\nc\r\n"]))
+        commit, may_go = bed.queue.spool.commit, threading.Event()
+        monkeypatch.setattr(bed.queue.spool, "commit", lambda: may_go.wait(LIMIT_S) and commit())
+        held = asyncio.ensure_future(bed.ask("hold", all=True))
+        released = asyncio.ensure_future(bed.ask("release", all=True))
+        await asyncio.sleep(0)
+        assert not bed.queue.spool.entries["n1"].held and bed.queue.scheduler.due_at("n1", HOP) is None
+        may_go.set()
+        assert [await held, await released] == [{"count": 1}, {"count": 1}]
+        assert bed.queue.scheduler.due_at("n1", HOP) is not None
+
+    run(body)
+
+
 @pytest.mark.parametrize("verb", ["hold", "retry", "remove"])
 def test_a_refused_sync_is_said_and_tried_again(run, monkeypatch, verb):
     """All of it holds, none is half done: what memory says is what the journal gets as soon as the disk takes it."""

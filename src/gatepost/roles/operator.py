@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from gatepost.mail.header import split_header
 from gatepost.model import Envelope
 from gatepost.roles.settling import timestamp
-from gatepost.spool.entry import REFUSED, Entry, State
+from gatepost.spool.entry import IN_SEGMENT, REFUSED, Entry, State
 from gatepost.spool.errors import SpoolError
+from gatepost.spool.own import OWNER
 
 if TYPE_CHECKING:
     from gatepost.roles.queue import Queue
@@ -211,6 +212,12 @@ def _hold(queue: Queue, arguments: dict[str, Any]) -> Any:
     return _when_durable(queue, len(entries), "held")
 
 
+def _is_own(queue: Queue, entry: Entry) -> bool:
+    """Whether it lies in the segment of the queue itself, so that it may not be durable yet."""
+    segment = queue.spool.segments.get(entry.segment)
+    return entry.place == IN_SEGMENT and segment is not None and segment.owner == OWNER
+
+
 def _release(queue: Queue, arguments: dict[str, Any]) -> Any:
     # What a receiver was not to send is let go by its ID only, by who has looked at it.
     entries = [
@@ -218,7 +225,10 @@ def _release(queue: Queue, arguments: dict[str, Any]) -> Any:
     ]
     for entry in entries:
         queue.spool.release(entry, time.time())
-        queue.enter(entry)
+        if _is_own(queue, entry):  # a notice may not set out before what it tells of is durable
+            queue.notices.enter_when_durable(entry)
+        else:
+            queue.enter(entry)
     queue.dispatch_soon()
     return _when_durable(queue, len(entries), "released")
 
