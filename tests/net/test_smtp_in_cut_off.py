@@ -45,7 +45,13 @@ def connect(*commands: bytes) -> tuple[SmtpIn, Transport]:
 
 def in_a_transaction(is_committing: bool) -> Any:
     return SimpleNamespace(
-        is_committing=is_committing, body_file=-1, body_descriptor=-1, body_bytes=60, chunks=[b"x"], begun_s=0.0
+        is_committing=is_committing,
+        body_file=-1,
+        body_descriptor=-1,
+        body_bytes=60,
+        chunks=[b"x"],
+        begun_s=0.0,
+        header_hold=None,
     )
 
 

@@ -16,7 +16,7 @@ MAX_DEPTH = 20  # of comments in comments
 
 _TOKEN = re.compile(r'[ \t\r\n]+|"(?:[^"\\]|\\.)*"|\[[^\]\r\n]*\]|[^ \t\r\n"(),:;<>\[]+|.', re.DOTALL)
 _QUOTED = r'"(?:[^"\\\x00-\x1f\x7f]|\\[ -~])*"'
-_LITERAL = r"\[[^\[\]\x00-\x20\x7f]*\]"
+_LITERAL = r"\[[^\[\]<>\x00-\x20\x7f]*\]"
 _ADDRESS = re.compile(rf'(?:{_QUOTED}|{_LITERAL}|[^\x00-\x20"(),:;<>\[\\\]\x7f])+').fullmatch
 _COMMENT = re.compile(r"[()]|\\.", re.DOTALL)
 
