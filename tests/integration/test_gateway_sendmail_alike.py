@@ -18,22 +18,15 @@ from integration.nexthop import NextHop, Taken
 from integration.peers.postfix import PostfixServer
 from integration.peers.process import wait_until
 from migrate import differential
-from migrate.sendmail_peer import SendmailServer
+from migrate.sendmail_peer import MC_HEAD, SendmailServer
 
 pytestmark = pytest.mark.skipif(not is_root(), reason="both servers need root, and so does a private root")
 
 SENDMAIL = Path(sys.executable).parent / "gatepost-sendmail"
-MC = """\
-divert(-1)
-divert(0)dnl
-OSTYPE(`linux')dnl
+MC = (
+    MC_HEAD
+    + """\
 define(`confDOMAIN_NAME', `gate.example.test')dnl
-define(`confTO_IDENT', `0')dnl
-define(`confSERVICE_SWITCH_FILE', `/etc/mail/service.switch-files')dnl
-define(`confDONT_PROBE_INTERFACES', `True')dnl
-define(`confDONT_BLAME_SENDMAIL', `GroupWritableDirPathSafe')dnl
-define(`STATUS_FILE', `/var/spool/mqueue/statistics')dnl
-define(`confPID_FILE', `/var/spool/mqueue/pid')dnl
 define(`RELAY_MAILER_ARGS', `TCP $h {sink}')dnl
 define(`SMART_HOST', `relay:[127.0.0.1]')dnl
 define(`MAIL_HUB', `relay:[127.0.0.1]')dnl
@@ -45,6 +38,7 @@ DAEMON_OPTIONS(`Name=MTA, Family=inet, Addr=127.0.0.1, Port={port}')dnl
 MAILER(`local')dnl
 MAILER(`smtp')dnl
 """
+)
 PLAIN = b"Subject: x\n\nb\n"
 BOTH, POSTFIX, REAL = frozenset(("postfix", "sendmail")), frozenset(("postfix",)), frozenset(("sendmail",))
 CASES = [

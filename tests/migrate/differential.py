@@ -13,21 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from integration.gateway import read_reply
+from migrate.sendmail_peer import MC_HEAD
 
 Probe = tuple[str, str, str]
 
 SENDMAIL_FILES = {
-    "sendmail.mc": """\
-divert(-1)
-divert(0)dnl
-OSTYPE(`linux')dnl
+    "sendmail.mc": MC_HEAD
+    + """\
 define(`confDOMAIN_NAME', `gate.example.net')dnl
-define(`confTO_IDENT', `0')dnl
-define(`confSERVICE_SWITCH_FILE', `/etc/mail/service.switch-files')dnl
-define(`confDONT_PROBE_INTERFACES', `True')dnl
-define(`confDONT_BLAME_SENDMAIL', `GroupWritableDirPathSafe')dnl
-define(`STATUS_FILE', `/var/spool/mqueue/statistics')dnl
-define(`confPID_FILE', `/var/spool/mqueue/pid')dnl
 define(`SMART_HOST', `smtp:[127.0.0.1]')dnl
 define(`MAIL_HUB', `smtp:[127.0.0.1]')dnl
 define(`ALIAS_FILE', `')dnl

@@ -21,6 +21,23 @@ QUEUE = "/var/spool/mqueue"
 ENTER_ROOT = Path(__file__).resolve().parents[2] / "bench/peers/enter_root.sh"
 
 
+# How every sendmail.mc of a test begins: what the sandbox needs, no questions to anybody, and no regard for the load of the machine.
+MC_HEAD = """\
+divert(-1)
+divert(0)dnl
+OSTYPE(`linux')dnl
+define(`confTO_IDENT', `0')dnl
+define(`confSERVICE_SWITCH_FILE', `/etc/mail/service.switch-files')dnl
+define(`confDONT_PROBE_INTERFACES', `True')dnl
+define(`confDONT_BLAME_SENDMAIL', `GroupWritableDirPathSafe')dnl
+define(`STATUS_FILE', `/var/spool/mqueue/statistics')dnl
+define(`confPID_FILE', `/var/spool/mqueue/pid')dnl
+define(`confQUEUE_LA', `1000')dnl
+define(`confREFUSE_LA', `1000')dnl
+define(`confDELAY_LA', `0')dnl
+"""
+
+
 class SendmailServer(PeerProcess):
     """`with SendmailServer(tmp_path, mail) as sendmail:`; `mail` is a directory that becomes /etc/mail, with `{port}` in its sendmail.mc."""
 

@@ -16,21 +16,14 @@ import pytest
 from integration.peers.process import wait_until
 from integration.peers.sink import SmtpSink
 from migrate import differential as d
-from migrate.sendmail_peer import SendmailServer
+from migrate.sendmail_peer import MC_HEAD, SendmailServer
 from migrate.test_differential import ImportedGateway
 from migrate.test_differential_rewriting import send
 
-MC = """\
-divert(-1)
-divert(0)dnl
-OSTYPE(`linux')dnl
+MC = (
+    MC_HEAD
+    + """\
 define(`confDOMAIN_NAME', `gate.example.net')dnl
-define(`confTO_IDENT', `0')dnl
-define(`confSERVICE_SWITCH_FILE', `/etc/mail/service.switch-files')dnl
-define(`confDONT_PROBE_INTERFACES', `True')dnl
-define(`confDONT_BLAME_SENDMAIL', `GroupWritableDirPathSafe')dnl
-define(`STATUS_FILE', `/var/spool/mqueue/statistics')dnl
-define(`confPID_FILE', `/var/spool/mqueue/pid')dnl
 define(`RELAY_MAILER_ARGS', `TCP $h {sink}')dnl
 define(`SMART_HOST', `relay:[127.0.0.1]')dnl
 define(`MAIL_HUB', `relay:[127.0.0.1]')dnl
@@ -56,6 +49,7 @@ DAEMON_OPTIONS(`Name=MTA, Family=inet, Addr=127.0.0.1, Port={port}')dnl
 MAILER(`local')dnl
 MAILER(`smtp')dnl
 """
+)
 FILES = {
     "access": "Connect:127.1\tRELAY\n",
     "genericstable": "anna@example.net\tanna.smith@example.net\nbob@pc.example.net\trobert@other.example\n",

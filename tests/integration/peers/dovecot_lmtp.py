@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from integration.peers.dovecot import Dovecot
-from integration.peers.maildir import read_maildir, wait_for_messages
+from integration.peers.maildir import Mailboxes
 from integration.peers.packages import require
 from integration.peers.process import is_greeting
 
 UID = 65534  # nobody, nogroup; owner of the Maildirs
 
 
-class DovecotLmtp(Dovecot):
+class DovecotLmtp(Dovecot, Mailboxes):
     """`with DovecotLmtp(tmp_path) as dovecot:`; `users` are full addresses, `settings` lines of dovecot.conf."""
 
     SERVES = """\
@@ -76,13 +76,3 @@ protocol lmtp {{
         """The Maildir of an address."""
         local_part, _, domain = recipient.rpartition("@")
         return self.home / "mail" / domain / local_part
-
-    def messages(self, recipient: str = "user@example.test") -> list[bytes]:
-        """What has been delivered so far, as Dovecot stores it: lines as they came, its own trace fields in front."""
-        return read_maildir(self.mailbox(recipient))
-
-    def wait_for_messages(
-        self, count: int = 1, recipient: str = "user@example.test", timeout_s: float = 60.0
-    ) -> list[bytes]:
-        """At least `count` messages for an address; TimeoutError if they do not come."""
-        return wait_for_messages(self.mailbox(recipient), count, timeout_s)

@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from integration.peers.maildir import read_maildir, wait_for_messages
+from integration.peers.maildir import Mailboxes
 from integration.peers.packages import require, require_root
 from integration.peers.process import PeerProcess, is_greeting, take_port, wait_until
 
@@ -32,7 +32,7 @@ EVERYONE = "everyone"  # the one Maildir, as virtual(8) takes no patterns
 MASTER_CF = Path(__file__).resolve().parents[3] / "bench/peers/postfix.master.cf"
 
 
-class PostfixServer(PeerProcess):
+class PostfixServer(PeerProcess, Mailboxes):
     """`with PostfixServer(tmp_path) as postfix:`; mail for `domains` goes to Maildirs below it, or to `transport`.
 
     `relay_host` ("127.0.0.1:2525") takes all mail for other domains. `users` are the local parts that exist, with a Maildir
@@ -133,16 +133,6 @@ class PostfixServer(PeerProcess):
             return self.home / "mail" / EVERYONE
         local_part, _, domain = recipient.rpartition("@")
         return self.home / "mail" / domain / local_part
-
-    def messages(self, recipient: str = "user@example.test") -> list[bytes]:
-        """What has been delivered so far, lines ended by LF as Postfix stores them."""
-        return read_maildir(self.mailbox(recipient))
-
-    def wait_for_messages(
-        self, count: int = 1, recipient: str = "user@example.test", timeout_s: float = 60.0
-    ) -> list[bytes]:
-        """At least `count` messages for an address; TimeoutError if they do not come."""
-        return wait_for_messages(self.mailbox(recipient), count, timeout_s)
 
     def wait_for_log(self, text: str, timeout_s: float = 60.0) -> str:
         """The first line of the log with `text`."""
