@@ -293,7 +293,7 @@ class Gateway:
 
         def look() -> dict[str, int] | None:
             ledger = self.tell("ledger")
-            if ledger["messages_queued"] == 0:
+            if ledger["messages_queued"] == 0 and ledger["notices_waiting"] == 0:
                 return ledger
             held = [key for key, is_held in self.list_held().items() if is_held]
             if again := [key for key in held if key in known]:

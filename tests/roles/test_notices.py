@@ -157,8 +157,9 @@ def test_a_notice_that_was_removed_is_not_entered(queue: Queue) -> None:
     assert queue.entered == [kept]
 
 
+@pytest.mark.parametrize("ends", [False, True])
 @pytest.mark.parametrize("result", [Result.DELIVERED, Result.FAILED])
-def test_a_notice_without_room_waits_for_it(queue: Queue, result: Result) -> None:
+def test_a_notice_without_room_waits_for_it(queue: Queue, result: Result, ends: bool) -> None:
     entry = build_entry(queue.notices.now_s())
     entry.envelope.recipients[0].notify = 6  # SUCCESS and FAILURE
     stored: list[Envelope] = []
@@ -183,6 +184,14 @@ def test_a_notice_without_room_waits_for_it(queue: Queue, result: Result) -> Non
     for _ in range(3):
         assert stored == [] and len(queue.timers) == 1
         queue.timers.pop()()
+    if ends:
+        queue.notices.store_rest()
+        assert stored == [] and queue.notices.waiting == 1
     is_full = False
-    queue.timers.pop()()
-    assert [envelope.recipients[0].address for envelope in stored] == ["anna@listed.example"] and queue.timers == []
+    if ends:
+        queue.notices.store_rest()
+    else:
+        queue.timers.pop()()
+        assert queue.timers == []
+    assert [envelope.recipients[0].address for envelope in stored] == ["anna@listed.example"]
+    assert queue.notices.waiting == 0

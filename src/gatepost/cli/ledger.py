@@ -25,6 +25,8 @@ def ledger_lines(ledger: dict[str, int]) -> list[str]:
         lines.append(
             f'  lost      {lost:>12}  recipients of messages whose content no file holds any more; see the events "damaged"'
         )
+    if waiting := ledger.get("notices_waiting", 0):
+        lines.append(f"  waiting   {waiting:>12}  notices to senders, until the disk has room for them")
     sign = "=" if total == ledger["accepted"] else "is NOT"
     lines.append(f"accepted {ledger['accepted']} {sign} {' + '.join(f'{part} {ledger[part]}' for part in _PARTS)}")
     return lines

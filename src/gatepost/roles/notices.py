@@ -197,6 +197,17 @@ class Notices:
         self.enter_when_durable(stored)
         return True
 
+    @property
+    def waiting(self) -> int:
+        """Notices that the disk had no room for yet; those of success are nowhere else."""
+        return len(self._unspooled)
+
+    def store_rest(self) -> None:
+        """The role ends: what waits for room gets its last chance."""
+        if left := self._unspooled.try_all():
+            reason = f"{left} notices found no room before the end; those of success are lost"
+            self._queue.event("error", where="dsn", reason=reason)
+
     # --- failures ---------------------------------------------------------------------------------------------------
 
     def fail_damaged(self, entry: Entry, reason: str) -> None:

@@ -34,7 +34,7 @@ def answer_operator(queue: Queue, what: str, arguments: dict[str, Any]) -> Any:
 
 
 def _ledger(queue: Queue, arguments: dict[str, Any]) -> Any:
-    return queue.spool.ledger()
+    return queue.spool.ledger() | {"notices_waiting": queue.notices.waiting}
 
 
 def _stats(queue: Queue, arguments: dict[str, Any]) -> Any:

@@ -448,6 +448,7 @@ class Queue(Role):
 
         def check() -> None:
             if self.hands.is_idle or self.loop.time() > deadline_s:
+                self.notices.store_rest()
                 self.keeping.close()
                 self.remembering.flush()
                 self.reports.close()

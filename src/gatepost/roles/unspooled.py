@@ -1,7 +1,7 @@
 """What the queue could not spool because there was no room: tried again, in order, until there is none once more.
 
 In memory only. A bounce is not lost with it: recovery finds whose failure is in no DSN. A notice of success is, if the role dies while
-the disk is full; so those are bounded.
+the disk is full; so those are bounded. An ordinary end tries once more.
 """
 
 from __future__ import annotations
@@ -39,3 +39,10 @@ class Unspooled:
                 self._call_later(ROOM_S, self._again)
                 return
             del self._waiting[key]
+
+    def try_all(self) -> int:
+        """One more attempt for each, now; how many have still no room."""
+        for key, attempt in list(self._waiting.items()):
+            if attempt():
+                del self._waiting[key]
+        return len(self._waiting)
