@@ -14,6 +14,7 @@ import socket
 
 from gatepost.config.values import InvalidValue, parse_fqdn, parse_network
 from gatepost.migrate import postfix_meaning as meaning
+from gatepost.migrate.otherfiles import OF_POSTFIX, other_files
 from gatepost.migrate.places import Unreadable
 from gatepost.migrate.postfix_cf import Parameter, Parameters, parse_main, parse_master, split_list
 from gatepost.migrate.postfix_domains import FILE_KINDS
@@ -30,15 +31,6 @@ _RESTRICTION_LISTS = (
     "smtpd_recipient_restrictions smtpd_data_restrictions smtpd_end_of_data_restrictions smtpd_etrn_restrictions"
 )
 RESTRICTION_LISTS = tuple(_RESTRICTION_LISTS.split())
-OTHER_FILES = {
-    "dynamicmaps.cf": "Postfix's list of table types",
-    "makedefs.out": "how Postfix was built",
-    "post-install": "for the package",
-    "postfix-files": "for the package",
-    "postfix-script": "for the package",
-    "main.cf.proto": "Postfix's prototype",
-    "master.cf.proto": "Postfix's prototype",
-}
 
 
 class PostfixImport(RewritingPart, TlsPart, SwitchPart):
@@ -323,23 +315,10 @@ class PostfixImport(RewritingPart, TlsPart, SwitchPart):
     def _others(self) -> None:
         """Every other file of the directory."""
         written = " ".join(parameter.value for parameter in self.parameters.written.values())
-        for parent, directories, names in os.walk(self.places.directory):
-            directories.sort()
-            for name in sorted(names):
-                path = os.path.join(parent, name)
-                if not os.path.isfile(path):
-                    continue
-                short = os.path.relpath(path, self.places.directory)
-                if path in self.seen:
-                    continue
-                why = OTHER_FILES.get(short)
-                if short.startswith(("dynamicmaps.cf.d/", "postfix-files.d/", "sasl/")):
-                    why = "for the package, or for programs beside Postfix"
-                if why is None and name.endswith((".db", ".old", ".bak", "~", ".dpkg-dist", ".dpkg-old")):
-                    why = "an old or compiled copy"
-                if why is None and re.search(rf"{re.escape(name)}(?![\w.-])", written):
-                    why = "what names it is not imported"
-                self.report.unused(path, 0, short, why or "nothing in main.cf or master.cf names it")
+        for path, short, why in other_files(self.places.directory, self.seen, OF_POSTFIX):
+            if not why and re.search(rf"{re.escape(os.path.basename(path))}(?![\w.-])", written):
+                why = "what names it is not imported"
+            self.report.unused(path, 0, short, why or "nothing in main.cf or master.cf names it")
 
 
 def _without(networks: list[str], excluded: list[str]) -> list[str]:

@@ -88,7 +88,9 @@ class Report:
     def items(self) -> list[Item]:
         """All of them, neighbours with the same result joined."""
         joined: list[Item] = []
-        for item in sorted(set(self._items), key=lambda item: (item.file, item.line, item.last_line, item.construct)):
+        for item in sorted(
+            dict.fromkeys(self._items), key=lambda item: (item.file, item.line, item.last_line, item.construct)
+        ):
             before = joined[-1] if joined else None
             if before is not None and _may_join(before, item):
                 joined[-1] = msgspec.structs.replace(before, last_line=item.last_line)

@@ -16,6 +16,7 @@ from gatepost.config.values import InvalidValue, parse_fqdn, parse_listen, parse
 from gatepost.migrate.aliases import import_aliases
 from gatepost.migrate.draft import Draft
 from gatepost.migrate.logins import OTHERWISE, WHY, import_logins
+from gatepost.migrate.otherfiles import OF_SENDMAIL, other_files
 from gatepost.migrate.places import Places, Unreadable
 from gatepost.migrate.report import Report
 from gatepost.migrate.sendmail_mc import PORTS, McReader, domain_of
@@ -41,21 +42,6 @@ TABLES = {
         "genericstable",
         "used as sendmail-genericstable in a rewrite rule",
     ),
-}
-OTHER_FILES = {
-    "sendmail.cf": "made by m4 from sendmail.mc",
-    "submit.cf": "made by m4 from submit.mc",
-    "submit.mc": "for the program that submits mail: gatepost-sendmail takes its place",
-    "sendmail.conf": "Debian's settings of sendmail's processes",
-    "Makefile": "for make",
-    "databases": "Debian's list of tables",
-    "helpfile": "the text of HELP",
-    "statistics": "counters",
-    "trusted-users": "there are no trusted users: who submits mail is known by its uid or its login",
-    "aliases.db": "made from aliases",
-    "service.switch": "how sendmail looks up names",
-    "service.switch-nodns": "how sendmail looks up names",
-    "address.resolve": "how sendmail looks up names",
 }
 
 
@@ -473,21 +459,8 @@ class SendmailImport:
 
     def _others(self) -> None:
         """Every other file of the directory."""
-        for parent, directories, names in os.walk(self.places.directory):
-            directories.sort()
-            for name in sorted(names):
-                path = os.path.join(parent, name)
-                if not os.path.isfile(path):
-                    continue
-                if path in self.seen:
-                    continue
-                short = os.path.relpath(path, self.places.directory)
-                why = OTHER_FILES.get(short)
-                if short.startswith(("tls/", "sasl/", "smrsh/", "peers/")):
-                    why = "keys, programs and settings beside sendmail's own configuration"
-                if why is None and name.endswith((".db", ".old", ".bak", "~", ".dpkg-dist", ".dpkg-old")):
-                    why = "an old or compiled copy"
-                self.report.unused(path, 0, short, why or "nothing in sendmail.mc names it")
+        for path, short, why in other_files(self.places.directory, self.seen, OF_SENDMAIL):
+            self.report.unused(path, 0, short, why or "nothing in sendmail.mc names it")
 
     def _finish(self) -> None:
         """What has no next hop of its own goes to the smart host, as all that sendmail relays."""
