@@ -201,6 +201,18 @@ def test_records_that_are_held_open_are_as_they_are_now_and_end_with_the_process
     records.close()
 
 
+def test_a_process_that_has_given_its_memory_back_has_ended() -> None:
+    """Between exit and the parent's wait it has a status, but what it had locked stands there no more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    try:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert "Seccomp:" in Path(f"/proc/{process.pid}/status").read_text()
+        with pytest.raises(ProcessLookupError):
+            kernel.read_process(process.pid)
+    finally:
+        process.wait()
+
+
 def test_a_process_that_is_there_and_cannot_be_seen_has_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     def hide(path: str) -> str:
         raise FileNotFoundError(path)

@@ -117,11 +117,16 @@ def read_process(pid: int, records: Records | None = None) -> ProcessFacts:
     directory = f"/proc/{pid}"
     read = records.read if records is not None else lambda name: _read(f"{directory}/{name}")
     try:
-        facts = parse_status(pid, read("status"))
+        status = read("status")
     except FileNotFoundError as error:
         if _is_alive(pid):
             raise PermissionError(f"/proc hides process {pid}") from error
         raise ProcessLookupError(f"no process {pid}") from error
+    if (
+        "\nVmSize:" not in status
+    ):  # it has given its memory back: it runs nothing any more, and what it had locked is gone
+        raise ProcessLookupError(f"process {pid} is ending")
+    facts = parse_status(pid, status)
     _read_into(facts, "root", lambda: os.readlink(f"{directory}/root"))
     _read_into(facts, "cwd", lambda: os.readlink(f"{directory}/cwd"))
     _read_into(facts, "namespaces", lambda: _read_namespaces(f"{directory}/ns"))
