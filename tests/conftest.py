@@ -17,9 +17,8 @@ FOREIGN = (
 
 def pytest_configure() -> None:
     """Before anything is collected."""
-    os.umask(
-        0o022
-    )  # with another one, files of tests are too open for the gateway, or closed to the users of real servers
+    # with another one, files of tests are too open for the gateway, or closed to the users of real servers
+    os.umask(0o022)
     for name in FOREIGN:
         os.environ.pop(name, None)
     os.environ["LC_ALL"] = "C.UTF-8"  # what programs print is compared

@@ -97,9 +97,8 @@ def run(options: Options) -> Result:
     if not shutil.which("strace"):
         raise Skip("strace is missing: install the package strace")
     faults = [fault for fault in FAULTS if fault.is_quick or not options.quick]
-    random.Random(f"{options.seed} {NAME}").shuffle(
-        faults
-    )  # so that no role dies so often that its restarts are slowed
+    # so that no role dies so often that its restarts are slowed
+    random.Random(f"{options.seed} {NAME}").shuffle(faults)
     shown: dict[str, dict[str, float | int]] = {}
     problems: list[str] = []
     with Bed(NAME, options, rate=250.0) as bed:

@@ -77,9 +77,8 @@ class EventLog:
         old, self._fd = self._fd, fd
         self._poll = None
         if fd >= 0 and not stat.S_ISREG(os.fstat(fd).st_mode):
-            self._poll = (
-                select.poll()
-            )  # not epoll: a descriptor of its own, and one of ours may be open for writing only
+            # not epoll: a descriptor of its own, and one of ours may be open for writing only
+            self._poll = select.poll()
             self._poll.register(fd, select.POLLOUT)
         return old
 

@@ -37,9 +37,8 @@ class Recipient(msgspec.Struct, array_like=True, gc=False):
 
     address: str  # forward-path mailbox, the `text` of its Address
     domain: str  # lower case, A-labels
-    next_hop: (
-        str  # canonical next-hop name, see routing/nexthop.py: "smtp://10.0.0.5:25", "mx:example.net", "maildir:/v"
-    )
+    # canonical next-hop name, see routing/nexthop.py: "smtp://10.0.0.5:25", "mx:example.net", "maildir:/v"
+    next_hop: str
     notify: int = 0  # DSN NOTIFY bits (RFC 3461); 0 = not given
     original: str = ""  # DSN ORCPT as received; empty = not given
     reverse_path: str = ""  # in place of the envelope's: the owner of the list that led here; empty: the envelope's
@@ -59,9 +58,8 @@ class Envelope(msgspec.Struct, array_like=True, gc=False):
     body_type: str = "7BIT"  # "7BIT", "8BITMIME" or "BINARYMIME", as declared in MAIL
     smtputf8: bool = False
     has_8bit: bool = False  # the content holds a byte over 127 (observed, whatever was declared)
-    needs_stuffing: bool = (
-        False  # a line of the content begins with a dot, as its writer saw it; who sends it looks himself
-    )
+    # a line of the content begins with a dot, as its writer saw it; who sends it looks himself
+    needs_stuffing: bool = False
     envelope_id: str = ""  # DSN ENVID
     ret: str = ""  # DSN RET: "", "FULL" or "HDRS"
     requiretls: bool = False  # RFC 8689: only to hosts of verified names inside TLS that promise the same

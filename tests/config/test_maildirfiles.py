@@ -120,9 +120,8 @@ def test_a_root_that_the_group_cannot_enter_is_a_problem_with_its_command(tmp_pa
     root.chmod(0o750)
     assert not found(0)
     nobody = pwd.getpwnam("nobody").pw_uid
-    assert f"chgrp {GROUP} {root} && chmod 2750 {root}" in found(
-        nobody
-    )  # without root only the setgid bit gives the group
+    # without root only the setgid bit gives the group
+    assert f"chgrp {GROUP} {root} && chmod 2750 {root}" in found(nobody)
     root.chmod(0o2750)
     assert not found(0)
     assert all("chgrp" not in command for command in found(nobody))

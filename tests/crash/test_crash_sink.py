@@ -84,6 +84,5 @@ def test_every_kind_is_sent():
     assert {choose_kind(rng).name for _ in range(2000)} == {kind.name for kind in KINDS}
     assert sum(kind.share for kind in KINDS) == pytest.approx(1.0)
     for kind in KINDS:
-        assert (
-            not any(map(is_gone, kind.recipients)) or "ENVID" in kind.mail
-        )  # else nobody knows what its notice is about
+        # else nobody knows what its notice is about
+        assert not any(map(is_gone, kind.recipients)) or "ENVID" in kind.mail

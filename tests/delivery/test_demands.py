@@ -81,9 +81,8 @@ def test_tls_is_not_tried_where_a_line_says_so_and_nobody_demands_it():
     no = {"try_tls:a.test": "NO", "try_tls:ok.a.test": "OK", "try_tls:10.9": "NO"}
     way = raised(no)
     assert (way.tls, way.level, way.why) == (Tls.NEVER, "none", "Try_TLS in the access table says so")
-    assert (
-        demands(no).raised(OPPORTUNISTIC, way, "ok.a.test", "10.9.1.1").tls is way.tls
-    )  # a plan without TLS stays one
+    # a plan without TLS stays one
+    assert demands(no).raised(OPPORTUNISTIC, way, "ok.a.test", "10.9.1.1").tls is way.tls
     tried = {
         host: demands(no).raised(OPPORTUNISTIC, plan(OPPORTUNISTIC, host), host, "10.9.1.1").tls
         for host in ("ok.a.test", "b.test")

@@ -44,10 +44,8 @@ def of_mechanisms(names: tuple[str, ...]) -> Needs:
 # Setting of a dialog -> the keys that make it so: what `ServerSettings.from_config` and `roles/ports.py` read, backwards.
 KEYS: dict[str, Callable[[Any], Needs]] = {
     **{name: lambda value, key=f"smtp.{name}": {key: value} for name in (*LIMITS, *SWITCHES)},
-    "mt_priority": lambda on: {
-        "smtp.mt_priority": on,
-        "smtp.stranger_priority": 9,
-    },  # less, and the policy words the reply
+    # less, and the policy words the reply
+    "mt_priority": lambda on: {"smtp.mt_priority": on, "smtp.stranger_priority": 9},
     "refuse_long_lines": lambda on: {"smtp.long_lines": "refuse" if on else "accept"},
     "mechanisms": of_mechanisms,
     "mechanisms_in_tls": lambda names: of_mechanisms(names) | {"auth.require_tls": False},

@@ -112,9 +112,8 @@ def test_a_difference_that_comes_later_is_told_once_and_counted(gateway):
     wait_for_checks(gateway, checks + 2)
     counters = gateway.ask("stats")["supervisor/0"]
     assert counters["privs_differences"] == 0
-    assert (
-        counters["privs_differences_ever"] == len(gateway.events("privs_differ")) == 4
-    )  # the roles with an empty root
+    # the roles with an empty root
+    assert counters["privs_differences_ever"] == len(gateway.events("privs_differ")) == 4
 
 
 def test_what_comes_by_a_death_or_a_reload_is_looked_at_before_the_next_hour(tmp_path):

@@ -113,9 +113,8 @@ def test_next_hops_of_its_choice_are_held_and_the_rest_goes_on(gateway: Gateway,
     assert gateway.wait_for_event("delivered", id="True1")["next_hop"] == hop.name
     reasons = held(gateway)
     assert set(reasons) == {"Lie1", "Lie2", "Lie3", "Lie4"}
-    assert {reason.partition(" is ")[0] for reason in reasons.values()} == {
-        "its next hop"
-    }  # not what the attacker says
+    # not what the attacker says
+    assert {reason.partition(" is ")[0] for reason in reasons.values()} == {"its next hop"}
     # Nobody lets them go in passing.
     assert gateway.ask("queue", "release", "--all")["count"] == 0
     assert set(held(gateway)) == set(reasons)

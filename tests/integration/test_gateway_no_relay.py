@@ -221,9 +221,8 @@ def test_nobody_relays(gateway: Fooled, who: str) -> None:
             assert mail[:3] in ("250", "530", "550"), (name, mail)
         taken = {path: reply for path, reply in zip(paths, replies, strict=True) if not reply.startswith(("5", "451"))}
         if who == "lmtp as daemon":  # a rule names it, for this domain
-            taken = {
-                path: reply for path, reply in taken.items() if path.rpartition(":")[2] not in TO_ITS_DOMAIN
-            }  # source routes are dropped
+            # source routes are dropped
+            taken = {path: reply for path, reply in taken.items() if path.rpartition(":")[2] not in TO_ITS_DOMAIN}
         assert taken == {}, name
 
 

@@ -123,9 +123,8 @@ def test_control_characters_of_strangers_reach_no_terminal(bed):
     message_id = send(bed.gateway.port, recipient, content)
     assert "\x1b" not in out(bed, "show", message_id) and "\\x1b" in out(bed, "show", message_id)
     assert "\\u001b" in bed.gateway.run("queue", "show", message_id, "--json").stdout
-    assert (
-        "\n        by gate.example.test with " in bed.gateway.run("queue", "show", message_id).stdout
-    )  # folded by a tab
+    # folded by a tab
+    assert "\n        by gate.example.test with " in bed.gateway.run("queue", "show", message_id).stdout
 
 
 def test_retry(bed):

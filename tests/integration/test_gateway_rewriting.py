@@ -209,9 +209,8 @@ def test_what_paths_became_is_recorded_and_replayed(gateway: Gateway) -> None:
     other.write_text(gateway.config.read_text().replace('to_domain = "example.test"', 'to_domain = "other.test"'))
     changed = gatepost("replay", "--config", str(other))
     assert changed.returncode == 1
-    assert (
-        "re-written: " in changed.stdout and "reverse-path <srs:example.test> (srs)" in changed.stdout
-    )  # other.test is not ours
+    # other.test is not ours
+    assert "re-written: " in changed.stdout and "reverse-path <srs:example.test> (srs)" in changed.stdout
 
 
 def test_our_own_notice_about_forwarded_mail_goes_to_its_sender(tmp_path: Path) -> None:

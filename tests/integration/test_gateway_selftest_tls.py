@@ -36,10 +36,8 @@ class Bed:
     def asks(self, trusted: str = "") -> dict[tuple[str, str], dict]:
         """By group without its place, and name, with the kind of port before it."""
         command = [*COMMAND, "selftest", "--only", "smtp", "--json", "--config", str(self.gateway.config)]
-        environment = {
-            **os.environ,
-            "SSL_CERT_FILE": trusted or str(self.gateway.config),
-        }  # that one holds no authority
+        # that one holds no authority
+        environment = {**os.environ, "SSL_CERT_FILE": trusted or str(self.gateway.config)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         self.exit_status = done.returncode
         kinds = {f"port {port})": kind for kind, port in self.ports.items()} | {f"port {self.gateway.port})": "edge"}

@@ -37,12 +37,8 @@ def unpacked(*packages: str) -> Path:
         miss(f"{', '.join(packages)} cannot be downloaded: {done.stderr.strip()[-200:]}")
     for package in sorted(downloads.glob("*.deb")):
         subprocess.run(["dpkg", "-x", str(package), str(root)], check=True)
-    for name in (
-        "bin",
-        "sbin",
-        "lib",
-        "lib64",
-    ):  # links into usr since Debian 12: a directory laid over them would hide them
+    # links into usr since Debian 12: a directory laid over them would hide them
+    for name in ("bin", "sbin", "lib", "lib64"):
         if (root / name).is_dir() and not (root / name).is_symlink():
             shutil.copytree(root / name, root / "usr" / name, symlinks=True, dirs_exist_ok=True)
             shutil.rmtree(root / name)

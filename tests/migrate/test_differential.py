@@ -104,9 +104,8 @@ def section(name: str) -> str:
 
 @pytest.fixture
 def open_path() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(
-        prefix="gatepost-differential-"
-    ) as temporary:  # servers that change their user enter it
+    # servers that change their user enter it
+    with tempfile.TemporaryDirectory(prefix="gatepost-differential-") as temporary:
         made = Path(temporary)
         made.chmod(0o755)
         for name in ("peer", "ours"):

@@ -19,9 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "packaging" / ".cache"
 SUITE = "bookworm"
-PACKAGES = (
-    "python3,libseccomp2,adduser,ca-certificates"  # what the package depends on and recommends: a box has no network
-)
+# what the package depends on and recommends: a box has no network
+PACKAGES = "python3,libseccomp2,adduser,ca-certificates"
 NAME = f"{SUITE}-{zlib.crc32(PACKAGES.encode()):08x}"
 UNIFIED = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 WAIT_S = 60.0

@@ -67,9 +67,8 @@ def test_installing_makes_users_and_starts_nothing(box: Box, package: Path) -> N
     writable = "find /usr/lib/gatepost /usr/bin/gatepost /usr/lib/systemd/system/gatepost* ! -type l"
     assert box.run("sh", "-c", rf"{writable} \( ! -user root -o -perm /022 \)") == ""
     for path in ("man/man1/gatepost.1.gz", "man/man5/gatepost.toml.5.gz", "bash-completion/completions/gatepost"):
-        assert box.exists(f"/usr/share/{path}") or "man/" in path, (
-            path
-        )  # a minimal Debian may be told to leave pages out
+        # a minimal Debian may be told to leave pages out
+        assert box.exists(f"/usr/share/{path}") or "man/" in path, path
     assert box.run("dpkg", "--verify", "gatepost") == "" or "/usr/share/" in box.run("dpkg", "--verify", "gatepost")
 
 

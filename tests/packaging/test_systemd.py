@@ -57,9 +57,8 @@ def test_the_service_takes_and_delivers_mail_without_any_right_of_roots(service:
     assert "NoNewPrivs:\t1" in facts and "Seccomp:\t2" in facts
     assert service.run("gatepost", "privs").endswith("as declared")
     seen = json.loads(service.run("gatepost", "status", "--json"))["attestation"]
-    assert (
-        seen["as_declared"] is True and "descriptors" in seen["not_compared"]
-    )  # it saw the roles, which /proc hides from it
+    # it saw the roles, which /proc hides from it
+    assert seen["as_declared"] is True and "descriptors" in seen["not_compared"]
 
 
 def test_nothing_else_can_be_run_where_it_runs(service: Box) -> None:

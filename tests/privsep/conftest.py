@@ -61,10 +61,8 @@ def error_of(act, *arguments):
 
 """
 
-STARTS = {
-    "root": "",
-    "nobody": "sandbox.preload()\nbecome_nobody()\n",
-}  # nobody may not be able to read the interpreter
+# nobody may not be able to read the interpreter
+STARTS = {"root": "", "nobody": "sandbox.preload()\nbecome_nobody()\n"}
 
 
 @pytest.fixture(params=["root", "nobody"])

@@ -57,9 +57,8 @@ def test_the_supervisor_locks_also_what_comes_later() -> None:
 
 
 def test_the_supervisor_leaves_no_core_file_and_is_not_read_by_others_of_its_user() -> None:
-    program = (
-        SOURCE + "\nrefuse_dumps()\nprint(_libc.prctl(3), *resource.getrlimit(resource.RLIMIT_CORE))"
-    )  # PR_GET_DUMPABLE
+    # PR_GET_DUMPABLE
+    program = SOURCE + "\nrefuse_dumps()\nprint(_libc.prctl(3), *resource.getrlimit(resource.RLIMIT_CORE))"
     done = subprocess.run([PYTHON, "-I", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0", "0", "0"]
 

@@ -65,10 +65,8 @@ def test_who_does_not_answer_is_pinged_once_and_killed_once_behind_the_limit(bed
     kill()
     for _ in range(5):
         bed.tick("queue")
-    assert bed.signalled == [
-        ("receiver", signal.SIGABRT),
-        ("receiver", signal.SIGKILL),
-    ]  # SIGABRT waits in one that is stopped
+    # SIGABRT waits in one that is stopped
+    assert bed.signalled == [("receiver", signal.SIGABRT), ("receiver", signal.SIGKILL)]
     assert bed.pinged.count("receiver") == 1  # its socket is not filled up
 
 

@@ -159,9 +159,8 @@ def test_what_the_server_is_asked_and_that_a_yes_is_kept_a_short_time(web, autho
     asked = web.asked[before:]
     assert len(asked) == 2
     assert (asked[0].method, asked[0].body) == ("POST", b"token=a.b%2Bc&token_type_hint=access_token")
-    assert (
-        asked[0].headers["Authorization"] == "Basic Z2F0ZSt3YXk6czNjcmV0JTJGJTJC"
-    )  # each form-encoded (RFC 6749 2.3.1)
+    # each form-encoded (RFC 6749 2.3.1)
+    assert asked[0].headers["Authorization"] == "Basic Z2F0ZSt3YXk6czNjcmV0JTJGJTJC"
     keeping = Asker(web, authority, b"Bearer our.token")
     assert keeping.ask("t") == keeping.ask("t") == [("anna@example.test", "")]
     assert len(web.asked) == before + 3

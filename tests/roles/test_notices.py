@@ -96,10 +96,8 @@ def build_entry(received_s: float = 1000.0) -> Entry:
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
-        (
-            "anna@asked.example",
-            "smtp://10.0.0.5:25",
-        ),  # nobody can ask the source here: the sender must be told all the same
+        # nobody can ask the source here: the sender must be told all the same
+        ("anna@asked.example", "smtp://10.0.0.5:25"),
         ("anna@listed.example", "smtp://10.0.0.6:25"),
         ("nobody@listed.example", 550),
         ("anna@later.example", "smtp://10.0.0.7:25"),

@@ -44,10 +44,8 @@ class Server:
             self.sources.add(peer[0])
             lines: list[bytes] = []
             self.sessions.append(lines)
-            with (
-                connection,
-                connection.makefile("r", encoding="latin-1", newline="") as file,
-            ):  # takes CR for a line end, too
+            # takes CR for a line end, too
+            with connection, connection.makefile("r", encoding="latin-1", newline="") as file:
                 try:
                     self._session(connection, file, lines)
                 except OSError:

@@ -101,9 +101,8 @@ def test_repair_by_root_leaves_files_to_the_queue(filled):
         for name in subdirectories + names:
             os.chown(f"{directory}/{name}", 4711, 4711)
     os.chmod(filled, 0o711)
-    for parent in Path(
-        filled
-    ).parents:  # pytest's directories are for their owner only, some of them opened by other tests
+    # pytest's directories are for their owner only, some of them opened by other tests
+    for parent in Path(filled).parents:
         if parent.stat().st_mode & 0o001 == 0:
             parent.chmod(0o711)
     fsck(filled, repair=True)

@@ -315,9 +315,8 @@ class Tls(Section, frozen=True, kw_only=True):
     max_handshake_bytes: int = 64 * 1024
     outbound: str = "best"  # "best" (DANE, else MTA-STS, else opportunistic) or a level of a policy, see docs/config.md
     ca_file: str | None = None  # None: that of the system
-    remember_s: float = (
-        60 * 86400.0
-    )  # how long a domain that was verified by DANE or MTA-STS is not sent in clear; 0: never
+    # how long a domain that was verified by DANE or MTA-STS is not sent in clear; 0: never
+    remember_s: float = 60 * 86400.0
     max_remembered: int = 20_000  # domains
     policies: list[TlsPolicy] = []
     sts: Sts = Sts()
@@ -404,9 +403,8 @@ class Source(Section, frozen=True, kw_only=True):
     tls: str = "verify"  # "none": in clear
     ca_file: str | None = None  # None: tls.ca_file, else that of the system
     keys: list[str] = []  # forms of an address that are asked; empty: what the use needs
-    next_hops: list[
-        str
-    ] = []  # patterns of what a table of routes on it may name (config/hoppatterns.py); empty: anything
+    # patterns of what a table of routes on it may name (config/hoppatterns.py); empty: anything
+    next_hops: list[str] = []
     timeout_s: float = 5.0
     retry_s: float = 5.0  # a server that failed is asked again after this, doubling up to a minute
     max_connections: int = 4

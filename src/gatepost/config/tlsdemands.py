@@ -22,22 +22,15 @@ SERVER_KEYS = ("tls_srv:", "tls_rcpt:")
 TRY_KEYS = ("try_tls:",)
 ISSUER_KEYS = ("citag:",)
 DELIVERY_KEYS = (*SERVER_KEYS, *TRY_KEYS, *ISSUER_KEYS)  # of the entries that the deliverer asks
-CODES = {
-    "": (454, "7.0"),
-    "TEMP": (403, "7.0"),
-    "PERM": (503, "7.0"),
-}  # sendmail's own; the first where TLS_PERM_ERR is not set
+# sendmail's own; the first where TLS_PERM_ERR is not set
+CODES = {"": (454, "7.0"), "TEMP": (403, "7.0"), "PERM": (503, "7.0")}
 MAX_BITS = 4096
 ADVICE = "write VERIFY, VERIFY:128 or ENCR:128, with TEMP+ or PERM+ before it, +CN:name, +CS:subject or +CI:issuer behind it, or OK"
 
 _VALUE = re.compile(r"(?:(PERM|TEMP)\s*\+\s*)?(VERIFY|ENCR)(?::(\d{1,4}))?(?:\s*\+(.+))?", re.IGNORECASE | re.DOTALL)
 _ENCODED = re.compile(r"\+([0-9A-Fa-f]{2})")
-_NOTHING = (
-    "OK",
-    "RELAY",
-    "SKIP",
-    "NO",
-)  # whatever is no demand is none to sendmail; of those only what one writes on purpose
+# whatever is no demand is none to sendmail; of those only what one writes on purpose
+_NOTHING = ("OK", "RELAY", "SKIP", "NO")
 
 
 class BadDemand(Exception):
@@ -49,9 +42,8 @@ class Demand(msgspec.Struct, frozen=True):
 
     is_verified: bool
     bits: int = 0
-    extensions: tuple[
-        tuple[str, str], ...
-    ] = ()  # ("CN" | "CS" | "CI" | "CITAG", value); an empty CN is the name of the other side
+    # ("CN" | "CS" | "CI" | "CITAG", value); an empty CN is the name of the other side
+    extensions: tuple[tuple[str, str], ...] = ()
     code: int = 454
     detail: str = "7.0"
 

@@ -57,9 +57,8 @@ class StsPolicy(NamedTuple):
     failure: str = ""
 
 
-StsLookup = Callable[
-    [str], Awaitable[StsPolicy | None]
-]  # by domain; None: it has no policy. It never raises, and is quick if cached.
+# by domain; None: it has no policy. It never raises, and is quick if cached.
+StsLookup = Callable[[str], Awaitable[StsPolicy | None]]
 
 
 class Policy:

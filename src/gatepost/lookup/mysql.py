@@ -20,9 +20,8 @@ from gatepost.config.sources import Server
 from gatepost.lookup.named import NamedContext
 from gatepost.lookup.source import MAX_VALUES, Lost, QueryFailed, join_values, too_many
 
-_LOST = frozenset(
-    {1040, 1053, 1077, 1079, 1152, 1184, 1203, 2002, 2003, 2006, 2013, 4031}
-)  # the server or the way to it
+# the server or the way to it
+_LOST = frozenset({1040, 1053, 1077, 1079, 1152, 1184, 1203, 2002, 2003, 2006, 2013, 4031})
 
 
 class MysqlQuery:

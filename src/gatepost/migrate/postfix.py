@@ -282,9 +282,8 @@ class PostfixImport(RewritingPart, TlsPart, SwitchPart):
         """Every parameter that nothing above has told of."""
         for name in self.parameters.written:
             self.parameters.value(name)  # notes which parameters others name
-        for (
-            domain
-        ) in self.draft.domains.values():  # relayhost is for all that is not delivered here (trivial-rewrite(8))
+        # relayhost is for all that is not delivered here (trivial-rewrite(8))
+        for domain in self.draft.domains.values():
             if not domain.next_hop and domain.recipients != []:
                 domain.next_hop = list(self.draft.relay_next_hop)
         self._call_ahead()

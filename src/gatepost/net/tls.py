@@ -163,10 +163,8 @@ class TlsLayer(asyncio.Protocol):
             self._is_over = True
             self._above.tls_failed("the connection was lost during the handshake")
         self._is_over = self._is_closing = True
-        above, self._above = (
-            self._above,
-            None,
-        )  # it knows us as its transport: a cycle that would wait for the collector
+        # it knows us as its transport: a cycle that would wait for the collector
+        above, self._above = self._above, None
         above.connection_lost(exc)
 
     def pause_writing(self) -> None:

@@ -89,9 +89,8 @@ class Records:
 
     def __init__(self, pid: int) -> None:
         """Of a child that was just started and does not lock itself in before it is told to. Raises OSError."""
-        for _ in range(
-            _TRIES
-        ):  # posix_spawn returns a moment before the kernel sees that what is executed may be dumped
+        # posix_spawn returns a moment before the kernel sees that what is executed may be dumped
+        for _ in range(_TRIES):
             if os.path.exists(f"/proc/{pid}/status") or not _is_alive(pid):
                 break
             time.sleep(_AGAIN_S)
@@ -122,9 +121,8 @@ def read_process(pid: int, records: Records | None = None) -> ProcessFacts:
         if _is_alive(pid):
             raise PermissionError(f"/proc hides process {pid}") from error
         raise ProcessLookupError(f"no process {pid}") from error
-    if (
-        "\nVmSize:" not in status
-    ):  # it has given its memory back: it runs nothing any more, and what it had locked is gone
+    # it has given its memory back: it runs nothing any more, and what it had locked is gone
+    if "\nVmSize:" not in status:
         raise ProcessLookupError(f"process {pid} is ending")
     facts = parse_status(pid, status)
     _read_into(facts, "root", lambda: os.readlink(f"{directory}/root"))
@@ -276,9 +274,8 @@ def _kilobytes(text: str) -> int:
 
 def _read_descriptors(directory: str) -> list[Descriptor]:
     found = _describe(directory, (int(name) for name in os.listdir(f"{directory}/fd")))
-    if late := [
-        each.number for each in found if each.kind == "socket"
-    ]:  # made behind the look at the tables, or in none
+    # made behind the look at the tables, or in none
+    if late := [each.number for each in found if each.kind == "socket"]:
         again = {each.number: each for each in _describe(directory, late)}
         found = [again.get(each.number, each) for each in found if each.number not in late or each.number in again]
     return found

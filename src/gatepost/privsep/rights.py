@@ -258,9 +258,8 @@ class RoleRights:
     landlock_fs: tuple[tuple[str, str], ...] = ()
     may_connect: bool = False
     may_accept: bool = False
-    loop: str = (
-        "uvloop"  # or "asyncio": half as fast, 3 MB smaller, and without OpenSSL, for a role that has little to do
-    )
+    # "uvloop", or "asyncio": half as fast, 3 MB smaller, and without OpenSSL, for a role that has little to do
+    loop: str = "uvloop"
     holds_keys: bool = False  # its memory is never swapped, where the limits of the start allow that
     nofile: int = 1024
     address_space_bytes: int = 0  # RLIMIT_AS; 0: none
@@ -297,9 +296,8 @@ class RoleRights:
             found.append("socket_families and the socket system call go together")
         if self.may_accept != ("accept4" in calls):
             found.append("may_accept and the accept4 system call go together")
-        if (
-            self.may_accept and self.socket_families
-        ):  # listen(2) on a new socket binds it to a port of the kernel's choice
+        # listen(2) on a new socket binds it to a port of the kernel's choice
+        if self.may_accept and self.socket_families:
             found.append("a role that accepts must not make sockets")
         if self.has_files != ("openat" in calls):
             found.append("landlock_fs and the openat system call go together")

@@ -22,9 +22,8 @@ from gatepost.privsep.rights import (
 )
 
 _ORDINARY = BASE | READ_WRITE | THREADS
-_LINKS = frozenset(
-    {"unix-seqpacket", "file-append", "file-write", "terminal"}
-)  # links to peers, event log, standard error
+# links to peers, event log, standard error
+_LINKS = frozenset({"unix-seqpacket", "file-append", "file-write", "terminal"})
 
 FROM_SUPERVISOR = frozenset({m.Link, m.Drain, m.Ping})
 

@@ -28,17 +28,8 @@ _IO_URING = ("io_uring_setup", "io_uring_enter", "io_uring_register")
 
 _SOCKET_OPTIONS = {
     socket.SOL_SOCKET: (2, 3, 4, 7, 8, 9, 13, 15, 17, 30, 38, 39),  # no BPF program can be attached by any of these
-    socket.IPPROTO_TCP: (
-        1,
-        3,
-        4,
-        5,
-        6,
-        12,
-        18,
-        23,
-        25,
-    ),  # NODELAY CORK KEEP* QUICKACK USER_TIMEOUT FASTOPEN NOTSENT_LOWAT; no ULP
+    # NODELAY CORK KEEP* QUICKACK USER_TIMEOUT FASTOPEN NOTSENT_LOWAT; no ULP
+    socket.IPPROTO_TCP: (1, 3, 4, 5, 6, 12, 18, 23, 25),
     socket.IPPROTO_IP: (1, 10, 11),  # TOS MTU_DISCOVER RECVERR
     socket.IPPROTO_IPV6: (23, 25, 26, 67),  # MTU_DISCOVER RECVERR V6ONLY TCLASS
 }
@@ -113,9 +104,8 @@ def compile_filter(rights: RoleRights, denied: str = "kill") -> libseccomp.Sysca
     if denied != "log":
         for name, code in SOFT.items():
             action = libseccomp.errno_action(code)
-            if (
-                name not in rights.syscalls and action != default and number_of(name) >= 0
-            ):  # a rule must differ from the default
+            # a rule must differ from the default
+            if name not in rights.syscalls and action != default and number_of(name) >= 0:
                 program.add_rule(action, name)
     return program
 
@@ -206,10 +196,8 @@ def _narrow_socketpair(program: libseccomp.SyscallFilter, rights: RoleRights) ->
 def _narrow_socket(program: libseccomp.SyscallFilter, rights: RoleRights) -> None:
     numbers = sorted(_FAMILIES[family] for family in rights.socket_families)
     for number in numbers:
-        for kind in (
-            socket.SOCK_STREAM,
-            socket.SOCK_DGRAM,
-        ):  # no raw and no packet socket; the mask leaves NONBLOCK and CLOEXEC
+        # no raw and no packet socket; the mask leaves NONBLOCK and CLOEXEC
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
             _allow(
                 program,
                 "socket",

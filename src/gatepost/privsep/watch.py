@@ -46,12 +46,8 @@ class Watch:
         self.differences = []
         try:
             reports = attest(config, rows, records)
-        except (
-            OSError,
-            LookupError,
-            ValueError,
-            StopIteration,
-        ) as error:  # whatever /proc holds, the supervisor goes on
+        # whatever /proc holds, the supervisor goes on
+        except (OSError, LookupError, ValueError, StopIteration) as error:
             reports = []
             self.differences = [f"the check itself failed: {type(error).__name__}: {error}"]
             if (0, self.differences[0]) not in self._known:

@@ -57,9 +57,8 @@ class _NextHop:
         self.name = name
         self.state = UP
         self.window = window
-        self.items: dict[
-            str, Any
-        ] = {}  # key -> _FRESH, its entry in `waiting`, or the epoch (int) in which its attempt began
+        # key -> _FRESH, its entry in `waiting`, or the epoch (int) in which its attempt began
+        self.items: dict[str, Any] = {}
         self.fresh: deque[str] = deque()
         self.waiting: list[tuple[float, str]] = []  # heap
         self.ranked: Ranked | None = None  # while there are items with a rank

@@ -83,9 +83,8 @@ class Admission:
         verdict = self._engine.decide(Phase.CONNECT, facts)
         if not verdict.code:
             return None
-        reply = Reply(
-            554 if verdict.code >= 500 else 421, verdict.detail, verdict.text
-        )  # RFC 5321 3.1; 421: it may pass
+        # RFC 5321 3.1; 421: it may pass
+        reply = Reply(554 if verdict.code >= 500 else 421, verdict.detail, verdict.text)
         facts.refused = ("connect", f"{reply.code} {reply.status} {reply.text}")
         return reply
 

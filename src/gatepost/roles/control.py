@@ -21,9 +21,8 @@ from gatepost.roles.skeleton import Peer, Role
 
 MAX_REQUEST_BYTES = 256 * 1024
 ANSWER_WAIT_S = 30.0
-QUEUE_WAIT_S = (
-    20.0  # a queue that died is back by then, on a busy machine and behind the longest delay of a restart too
-)
+# a queue that died is back by then, on a busy machine and behind the longest delay of a restart too
+QUEUE_WAIT_S = 20.0
 QUEUE_LOOK_S = 0.05
 RELOAD_WAIT_S = 120.0
 SUPERVISOR_VERBS = frozenset({"roles", "status", "recipients_lists"})

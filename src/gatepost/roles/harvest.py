@@ -39,9 +39,8 @@ class Harvest:
         self._loop = loop
         self._event = event
         self._rates = ClientRates(MAX_CLIENTS, HOUR_S)
-        self.slow: dict[
-            str, tuple[float, int]
-        ] = {}  # client -> until when, guesses; empty: a RCPT costs this look and no more
+        # client -> until when, guesses; empty: a RCPT costs this look and no more
+        self.slow: dict[str, tuple[float, int]] = {}
         self.banned: dict[str, tuple[float, int]] = {}  # the same for its connections
         self._told: dict[str, tuple[float, int]] = {}
         self.counts = {"recipients_unknown": 0, "recipients_cut_off": 0, "guessers_told": 0, "guessers_kept_away": 0}

@@ -99,9 +99,8 @@ class Introspector:
         }
         self._loop = loop
         self._clock = clock
-        self._kept: dict[
-            bytes, tuple[float, str]
-        ] = {}  # digest of a token -> until when (loop time), user; oldest first
+        # digest of a token -> until when (loop time), user; oldest first
+        self._kept: dict[bytes, tuple[float, str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
         self.counts = {"tokens": 0, "tokens_asked": 0, "tokens_unanswered": 0}

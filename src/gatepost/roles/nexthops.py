@@ -30,9 +30,8 @@ class NextHops:
         self._newest = PermittedHops(config)
         self._older: dict[int, PermittedHops] = {}  # replaced, never changed
         self._receivers: dict[int, set[int]] = {}  # instances by generation, those that may still have something to say
-        self._early: (
-            list[str] | None
-        ) = []  # refused before older generations were known: a queue that has just been started
+        # refused before older generations were known: a queue that has just been started
+        self._early: list[str] | None = []
 
     def permits(self, envelope: Envelope) -> bool:
         """Whether a living generation can have sent every recipient where he is to go."""

@@ -60,9 +60,8 @@ class Notices:
 
     def route(self, address: Address) -> Route | Refusal:
         """Where mail of our own to an address goes."""
-        for (
-            router
-        ) in self._routers:  # a table that the queue cannot ask: as those in files say, and at last by the domain
+        # a table that the queue cannot ask: as those in files say, and at last by the domain
+        for router in self._routers:
             found = router.resolve(address)
             if not isinstance(found, Refusal) or found.code >= 500:
                 break

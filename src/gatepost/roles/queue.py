@@ -45,9 +45,8 @@ MAX_OUTSTANDING = 2000  # attempts with all deliverers
 DEFER_BATCH = 100  # with two fsyncs for each; what waits behind it (a commit, a new segment) waits that long
 RETRY_S = 0.25
 RETRY_UNREADABLE_S = 5.0  # its file cannot be opened or read at the moment
-NOT_THE_MESSAGES_FAULT = frozenset(
-    {"connect", "greeting", "helo", "auth", "mx"}
-)  # stages at which the next hop had not seen it
+# stages at which the next hop had not seen it
+NOT_THE_MESSAGES_FAULT = frozenset({"connect", "greeting", "helo", "auth", "mx"})
 
 
 class Queue(Role):

@@ -34,9 +34,8 @@ _POSTMASTER = "postmaster"
 MAX_VIRTUAL_STEPS = 10
 HELD = "held by its route"
 _NO_PLACES = ("error", HOLD)
-_CANONICAL_DOMAIN = re.compile(
-    r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
-)  # what needs no second look; nothing else ever gets into the text of a next hop
+# what needs no second look; nothing else ever gets into the text of a next hop
+_CANONICAL_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 # Tables and codecs that `idna` loads when it first meets a name: a locked-in role could not open them later.
 parse_domain("bücher.example")

@@ -37,9 +37,8 @@ def build_group(
     is_utf8 = transaction.smtputf8 and "SMTPUTF8" in extensions
     if is_utf8:
         parameters += " SMTPUTF8"
-    elif (
-        transaction.smtputf8 and not transaction.ascii_header
-    ):  # else only its addresses may need it; many clients always ask
+    # else only its addresses may need it; many clients always ask
+    elif transaction.smtputf8 and not transaction.ascii_header:
         return _unfit("5.6.7", NO_SMTPUTF8)
     paths = transaction.forward_paths
     if transaction.asked is None:

@@ -127,9 +127,8 @@ class MessageText(Authentication):
 
     def _answer_body(self, reply: Reply | None) -> None:
         if self.settings.lmtp:
-            self._put_for_others(
-                reply or replies.MESSAGE_OK
-            )  # what was made durable is one message, so all are the same
+            # what was made durable is one message, so all are the same
+            self._put_for_others(reply or replies.MESSAGE_OK)
         self._transaction = self._chunk = None
         self._state = READY
         self._idle = 0

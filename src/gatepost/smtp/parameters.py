@@ -18,9 +18,8 @@ MAX_ENVELOPE_ID = 100  # RFC 3461 4.4
 MAX_ORIGINAL = 500  # RFC 3461 4.2
 
 _XTEXT = re.compile(rb"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+").fullmatch  # RFC 3461 4
-_PRINTABLE_XTEXT = re.compile(
-    rb"(?:[!-*,-<>-~]|\+(?:[2-6][0-9A-F]|7[0-9A-E]))+"
-).fullmatch  # 4.4: decodes to printable ASCII
+# 4.4: decodes to printable ASCII
+_PRINTABLE_XTEXT = re.compile(rb"(?:[!-*,-<>-~]|\+(?:[2-6][0-9A-F]|7[0-9A-E]))+").fullmatch
 _ORIGINAL = re.compile(rb"([A-Za-z0-9-]{1,40});(.+)", re.DOTALL).fullmatch
 # RFC 6533 3: besides UTF-8 itself, \x{HEX}; no "\", "+" or "=" stands for itself
 _UTF8_ADDRESS = re.compile(r"(?:[!-*,-<>-\[\]-~]|[^\x00-\xa0]|\\x\{[0-9A-F]{2,6}\}|\+[0-9A-F]{2})+").fullmatch

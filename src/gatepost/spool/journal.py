@@ -39,9 +39,8 @@ class Kind(enum.IntEnum):
     # version, counters, next segment, next body, [[segment, owner, sealed, known end]], [[body, owner]], gone
     BEGIN = 0
     END = 1  # the snapshot is complete
-    TAKEN = (
-        2  # id, segment, offset, end, content offset, content bytes, body file, recipients, received_s, held, refused
-    )
+    # id, segment, offset, end, content offset, content bytes, body file, recipients, received_s, held, refused
+    TAKEN = 2
     OUTCOME = 3  # id, states, attempts, next_due_s, outcomes; finishes the message if all states are DELIVERED
     SETTLED = 4  # id, states
     FINISHED = 5  # id, states

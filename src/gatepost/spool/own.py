@@ -25,9 +25,8 @@ class OwnSegment:
     def __init__(self, spool: JournalSpool) -> None:
         self.awaited_by: set[str] = set()  # ids whose end may not be logged before their notice is durable
         self.successes: set[str] = set()  # of those: whose delivery the notice tells of, so that no outcome may
-        self._notices: dict[
-            str, tuple[str, bool]
-        ] = {}  # not durable yet: notice -> whom it is about, whether of success
+        # not durable yet: notice -> whom it is about, whether of success
+        self._notices: dict[str, tuple[str, bool]] = {}
         self._spool = spool
         self._writer: SegmentWriter | None = None
         self._unsynced: list[tuple[Entry, Record]] = []
