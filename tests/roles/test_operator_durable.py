@@ -20,7 +20,7 @@ from gatepost.config.schema import Queue as QueueConfig
 from gatepost.events import EventLog
 from gatepost.ipc import messages as m
 from gatepost.model import Envelope, Recipient
-from gatepost.roles import committing
+from gatepost.roles import committing, writtenlater
 from gatepost.roles import remembering as remembering_module
 from gatepost.roles.queue import Queue
 from gatepost.spool.errors import SpoolUnhealthy
@@ -75,7 +75,7 @@ def run(tmp_path: Path, monkeypatch):
         monkeypatch.setattr(committing, "COMMIT_DELAY_S", 3600.0)
         monkeypatch.setattr(committing, "RETRY_S", 0.01)
         monkeypatch.setattr(remembering_module, "WRITE_DELAY_S", 3600.0)
-        monkeypatch.setattr(remembering_module, "RETRY_S", 0.01)
+        monkeypatch.setattr(writtenlater, "RETRY_S", 0.01)
         log = os.open(tmp_path / "events", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         config = Config(
             hostname="gate.test",
@@ -224,9 +224,7 @@ def test_forgotten_domains_are_forgotten_after_a_power_cut(run, monkeypatch):
         remembering = bed.queue.remembering
         for domain in ("a.test", "b.test"):
             remembering.verified(None, m.TlsVerified(domain, "dane"))
-        written: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        remembering._write(written)
-        assert await written == ""
+        assert await remembering._later.write_now() == ""
         write, failures = TlsMemory.write, 1
 
         def refuse(memory: TlsMemory, data: bytes) -> None:

@@ -8,10 +8,11 @@ forgotten waits for the disk: what comes back would answer for people who are go
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
+from gatepost.roles.writtenlater import WrittenLater, refused
 from gatepost.spool.errors import SpoolError
 from gatepost.spool.keptfile import KeptFile
 
@@ -23,58 +24,31 @@ MAX_POLICIES_BYTES = 16 * 1024 * 1024
 RECIPIENTS = "known"
 RECIPIENTS_DIRECTORY = "recipients"
 MAX_RECIPIENTS_BYTES = 64 * 1024 * 1024
-WRITE_EVERY_S = 5.0
-WRITE_RECIPIENTS_EVERY_S = 30.0
+WRITE_DELAY_S = 5.0
+WRITE_RECIPIENTS_DELAY_S = 30.0
+WHAT = "kept files"
 RESTORED_AT_ONCE = 500
 
 
-class _Written:
-    """A kept file that is written a while after it has changed."""
+class _Kept:
+    """Such a file, and when it is written."""
 
-    def __init__(self, queue: Queue, file: KeptFile, every_s: float) -> None:
+    def __init__(self, queue: Queue, file: KeptFile, delay_s: float) -> None:
         self.file = file
         self._queue = queue
-        self._every_s = every_s
-        self._scheduled = False
+        self._later = WrittenLater(queue, WHAT, file.encoded, lambda data: file.write(data), delay_s)
+        self.write_now = self._later.write_now
+        self.flush = self._later.flush
 
     def load(self) -> None:
         try:
             self.file.load()
         except (SpoolError, ValueError) as error:
-            self._queue.event("error", where="kept files", reason=str(error))
+            self._queue.event("error", where=WHAT, reason=str(error))
 
     def write_soon(self) -> None:
-        if self.file.is_changed and not self._scheduled:
-            self._scheduled = True
-            self._queue.loop.call_later(self._every_s, self._write)
-
-    def _write(self, written: asyncio.Future[str] | None = None) -> None:
-        self._scheduled = False
-        data = self.file.encoded()
-
-        def done(_: Any) -> None:
-            if written is not None:
-                written.set_result("")
-
-        def failed(error: Exception) -> None:
-            self._queue.event("error", where="kept files", reason=str(error))
-            self.file.is_changed = self._scheduled = True
-            self._queue.loop.call_later(self._every_s, self._write)
-            if written is not None:
-                written.set_result(str(error))
-
-        self._queue.worker.call(lambda: self.file.write(data), done, failed)
-
-    async def write_now(self) -> str:
-        """Empty when the file on disk is as the records are now, else why it is not."""
-        written: asyncio.Future[str] = self._queue.loop.create_future()
-        self._write(written)
-        return await written
-
-    def close(self) -> None:
         if self.file.is_changed:
-            data = self.file.encoded()
-            self._queue.worker.call(lambda: self.file.write(data), lambda _: None, lambda _: None)
+            self._later.write_soon()
 
 
 class Keeping:
@@ -85,8 +59,8 @@ class Keeping:
         config = queue.config
         policies = KeptFile(".", POLICIES, config.tls.sts.max_policies, MAX_POLICIES_BYTES)
         known = KeptFile(".", RECIPIENTS, config.snapshot.max_entries, MAX_RECIPIENTS_BYTES, RECIPIENTS_DIRECTORY)
-        self._policies = _Written(queue, policies, WRITE_EVERY_S)
-        self._recipients = _Written(queue, known, WRITE_RECIPIENTS_EVERY_S)
+        self._policies = _Kept(queue, policies, WRITE_DELAY_S)
+        self._recipients = _Kept(queue, known, WRITE_RECIPIENTS_DELAY_S)
         self._is_full_told = False
 
     def begin(self) -> None:
@@ -112,7 +86,7 @@ class Keeping:
     def take(self, message: m.StsKept) -> None:
         """A policy that is new, or to be forgotten."""
         if not self._policies.file.put(message.domain, message.record):
-            self._queue.event("error", where="kept files", reason="no room for one more MTA-STS policy")
+            self._queue.event("error", where=WHAT, reason="no room for one more MTA-STS policy")
         self._policies.write_soon()
 
     def take_recipients(self, message: m.RecipientsKept) -> None:
@@ -120,7 +94,7 @@ class Keeping:
         for name, record in sorted(message.records.items(), key=lambda item: bool(item[1])):
             if not self._recipients.file.put(name, record) and not self._is_full_told:
                 self._is_full_told = True
-                self._queue.event("error", where="kept files", reason="no room for one more recipient in the snapshot")
+                self._queue.event("error", where=WHAT, reason="no room for one more recipient in the snapshot")
         self._recipients.write_soon()
 
     async def keep_now(self) -> dict[str, str]:
@@ -130,11 +104,10 @@ class Keeping:
         """
         await asyncio.sleep(0)
         if trouble := await self._recipients.write_now():
-            what = f"forgotten, but the disk refuses to keep that ({trouble})"
-            return {"error": f"{what}: a restart would undo it. It is tried until the disk takes it"}
+            return {"error": refused(trouble)}
         return {}
 
     def close(self) -> None:
         """The end is near: what is not written yet is."""
-        self._policies.close()
-        self._recipients.close()
+        self._policies.flush()
+        self._recipients.flush()

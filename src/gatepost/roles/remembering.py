@@ -6,20 +6,20 @@ a crash before loses what the next verified delivery brings back. Only the opera
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.roles.settling import timestamp
+from gatepost.roles.writtenlater import WrittenLater, refused
 from gatepost.spool.tlsmemory import TlsMemory
 
 if TYPE_CHECKING:
     from gatepost.roles.queue import Queue
 
 WRITE_DELAY_S = 1.0
-RETRY_S = 5.0  # when the disk has refused
+WHAT = "tls memory"
 ROWS_PER_MESSAGE = 1000
 
 
@@ -30,12 +30,15 @@ class Remembering:
         self._queue = queue
         tls = queue.config.tls
         self.memory = TlsMemory(".", tls.remember_s, tls.max_remembered)
-        self._is_due = False
+        self._later = WrittenLater(
+            queue, WHAT, self.memory.encoded, lambda data: self.memory.write(data), WRITE_DELAY_S
+        )
+        self.flush = self._later.flush
 
     def begin(self) -> None:
         """Read the file."""
         if reason := self.memory.load(time.time()):
-            self._queue.event("error", where="tls memory", reason=reason)
+            self._queue.event("error", where=WHAT, reason=reason)
 
     def reconfigure(self) -> None:
         """After a reload."""
@@ -62,7 +65,7 @@ class Remembering:
         for deliverer in self._queue.peers("deliverer"):
             deliverer.post(m.TlsRemembered(rows))
         self._tell_gone(self.memory.expire(now_s))
-        self._write_soon()
+        self._later.write_soon()
 
     async def forget(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """`gatepost tls forget`: these domains may go in clear again; answered when the file says so too."""
@@ -70,49 +73,18 @@ class Remembering:
         self._tell_gone(domains)
         for domain in domains:
             self._queue.event("tls_forgotten", domain=domain)
-        if domains:
-            written: asyncio.Future[str] = self._queue.loop.create_future()
-            self._write(written)
-            if trouble := await written:
-                what = f"{', '.join(domains)}: forgotten, but the disk refuses to keep that ({trouble})"
-                return {"error": f"{what}: a restart would undo it. It is tried until the disk takes it"}
+        if domains and (trouble := await self._later.write_now()):
+            return {"error": f"{', '.join(domains)}: {refused(trouble)}"}
         return {"forgotten": domains}
 
     def list(self) -> list[dict[str, str]]:
         """What is remembered, the domain seen last at the end."""
         return [{"domain": domain, "by": how, "last": timestamp(last_s)} for domain, how, last_s in self.memory.rows()]
 
-    def flush(self) -> None:
-        """Write what is due; before the end."""
-        if self._is_due:
-            self._write()
-
     def _tell_gone(self, domains: list[str]) -> None:
         if domains:
             for deliverer in self._queue.peers("deliverer"):
                 deliverer.post(m.TlsForgotten(domains))
-
-    def _write_soon(self) -> None:
-        if not self._is_due:
-            self._is_due = True
-            self._queue.loop.call_later(WRITE_DELAY_S, self.flush)
-
-    def _write(self, written: asyncio.Future[str] | None = None) -> None:
-        self._is_due = False
-        data = self.memory.encoded()
-
-        def done(_: Any) -> None:
-            if written is not None:
-                written.set_result("")
-
-        def failed(error: Exception) -> None:
-            self._queue.event("error", where="tls memory", reason=str(error))
-            self._is_due = True
-            self._queue.loop.call_later(RETRY_S, self.flush)
-            if written is not None:
-                written.set_result(str(error))
-
-        self._queue.worker.call(lambda: self.memory.write(data), done, failed)
 
 
 def is_name(text: str) -> bool:
