@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from gatepost.cli.options import DEFAULT_CONFIG, json_option
 from gatepost.cli.output import complain, emit
@@ -111,10 +112,16 @@ def init(
     output = os.path.abspath(output or (DEFAULT_CONFIG if os.geteuid() == 0 else "gatepost.toml"))
     if os.path.lexists(output) and not force:
         raise click.UsageError(f"{output} exists already; give --force to overwrite it, or another --output")
-    if yes:
-        answers = _from_options(hostname, domains, next_hop, networks, listen, spool, recipients)
-    else:
-        answers = _ask(hostname, domains, next_hop, networks, listen, spool, recipients)
+    given = Answers(
+        hostname=hostname or "",
+        domains=_unique(domains),
+        next_hop=_unique(next_hop),
+        networks=_unique(networks),
+        listen=_unique(listen),
+        spool=spool or "",
+        recipients_file=recipients,
+    )
+    answers = _with_defaults(given) if yes else _asked(given)
     config = _install(answers, output, force)
     records = records_to_publish(config)
     data = {"file": output, "config": msgspec.to_builtins(answers), "dns": msgspec.to_builtins(records)}
@@ -137,69 +144,36 @@ def _default_spool() -> str:
     return "/var/spool/gatepost" if os.geteuid() == 0 else os.path.expanduser("~/.local/state/gatepost/spool")
 
 
-def _from_options(
-    hostname: str | None,
-    domains: Sequence[str],
-    next_hop: Sequence[str],
-    networks: Sequence[str],
-    listen: Sequence[str],
-    spool: str | None,
-    recipients: str | None,
-) -> Answers:
-    hostname = hostname or _default_hostname()
-    missing = [
-        option
-        for option, value in (("--hostname", hostname), ("--domain", domains), ("--next-hop", next_hop))
-        if not value
-    ]
+def _with_defaults(given: Answers) -> Answers:
+    hostname = given.hostname or _default_hostname() or ""
+    needed = (("--hostname", hostname), ("--domain", given.domains), ("--next-hop", given.next_hop))
+    missing = [option for option, value in needed if not value]
     if missing:
         raise click.UsageError(f"with --yes these have no default and must be given: {', '.join(missing)}")
-    return Answers(
-        hostname=hostname or "",
-        domains=_unique(domains),
-        next_hop=_unique(next_hop),
-        networks=_unique(networks),
-        listen=_unique(listen) or _default_listen(),
-        spool=spool or _default_spool(),
-        recipients_file=recipients,
-    )
+    listen = given.listen or _default_listen()
+    return replace(given, hostname=hostname, listen=listen, spool=given.spool or _default_spool())
 
 
-def _ask(
-    hostname: str | None,
-    domains: Sequence[str],
-    next_hop: Sequence[str],
-    networks: Sequence[str],
-    listen: Sequence[str],
-    spool: str | None,
-    recipients: str | None,
-) -> Answers:
+def _asked(given: Answers) -> Answers:
     """Ask for what no option has answered; several values are separated by spaces or commas."""
-    hostname = hostname or _one("Full host name of this gateway", parse_fqdn, _default_hostname())
-    suggestion = hostname.partition(".")[2]
-    taken = list(domains) or _several(
-        "Domains to accept mail for", parse_domain, suggestion if "." in suggestion else None
-    )
-    hops = list(next_hop) or _several(
-        "Where their mail goes (smtp://HOST:25, lmtp://HOST:24, maildir:DIR)", _next_hop, None
-    )
-    if not networks:
-        networks = _several("Own networks that may send to the world through it (none: nobody)", _network, "none")
-    if not listen:
-        listen = _several("Listen on", _listen, " ".join(_default_listen()))
-    spool = spool or _one("Directory for queued mail", _path, _default_spool())
-    if recipients is None:
-        asked = _one("File with the recipients that exist (none: accept every one)", _path_or_none, "none")
-        recipients = asked or None
-    return Answers(
+    hostname = given.hostname or _one("Full host name of this gateway", parse_fqdn, _default_hostname())
+    above = hostname.partition(".")[2]
+    suggestion = above if "." in above else None
+    answers = replace(
+        given,
         hostname=hostname,
-        domains=_unique(taken),
-        next_hop=_unique(hops),
-        networks=_unique(networks),
-        listen=_unique(listen),
-        spool=spool,
-        recipients_file=recipients,
+        domains=given.domains or _several("Domains to accept mail for", parse_domain, suggestion),
+        next_hop=given.next_hop
+        or _several("Where their mail goes (smtp://HOST:25, lmtp://HOST:24, maildir:DIR)", _next_hop, None),
+        networks=given.networks
+        or _several("Own networks that may send to the world through it (none: nobody)", _network, "none"),
+        listen=given.listen or _several("Listen on", _listen, " ".join(_default_listen())),
+        spool=given.spool or _one("Directory for queued mail", _path, _default_spool()),
     )
+    if given.recipients_file is None:
+        file = _one("File with the recipients that exist (none: accept every one)", _path_or_none, "none")
+        answers.recipients_file = file or None
+    return answers
 
 
 def _path_or_none(text: str) -> str:
@@ -225,7 +199,7 @@ def _several(question: str, parse: Callable[[str], str], default: str | None) ->
             complain(f"  {error}")
             continue
         if values:
-            return values
+            return _unique(values)
 
 
 def _unique(values: Sequence[str]) -> list[str]:
@@ -253,7 +227,7 @@ def _install(answers: Answers, output: str, force: bool) -> Config:
 
 
 def _renamed(error: ConfigError, aside: str, output: str) -> ConfigError:
-    return msgspec.structs.replace(error, file=output) if error.file == aside else error
+    return replace(error, file=output) if error.file == aside else error
 
 
 def _report(output: str, records: list[Record], answers: Answers) -> list[str]:

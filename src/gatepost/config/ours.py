@@ -5,6 +5,8 @@ What lies below a name that is sold to everybody (`.com`, `.co.uk`) is no organi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from gatepost.config.schema import Config, Domain
 from gatepost.config.values import InvalidValue, parse_domain
 
@@ -38,9 +40,17 @@ def find_domain(config: Config, domain: str) -> tuple[str, Domain | None]:
     """The name of the entry and the entry; None: the domain is not ours. `domain` is in lower-case A-labels."""
     name = domain
     found = config.domains.get(name)
-    at = domain.find(".")
-    while found is None and at >= 0:
-        name = domain[at:]
-        found = config.domains.get(name)
-        at = domain.find(".", at + 1)
+    if found is None:
+        for name in suffixes(domain):
+            found = config.domains.get(name)
+            if found is not None:
+                break
     return name, found
+
+
+def suffixes(domain: str) -> Iterator[str]:
+    """What a domain lies below, the longest first, each with its dot: for `a.b.test`, `.b.test` and `.test`."""
+    at = domain.find(".")
+    while at >= 0:
+        yield domain[at:]
+        at = domain.find(".", at + 1)

@@ -19,6 +19,7 @@ from operator import itemgetter
 
 import msgspec
 
+from gatepost.config.ours import suffixes
 from gatepost.config.relayvalues import NULL_PATH, OURS, end_of_day_s
 from gatepost.config.schema import RelayRule
 from gatepost.policy.relay import AddressSet
@@ -225,12 +226,7 @@ class RelayRules:
         if own is not None:
             found.append(own)
         if self._has_suffixes:
-            at = domain.find(".")
-            while at >= 0:
-                below = get(domain[at:])
-                if below is not None:
-                    found.append(below)
-                at = domain.find(".", at + 1)
+            found += filter(None, map(get, suffixes(domain)))
         return found
 
     def _others(self, bucket: _Bucket, identity: str, certificate: str, is_ours: bool) -> Iterable[tuple[int, str]]:
@@ -326,12 +322,7 @@ def path_keys(reverse_path: str) -> list[str]:
         return [NULL_PATH]
     local, _, domain = reverse_path.lower().rpartition("@")
     domain = domain.removesuffix(".")
-    keys = [f"{local}@{domain}", f"@{domain}"]
-    at = domain.find(".")
-    while at >= 0:
-        keys.append("@" + domain[at:])
-        at = domain.find(".", at + 1)
-    return keys
+    return [f"{local}@{domain}", f"@{domain}", *("@" + suffix for suffix in suffixes(domain))]
 
 
 def _is_member(networks: AddressSet, client: Number) -> bool:

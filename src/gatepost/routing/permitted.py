@@ -18,6 +18,7 @@ import msgspec
 
 from gatepost.config.hoppatterns import permits
 from gatepost.config.nexthop import DISCARD
+from gatepost.config.ours import suffixes
 from gatepost.config.relayvalues import OURS
 from gatepost.config.schema import Config
 from gatepost.config.sources import source_of
@@ -159,12 +160,7 @@ def _asked(table: object, local: str, domain: str) -> list[str]:
 
 def _rule_keys(domain: str, is_ours: bool) -> list[str]:
     """Under which keys rules are that hold for a domain; as `policy/relayrules.py` looks."""
-    keys = [OURS if is_ours else "", domain]
-    at = domain.find(".")
-    while at >= 0:
-        keys.append(domain[at:])
-        at = domain.find(".", at + 1)
-    return keys
+    return [OURS if is_ours else "", domain, *suffixes(domain)]
 
 
 def _divided(config: Config, names: list[str]) -> tuple[list[str], list[tuple[str, ...]]]:

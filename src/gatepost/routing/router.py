@@ -17,6 +17,7 @@ import msgspec
 
 from gatepost.config.errorreply import reply_of
 from gatepost.config.nexthop import DISCARD, ERROR, HOLD, split_hold
+from gatepost.config.ours import suffixes
 from gatepost.config.recipients import fold_local
 from gatepost.config.schema import Config
 from gatepost.config.values import InvalidValue, parse_domain
@@ -186,12 +187,10 @@ class Router:
 
     def _above(self, domain: str) -> _OurDomain | None:
         """The entry `.rest` that a name lies below, the longest first."""
-        at = domain.find(".")
-        while at >= 0:
-            ours = self._below.get(domain[at:])
+        for name in suffixes(domain):
+            ours = self._below.get(name)
             if ours is not None:
                 return ours
-            at = domain.find(".", at + 1)
         return None
 
     def _outside(self, local: str, domain: str, written: str = "") -> Route | Refusal:

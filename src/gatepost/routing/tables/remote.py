@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from gatepost.config.ours import suffixes
 from gatepost.config.schema import Source
 from gatepost.config.sources import keys_of
 from gatepost.config.values import InvalidValue
@@ -52,7 +53,7 @@ class RemoteTable:
             elif form == "domain":
                 keys.append(domain)
             elif form == "parents":
-                keys += _parents(domain)
+                keys += suffixes(domain)
             else:
                 keys.append("*")
         return keys
@@ -76,12 +77,3 @@ class RemoteTable:
             self._answers.trouble(self.name, problem)
             raise TableUnavailable(f"{self.name}: {problem}") from None
         return fitted
-
-
-def _parents(domain: str) -> list[str]:
-    found = []
-    at = domain.find(".")
-    while at >= 0:
-        found.append(domain[at:])
-        at = domain.find(".", at + 1)
-    return found

@@ -15,6 +15,7 @@ import msgspec
 from gatepost.config.errors import ConfigError, ConfigErrors
 from gatepost.config.hoppatterns import permits
 from gatepost.config.nexthop import ERROR
+from gatepost.config.ours import suffixes
 from gatepost.config.recipients import fold_local
 from gatepost.config.tables import TableData, TableNote, rule_key
 from gatepost.config.values import InvalidValue, parse_domain
@@ -194,14 +195,11 @@ def route_of(table: Any, local: str, domain: str) -> str | None:
     found = table.lookup(f"{local}@{domain}")
     if found is not None or not hasattr(table, "has_bare_locals"):
         return found
-    found = table.lookup(domain)
-    at = domain.find(".")
-    while found is None and at >= 0:
-        found = table.lookup(domain[at:])
-        at = domain.find(".", at + 1)
-    if found is None:
-        found = table.lookup("*")
-    return table.lookup(".") if found is None else found
+    for key in (domain, *suffixes(domain), "*", "."):
+        found = table.lookup(key)
+        if found is not None:
+            return found
+    return None
 
 
 def virtual_of(tables: Iterable[Any], local: str, domain: str, written: str) -> str | None:
