@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 
-from gatepost.config.nexthop import NextHopError, canonical, parse_next_hop
+from gatepost.config.nexthop import canonical, parse_next_hop
 from gatepost.config.ours import parse_our_domain
 from gatepost.config.values import InvalidValue, parse_fqdn, parse_listen, parse_network
 from gatepost.migrate.aliases import import_aliases
@@ -24,7 +24,7 @@ from gatepost.migrate.sendmail_meaning import LDAP_TABLE, LDAP_TABLES
 from gatepost.migrate.sendmail_rewriting import RewritingImport
 from gatepost.migrate.tables import TableImport
 from gatepost.routing.tables.sendmail_keys import network_of
-from gatepost.routing.tables.sendmail_mailertable import BadRoute, MailertableTable, parse_route
+from gatepost.routing.tables.sendmail_mailertable import MailertableTable, parse_route
 from gatepost.routing.tables.source import Collector
 
 STANDARD = "/etc/mail"
@@ -257,9 +257,8 @@ class SendmailImport:
             if port.isdigit() and value.partition(":")[0] in ("relay", value):
                 host = hop.removeprefix("mx:").removeprefix("smtp://").removesuffix(":25")
                 hop = canonical(parse_next_hop(f"smtp://{host}:{port}"))
-        except (BadRoute, NextHopError) as error:
-            problem, advice = error.args if isinstance(error, BadRoute) else (error.problem, error.advice)
-            self.report.refused(file, line, text, problem, advice)
+        except InvalidValue as error:
+            self.report.refused(file, line, text, error.problem, error.advice)
             return None
         for note in collector.notes:
             self.report.approximated(file, line, text, note.problem, note.advice)

@@ -12,9 +12,9 @@ import socket
 from bisect import bisect_right
 from typing import ClassVar
 
-from gatepost.config.tables import TableData, rule_key
-from gatepost.routing.tables.postfix_text import logical_lines
-from gatepost.routing.tables.source import Collector, read_lines
+from gatepost.config.tables import TableData
+from gatepost.config.values import InvalidValue
+from gatepost.routing.tables.postfix_text import read_rules
 
 Range = tuple[int, int]
 _LAST = {4: (1 << 32) - 1, 6: (1 << 128) - 1}
@@ -38,27 +38,7 @@ class CidrTable:
     @classmethod
     def load(cls, argument: str) -> TableData:
         """Read the file; raises ConfigErrors with every bad line."""
-        collector = Collector(argument)
-        rules: list[tuple[str, ...]] = []
-        lines: dict[str, int] = {}
-        open_ifs: list[int] = []
-        for number, text in logical_lines(read_lines(argument)):
-            rule = _parse_rule(text, number, collector)
-            if rule is None:
-                continue
-            if rule[0] == "if":
-                open_ifs.append(number)
-            elif rule[0] == "endif":
-                if not open_ifs:
-                    collector.error(number, "there is no if that this endif ends", "remove it")
-                    continue
-                open_ifs.pop()
-            lines[rule_key(len(rules))] = number
-            rules.append(rule)
-        for number in open_ifs:
-            collector.error(number, "this if has no endif", "add a line: endif")
-        collector.finish()
-        return TableData(cls.kind, argument, rules=rules, files=[argument], notes=collector.notes, lines=lines)
+        return read_rules(cls.kind, argument, _parse_rule)
 
     @classmethod
     def of_data(cls, data: TableData) -> CidrTable:
@@ -85,7 +65,8 @@ class CidrTable:
         return None
 
 
-def _parse_rule(text: str, number: int, collector: Collector) -> tuple[str, ...] | None:
+def _parse_rule(text: str) -> tuple[str, ...]:
+    """(what, "!" or "", network, value) of one logical line; raises InvalidValue."""
     word, rest = _first_word(text)
     name = "rule"
     if word.lower() == "endif":
@@ -103,14 +84,12 @@ def _parse_rule(text: str, number: int, collector: Collector) -> tuple[str, ...]
         try:
             wide = ipaddress.ip_network(network_text, strict=False)
         except ValueError:
-            collector.error(number, f'"{network_text}" is not a network', 'write one such as "192.0.2.0/24 REJECT"')
-        else:
-            problem = f'"{network_text}" has bits set behind its prefix length'
-            collector.error(number, problem, f'write "{wide}"')
-        return None
+            advice = 'write one such as "192.0.2.0/24 REJECT"'
+            raise InvalidValue(f'"{network_text}" is not a network', advice) from None
+        problem = f'"{network_text}" has bits set behind its prefix length'
+        raise InvalidValue(problem, f'write "{wide}"') from None
     if name == "rule" and not rest.strip():
-        collector.error(number, f'"{network_text}" has no value', "write: network, white space, value")
-        return None
+        raise InvalidValue(f'"{network_text}" has no value', "write: network, white space, value")
     return (name, "!" if negated else "", str(network), rest.strip())
 
 

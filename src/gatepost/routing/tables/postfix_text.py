@@ -7,6 +7,10 @@ which warns and goes on: a key without value, and a key given twice, are errors.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from gatepost.config.tables import TableData, rule_key
+from gatepost.config.values import InvalidValue
 from gatepost.routing.tables.source import MAX_LINE_CHARACTERS, Collector, read_lines
 
 
@@ -22,6 +26,36 @@ def logical_lines(lines: list[str]) -> list[tuple[int, str]]:
         else:
             found.append((number, [stripped]))
     return [(number, " ".join(parts)) for number, parts in found]
+
+
+def read_rules(kind: str, path: str, parse: Callable[[str], tuple[str, ...]]) -> TableData:
+    """The rules of a table of patterns or networks, in their order, with `if` and `endif`; raises ConfigErrors with every bad line.
+
+    `parse` makes a rule of a logical line, with its kind ("rule", "if", "endif") in front, or raises InvalidValue.
+    """
+    collector = Collector(path)
+    rules: list[tuple[str, ...]] = []
+    lines: dict[str, int] = {}
+    open_ifs: list[int] = []
+    for number, text in logical_lines(read_lines(path)):
+        try:
+            rule = parse(text)
+        except InvalidValue as error:
+            collector.error(number, error.problem, error.advice)
+            continue
+        if rule[0] == "if":
+            open_ifs.append(number)
+        elif rule[0] == "endif":
+            if not open_ifs:
+                collector.error(number, "there is no if that this endif ends", "remove it")
+                continue
+            open_ifs.pop()
+        lines[rule_key(len(rules))] = number
+        rules.append(rule)
+    for number in open_ifs:
+        collector.error(number, "this if has no endif", "add a line: endif")
+    collector.finish()
+    return TableData(kind, path, rules=rules, files=[path], notes=collector.notes, lines=lines)
 
 
 def read_keyed(path: str) -> Collector:

@@ -11,9 +11,10 @@ import importlib
 import re
 from typing import Any, ClassVar
 
-from gatepost.config.tables import TableData, rule_key
-from gatepost.routing.tables.postfix_text import logical_lines
-from gatepost.routing.tables.source import Collector, fail, read_lines
+from gatepost.config.tables import TableData
+from gatepost.config.values import InvalidValue
+from gatepost.routing.tables.postfix_text import read_rules
+from gatepost.routing.tables.source import fail
 
 MAX_PATTERN_CHARACTERS = 4096
 MAX_PATTERN_BYTES = 2 * 1024 * 1024  # of memory for the automaton of one pattern
@@ -27,8 +28,8 @@ _UNKNOWN_FLAGS = {
 _FLAGS = {"regexp": "im", "pcre": "imsAEUX"}
 
 
-class PatternError(Exception):
-    """A pattern that cannot be used; `args` are what is wrong and what to write instead."""
+class PatternError(InvalidValue):
+    """A pattern that cannot be used: what is wrong, and what to write instead."""
 
 
 def compile_bounded(pattern: str, ignore_case: bool = False) -> Any:
@@ -76,32 +77,16 @@ class RegexpTable:
     @classmethod
     def load(cls, argument: str) -> TableData:
         """Read the file and try each pattern; raises ConfigErrors with every bad line."""
-        collector = Collector(argument)
-        rules: list[tuple[str, ...]] = []
-        lines: dict[str, int] = {}
-        open_ifs: list[int] = []
-        for number, text in logical_lines(read_lines(argument)):
-            try:
-                rule = parse_rule(cls.kind, text)
-                _try_rule(rule)
-            except PatternError as error:
-                collector.error(number, *error.args)
-                continue
-            if rule[0] == "if":
-                open_ifs.append(number)
-            elif rule[0] == "endif":
-                if not open_ifs:
-                    collector.error(number, "there is no if that this endif ends", "remove it")
-                    continue
-                open_ifs.pop()
-            lines[rule_key(len(rules))] = number
-            rules.append(rule)
-        for number in open_ifs:
-            collector.error(number, "this if has no endif", "add a line: endif")
-        collector.finish()
-        if len(rules) > MAX_RULES:
+
+        def parse(text: str) -> tuple[str, ...]:
+            rule = parse_rule(cls.kind, text)
+            _try_rule(rule)
+            return rule
+
+        data = read_rules(cls.kind, argument, parse)
+        if len(data.rules) > MAX_RULES:
             raise fail(argument, f"it has more than {MAX_RULES} rules", "use a table of keys where you can")
-        return TableData(cls.kind, argument, rules=rules, files=[argument], notes=collector.notes, lines=lines)
+        return data
 
     @classmethod
     def of_data(cls, data: TableData) -> RegexpTable:

@@ -13,9 +13,8 @@ from typing import ClassVar
 
 from gatepost.config.errorreply import BadError, canonical_error, parse_error
 from gatepost.config.nexthop import NextHopError, canonical, parse_next_hop
-from gatepost.config.tables import TableData
 from gatepost.config.values import InvalidValue, parse_domain
-from gatepost.routing.tables.sendmail_source import ValuesTable, lines_of, read_makemap
+from gatepost.routing.tables.sendmail_source import ValuesTable
 from gatepost.routing.tables.source import Collector
 
 SMTP_MAILERS = ("smtp", "esmtp", "smtp8", "dsmtp", "relay")
@@ -24,8 +23,8 @@ _NO_MAILER = "no mailer runs here: deliver by SMTP, LMTP over TCP or Maildir"
 _ARGUMENT = re.compile(r"%[12]")
 
 
-class BadRoute(Exception):
-    """A value that cannot be used; `args` are what is wrong and what to write."""
+class BadRoute(InvalidValue):
+    """A value that cannot be used: what is wrong, and what to write instead."""
 
 
 class MailertableTable(ValuesTable):
@@ -35,24 +34,12 @@ class MailertableTable(ValuesTable):
     __slots__ = ()
 
     @classmethod
-    def load(cls, argument: str) -> TableData:
-        """Read the file; raises ConfigErrors with every bad line."""
-        collector = read_makemap(argument)
-        entries: dict[str, str] = {}
-        for key, value in collector.entries.items():
-            line = lines_of(collector, key)
-            try:
-                entries[_canonical_key(key)] = parse_route(value, line, collector)
-            except BadRoute as error:
-                collector.error(line, *error.args)
-            except InvalidValue as error:
-                collector.error(line, error.problem, error.advice)
-        collector.finish()
-        return TableData(cls.kind, argument, entries, files=[collector.path], notes=collector.notes)
+    def _key(cls, key: str) -> str:
+        return _canonical_key(key)
 
-    def lookup(self, key: str) -> str | None:
-        """The value of exactly this key."""
-        return self._values.get(key)
+    @classmethod
+    def _value(cls, value: str, line: int, collector: Collector) -> str:
+        return parse_route(value, line, collector)
 
     def route(self, domain: str) -> str | None:
         """The next hop of a domain as canonical text, or "error:CODE D.S.N TEXT"; None: the table says nothing."""

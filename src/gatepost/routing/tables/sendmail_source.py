@@ -11,13 +11,14 @@ import os
 from typing import ClassVar, Self
 
 from gatepost.config.tables import TableData
+from gatepost.config.values import InvalidValue, parse_domain
 from gatepost.routing.tables.berkeley import parse_berkeley
 from gatepost.routing.tables.postfix_maps import read_compiled
 from gatepost.routing.tables.source import MAX_LINE_CHARACTERS, Collector, read_lines
 
 
 class ValuesTable:
-    """What such tables have in common once they are read: a name, and values by key."""
+    """What such tables have in common: a name, and values by key, read and checked line by line."""
 
     kind: ClassVar[str] = ""
     is_path = True
@@ -28,9 +29,38 @@ class ValuesTable:
         self._values = values
 
     @classmethod
+    def load(cls, argument: str) -> TableData:
+        """Read the file; raises ConfigErrors with every bad line."""
+        collector = read_makemap(argument)
+        entries: dict[str, str] = {}
+        for key, value in collector.entries.items():
+            line = lines_of(collector, key)
+            try:
+                entries[cls._key(key)] = cls._value(value, line, collector)
+            except InvalidValue as error:
+                collector.error(line, error.problem, error.advice)
+        collector.finish()
+        return TableData(cls.kind, argument, entries, files=[collector.path], notes=collector.notes)
+
+    @classmethod
+    def _key(cls, key: str) -> str:
+        """A key as it is looked up, or InvalidValue: of an address its domain in A-labels."""
+        local, at, domain = key.rpartition("@")
+        return f"{local}@{parse_domain(domain)}" if at else key
+
+    @classmethod
+    def _value(cls, value: str, line: int, collector: Collector) -> str:
+        """What is found under a key, or InvalidValue; notes are for `line` of the collector."""
+        return value
+
+    @classmethod
     def of_data(cls, data: TableData) -> Self:
         """The table out of what was read."""
         return cls(data.name, data.entries)
+
+    def lookup(self, key: str) -> str | None:
+        """The value of exactly this key."""
+        return self._values.get(key)
 
 
 def text_or_compiled(path: str) -> str:

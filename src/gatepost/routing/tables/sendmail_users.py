@@ -8,46 +8,12 @@ error of its line.
 from __future__ import annotations
 
 from gatepost.config.errorreply import BadError, canonical_error, parse_error
-from gatepost.config.tables import TableData
 from gatepost.config.values import InvalidValue, parse_domain
-from gatepost.routing.tables.sendmail_source import ValuesTable, lines_of, read_makemap
+from gatepost.routing.tables.sendmail_source import ValuesTable
 from gatepost.routing.tables.source import Collector
 
 
-class _Addresses(ValuesTable):
-    """What the three have in common: keys and values, read and checked line by line."""
-
-    __slots__ = ()
-
-    @classmethod
-    def load(cls, argument: str) -> TableData:
-        """Read the file; raises ConfigErrors with every bad line."""
-        collector = read_makemap(argument)
-        entries: dict[str, str] = {}
-        for key, value in collector.entries.items():
-            line = lines_of(collector, key)
-            try:
-                entries[cls._key(key)] = cls._value(value, line, collector)
-            except InvalidValue as error:
-                collector.error(line, error.problem, error.advice)
-        collector.finish()
-        return TableData(cls.kind, argument, entries, files=[collector.path], notes=collector.notes)
-
-    @classmethod
-    def _key(cls, key: str) -> str:
-        local, at, domain = key.rpartition("@")
-        return f"{local}@{parse_domain(domain)}" if at else key
-
-    @classmethod
-    def _value(cls, value: str, line: int, collector: Collector) -> str:
-        return value
-
-    def lookup(self, key: str) -> str | None:
-        """The value of exactly this key."""
-        return self._values.get(key)
-
-
-class VirtusertableTable(_Addresses):
+class VirtusertableTable(ValuesTable):
     """`user@domain other@domain`, `@domain %1@other`, `user@domain error:nouser 550 text`."""
 
     kind = "sendmail-virtusertable"
@@ -108,7 +74,7 @@ class VirtusertableTable(_Addresses):
         return None if value is None or value.startswith("error:") else value
 
 
-class GenericstableTable(_Addresses):
+class GenericstableTable(ValuesTable):
     """`user user@outside.example`, `user@inside.example other@outside.example`: for addresses on their way out."""
 
     kind = "sendmail-genericstable"
@@ -141,7 +107,7 @@ class GenericstableTable(_Addresses):
         return self.rewrite(local, domain)
 
 
-class DomaintableTable(_Addresses):
+class DomaintableTable(ValuesTable):
     """`old.example new.example`: one domain for another."""
 
     kind = "sendmail-domaintable"
