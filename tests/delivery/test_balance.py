@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import Counter
 from typing import Any
 
 import pytest
+from integration.peers.process import take_port
 from scripted_host import DROP, Bed, Host, run
 
 from gatepost.config.schema import Pool, PoolMember
 from gatepost.delivery.balance import Balance
 from gatepost.model import NextHopTrouble, Result
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 class Clock:
@@ -125,7 +119,7 @@ def test_a_refusal_for_good_is_not_asked_elsewhere():
 
 
 def test_all_down_is_one_reason_with_every_name():
-    ports = [free_port(), free_port()]
+    ports = [take_port(), take_port()]
 
     async def body() -> None:
         async with Bed(pools={"inside": pool_of(*ports)}) as bed:
@@ -157,7 +151,7 @@ def test_all_refuse_for_now_is_what_the_last_one_said():
 
 
 def test_a_probe_without_mail_finds_a_member_down_and_up_again():
-    port = free_port()
+    port = take_port()
 
     async def body() -> None:
         host = await Host().start()
@@ -187,7 +181,7 @@ def test_a_pool_that_is_no_more_defers():
 def test_closing_ends_every_attempt():
     async def body() -> None:
         host = await Host(lambda asked, line: b"(silent)" if asked == "MAIL" else None).start()
-        async with Bed(pools={"inside": pool_of(host, free_port(), priorities=(0, 1))}) as bed:
+        async with Bed(pools={"inside": pool_of(host, take_port(), priorities=(0, 1))}) as bed:
             waiters = [bed.submit("pool:inside", limit=1) for _ in range(3)]
             await host.until(lambda: any(line.startswith("MAIL") for line in host.log))
             bed.engine.close()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 import pytest
+from integration.peers.process import take_port
 from scripted_host import DROP, Bed, Host, run
 
 from gatepost.model import NextHopTrouble, Result
@@ -15,16 +15,10 @@ def always(step: str, reply: bytes):
     return lambda asked, line: reply if asked == step else None
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 def test_failover_to_the_next_host_and_memory_of_the_dead_one():
     async def body() -> None:
         host = await Host().start()
-        dead = free_port()
+        dead = take_port()
         async with Bed() as bed:
             hop = f"smtp://127.0.0.1:{dead},{host.next_hop}"
             done = await bed.submit(hop)
@@ -85,7 +79,7 @@ def test_when_the_other_host_is_dead_the_first_answer_counts():
     async def body() -> None:
         host = await Host(always("RCPT", b"450 4.2.0 grey")).start()
         async with Bed() as bed:
-            done = await bed.submit(f"{host.next_hop},smtp://127.0.0.1:{free_port()}", limit=1)
+            done = await bed.submit(f"{host.next_hop},smtp://127.0.0.1:{take_port()}", limit=1)
         assert done.outcomes[0].status == "4.2.0" and done.outcomes[0].stage == "rcpt"
 
     run(body())
@@ -94,7 +88,7 @@ def test_when_the_other_host_is_dead_the_first_answer_counts():
 def test_all_hosts_dead():
     async def body() -> None:
         async with Bed() as bed:
-            hop = f"smtp://127.0.0.1:{free_port()},smtp://127.0.0.1:{free_port()}"
+            hop = f"smtp://127.0.0.1:{take_port()},smtp://127.0.0.1:{take_port()}"
             waiters = [bed.submit(hop, limit=2) for _ in range(5)]
             dones = await asyncio.gather(*waiters)
         for done in dones:

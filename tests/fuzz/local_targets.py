@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 
 from fuzz.target import Target, cuts_of
+from sendmail.pieces import Pieces
 
 from gatepost.sendmail.addresses import parse_addresses
 from gatepost.sendmail.lines import shorten_lines
 from gatepost.sendmail.message import complete, find_recipients, read_message
-from gatepost.sendmail.passing import Passing
 from gatepost.sendmail.sysexits import EX_USAGE, Failure
 
 NOW_S = 1_700_000_000.0
@@ -44,30 +44,11 @@ def run_message(data: bytes) -> None:
     assert b"\nbcc:" not in header and b"\nresent-bcc:" not in header
 
 
-class _Fed(Passing):
-    """Gets the caller's octets in pieces."""
-
-    def __init__(self, pieces: list[bytes]) -> None:
-        self._buffer = b""
-        self._pieces = pieces
-        self._is_closed = False
-        self.said = b""
-
-    def _read_more(self) -> bool:
-        if self._pieces:
-            self._buffer += self._pieces.pop(0)
-            return True
-        return False
-
-    def _say(self, octets: bytes) -> None:
-        self.said += octets
-
-
 def _pass(pieces: list[bytes]) -> tuple[bytes | None, bool, bytes, bytes]:
-    fed = _Fed(pieces)
+    fed = Pieces(pieces)
     command = fed._read_line()
     is_whole = fed._pass_text()
-    return command, is_whole, fed.said if is_whole else b"", fed._buffer if is_whole else b""
+    return command, is_whole, fed.said if is_whole else b"", fed.left if is_whole else b""
 
 
 def run_session(data: bytes) -> None:

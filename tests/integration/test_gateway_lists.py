@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +11,27 @@ from certificates import Authority
 from integration.gateway import Gateway
 from integration.peers.databases import PASSWORD, MariaDb, OpenLdap, PostgreSql
 from integration.peers.process import wait_until
-from webserver import WebServer
+from integration.peers.tableservers import TableServers, Web
 
 MANY = 1234  # more than two pages of LDAP
 ROWS = {f"u{number}@example.test": "" for number in range(MANY)} | {"Else@else.test": ""}
 SELECT = 'list_query = "SELECT address FROM people"\n'
 
 
-class Web(WebServer):
+class Listing(Web):
     """Answers for each of them, and with the list."""
 
-    def __init__(self, certificate: Path) -> None:
+    def __init__(self, rows: dict[str, str], certificate: Path) -> None:
         super().__init__({"localhost": certificate})
-        self.tell(list(ROWS))
+        self.tell(list(rows))
 
     def tell(self, addresses: list[str]) -> None:
         all_of_them = json.dumps({"people": {"addresses": addresses}}).encode()
         answers = {("localhost", f"/{address.replace('@', '%40')}"): (200, {}, b"{}") for address in addresses}
         self.answers = {**answers, ("localhost", "/all"): (200, {}, all_of_them)}  # at once: it is asked meanwhile
 
-    def halt(self) -> None:
-        self.close()
 
-    def start(self) -> None:
-        self.open()
-
-
-KINDS: dict[str, Any] = {"ldap": OpenLdap, "postgresql": PostgreSql, "mysql": MariaDb, "http": Web}
+KINDS: dict[str, Any] = {"ldap": OpenLdap, "postgresql": PostgreSql, "mysql": MariaDb, "http": Listing}
 TABLES = {"ldap": "ldap:people", "postgresql": "sql:people", "mysql": "sql:people", "http": "http:people"}
 
 
@@ -58,35 +50,14 @@ def source_of(kind: str, server: Any) -> str:
     )
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
-def started(authority: Authority) -> Iterator[dict[str, Any]]:
-    """Servers by their kind: making one takes longer than a test."""
-    servers: dict[str, Any] = {}
-    yield servers
-    with contextlib.ExitStack() as stack:
-        for server in servers.values():
-            stack.callback(server.__exit__, None, None, None)
-
-
 @pytest.fixture
-def served(request: pytest.FixtureRequest, started: dict[str, Any], authority: Authority) -> tuple[str, Any]:
+def served(request: pytest.FixtureRequest, table_servers: TableServers) -> tuple[str, Any]:
     """One that runs, with all its rows."""
     kind = request.param
-    if kind not in started:
-        certificate = authority.issue(kind, ["DNS:localhost"])
-        started[kind] = (Web(certificate) if kind == "http" else KINDS[kind](ROWS, certificate)).__enter__()
-    elif kind == "http":
-        started[kind].close()
-        started[kind].open()
-        started[kind].tell(list(ROWS))
-    elif started[kind].process is None:
-        started[kind].start()
-    return kind, started[kind]
+    server = table_servers.running(KINDS[kind], ROWS)
+    if kind == "http":
+        server.tell(list(ROWS))
+    return kind, server
 
 
 def gateway(directory: Path, kind: str, server: Any, authority: Authority, more: str = "", extra: str = "") -> Gateway:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -13,7 +12,7 @@ from certificates import Authority
 from integration.gateway import Gateway
 from integration.peers.databases import PASSWORD, MariaDb, OpenLdap, PostgreSql
 from integration.peers.process import wait_until
-from webserver import WebServer
+from integration.peers.tableservers import TableServers, Web
 
 KNOWN = {
     "anna@example.test": "smtp://10.0.0.5:25", "o'neill@example.test": "", "moved@example.test": "mx",
@@ -22,32 +21,19 @@ KNOWN = {
 HOSTILE = ["*", "a*", "x'||'", "anna'--", r'"anna\\"', '"anna)(mail=*"', "anna/../anna", "nobody"]
 
 
-class Web:
+class Rows(Web):
     """A web service with the same rows."""
 
     def __init__(self, rows: dict[str, str], certificate: Path) -> None:
-        self._server = WebServer({"localhost": certificate})
-        self.port = self._server.port
+        super().__init__({"localhost": certificate})
         for address in rows:
             path = "/r/" + quote(address, safe="")
-            self._server.answers["localhost", path] = (200, {}, b'{"mail": ["%s"]}' % address.encode())
-
-    def halt(self) -> None:
-        self._server.close()
-
-    def start(self) -> None:
-        self._server.open()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.close()
+            self.answers["localhost", path] = (200, {}, b'{"mail": ["%s"]}' % address.encode())
 
 
 KINDS: dict[str, tuple[str, Any]] = {
     "ldaps": ("ldap", OpenLdap), "starttls": ("ldap", OpenLdap), "postgresql": ("sql", PostgreSql), "mysql": ("sql", MariaDb),
-    "http": ("http", Web),
+    "http": ("http", Rows),
 }  # fmt: skip
 
 
@@ -67,34 +53,10 @@ def source_of(kind: str, server: Any) -> str:
     )
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
-def started(authority: Authority) -> Iterator[dict[Any, Any]]:
-    """Servers by their class: making one takes longer than a test. Each test finds the ones it asks for running."""
-    servers: dict[Any, Any] = {}
-    yield servers
-    with contextlib.ExitStack() as stack:
-        for server in servers.values():
-            stack.callback(server.__exit__, None, None, None)
-
-
 @pytest.fixture
-def served(started: dict[Any, Any], authority: Authority) -> Callable[[str], Any]:
-    def serve(kind: str) -> Any:
-        make = KINDS[kind][1]
-        if make not in started:
-            server = make(KNOWN, authority.issue(make.__name__, ["DNS:localhost"]))
-            server.__enter__()
-            started[make] = server
-        elif started[make].process is None:
-            started[make].start()
-        return started[make]
-
-    return serve
+def served(table_servers: TableServers) -> Callable[[str], Any]:
+    """The server of a kind, which runs."""
+    return lambda kind: table_servers.running(KINDS[kind][1], KNOWN)
 
 
 def gateway(directory: Path, kind: str, server: Any, authority: Path, top: str = "", more: str = "") -> Gateway:

@@ -10,16 +10,23 @@ from migrate.test_import import check_written, results, run_import, untold
 from gatepost.config.load import load_config
 
 
-def test_recipients_that_postfix_verifies_are_asked_for(tmp_path: Path) -> None:
+def write_postfix(tmp_path: Path, main: str) -> Path:
+    """The directory of a Postfix with that main.cf, which takes mail by SMTP."""
     source = tmp_path / "etc/postfix"
     source.mkdir(parents=True)
-    (source / "main.cf").write_text(
+    (source / "main.cf").write_text(main)
+    (source / "master.cf").write_text("smtp inet n - y - - smtpd\n")
+    return source
+
+
+def test_recipients_that_postfix_verifies_are_asked_for(tmp_path: Path) -> None:
+    source = write_postfix(
+        tmp_path,
         "myhostname = g.example.net\nmydestination =\nrelay_domains = a.example, b.example, c.example\nrelay_recipient_maps =\n"
         "transport_maps = texthash:/etc/postfix/transport\nparent_domain_matches_subdomains =\n"
         "smtpd_recipient_restrictions = reject_unauth_destination, reject_unverified_recipient\n"
-        "address_verify_negative_expire_time = 1h\nluser_relay = admin\n"
+        "address_verify_negative_expire_time = 1h\nluser_relay = admin\n",
     )
-    (source / "master.cf").write_text("smtp inet n - y - - smtpd\n")
     (source / "transport").write_text("a.example smtp:[10.0.0.5]:26\nb.example smtp:mail.b.example\n")
     _, answer = run_import("postfix", source, tmp_path / "out")
     assert (answer["ok"], untold(answer, source)) == (True, [])
@@ -47,12 +54,10 @@ def test_recipients_that_postfix_verifies_are_asked_for(tmp_path: Path) -> None:
     ],
 )
 def test_a_database_that_cannot_be_asked_alike_is_refused_whole(tmp_path: Path, settings: str, what: str) -> None:
-    source = tmp_path / "etc/postfix"
-    source.mkdir(parents=True)
-    (source / "main.cf").write_text(
-        "myhostname = g.example.net\nrelay_domains = a.example\nvirtual_alias_maps = pgsql:/etc/postfix/v.cf\n"
+    source = write_postfix(
+        tmp_path,
+        "myhostname = g.example.net\nrelay_domains = a.example\nvirtual_alias_maps = pgsql:/etc/postfix/v.cf\n",
     )
-    (source / "master.cf").write_text("smtp inet n - y - - smtpd\n")
     (source / "v.cf").write_text(f"{settings}\npassword = Sup3rSecret\n")
     status, answer = run_import("postfix", source, tmp_path / "out")
     assert (status, answer["ok"], untold(answer, source)) == (1, True, [])
@@ -65,11 +70,10 @@ def test_a_database_that_cannot_be_asked_alike_is_refused_whole(tmp_path: Path, 
 
 def test_an_open_list_of_submission_and_mta_sts(tmp_path: Path) -> None:
     """Dovecot named by the service alone; a daemon for MTA-STS becomes what the gateway does itself."""
-    source = tmp_path / "etc/postfix"
-    source.mkdir(parents=True)
-    (source / "main.cf").write_text(
+    source = write_postfix(
+        tmp_path,
         "myhostname = g.example.net\nrelay_domains = a.example\nsmtp_tls_security_level = dane\n"
-        "smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8461:postfix\n"
+        "smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8461:postfix\n",
     )
     (source / "master.cf").write_text(
         "smtp inet n - y - - smtpd\nsubmission inet n - y - - smtpd -o smtpd_sasl_type=dovecot -o smtpd_sasl_path=inet:localhost:12345\n"
@@ -124,22 +128,19 @@ def test_sockets_of_dovecot(tmp_path: Path, path: str, dovecot: str | None) -> N
     source = tmp_path / "etc/postfix"
     source.mkdir(parents=True)
     (source / "main.cf").write_text(
-        f"myhostname = g.example.net\nrelay_domains = a.example\nsmtpd_sasl_type = dovecot\nsmtpd_sasl_path = {path}\n"
+        f"myhostname = g.example.net\nrelay_domains = a.example\nsmtpd_sasl_type = dovecot\nsmtpd_sasl_path = {path}\n",
     )
-    (source / "master.cf").write_text("smtp inet n - y - - smtpd\n")
     _, answer = run_import("postfix", source, tmp_path / "out")
     assert load_config(str(tmp_path / "out/gatepost.toml")).auth.dovecot == dovecot
     assert results(answer, "main.cf")[4] == {"approximated" if dovecot else "refused"}
 
 
 def test_logins_that_give_no_right_there_give_none_here(tmp_path: Path) -> None:
-    source = tmp_path / "etc/postfix"
-    source.mkdir(parents=True)
-    (source / "main.cf").write_text(
+    source = write_postfix(
+        tmp_path,
         "myhostname = g.example.net\nrelay_domains = a.example\nsmtpd_sasl_type = dovecot\nsmtpd_sasl_path = private/auth\n"
-        "smtpd_sasl_auth_enable = yes\nsmtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination\n"
+        "smtpd_sasl_auth_enable = yes\nsmtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination\n",
     )
-    (source / "master.cf").write_text("smtp inet n - y - - smtpd\n")
     _, answer = run_import("postfix", source, tmp_path / "out")
     assert results(answer, "main.cf")[5] == {"refused"}
     assert load_config(str(tmp_path / "out/gatepost.toml")).auth.on_edge is False
@@ -147,14 +148,12 @@ def test_logins_that_give_no_right_there_give_none_here(tmp_path: Path) -> None:
 
 def test_clients_by_name_and_access_tables_in_databases(tmp_path: Path) -> None:
     """Names are looked up here too; a table over the network is asked for keys with tags, which Postfix's has not."""
-    source = tmp_path / "etc/postfix"
-    source.mkdir(parents=True)
-    (source / "main.cf").write_text(
+    source = write_postfix(
+        tmp_path,
         "myhostname = g.example.net\nrelay_domains = a.example\n"
         "smtpd_client_restrictions = check_client_access texthash:/etc/postfix/clients\n"
-        "smtpd_sender_restrictions = check_sender_access ldap:/etc/postfix/senders.cf\n"
+        "smtpd_sender_restrictions = check_sender_access ldap:/etc/postfix/senders.cf\n",
     )
-    (source / "master.cf").write_text("smtp inet n - y - - smtpd\n")
     (source / "clients").write_text("bad.example REJECT\n192.0.2.1 REJECT\n.good.example OK\n")
     _, answer = run_import("postfix", source, tmp_path / "out")
     assert (answer["ok"], untold(answer, source)) == (True, [])

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from net.notingtransport import NotingTransport
 
 from gatepost.net.proxy_in import ProxyIn
 from gatepost.net.smtp_in import SmtpIn
@@ -13,31 +14,12 @@ from gatepost.roles.receiver import FAREWELL_S, Receiver
 from gatepost.smtp.server import ServerSession, ServerSettings
 
 
-class Transport:
-    """Notes what was written, and that it was closed."""
-
-    def __init__(self) -> None:
-        self.written = b""
-        self.closed = False
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
-
-    abort = close
-
-
-def connect(*commands: bytes) -> tuple[SmtpIn, Transport]:
+def connect(*commands: bytes) -> tuple[SmtpIn, NotingTransport]:
     host: Any = SimpleNamespace(
         loop=SimpleNamespace(time=lambda: 0.0), decide_hello=lambda connection, event: None, held_bytes=100
     )
     connection = SmtpIn(host, None)  # type: ignore[arg-type]
-    connection.transport = transport = Transport()
+    connection.transport = transport = NotingTransport()
     connection.session = ServerSession(ServerSettings(hostname="gate.example.test"), "S1")
     connection.greet()
     return connection, transport
@@ -94,6 +76,6 @@ def test_the_receiver_cuts_all_off_at_its_limit_and_then_ends() -> None:
 
 def test_one_behind_a_proxy_that_said_nothing_yet_is_cut_off() -> None:
     waiting = ProxyIn(SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
-    waiting._transport = transport = Transport()
+    waiting._transport = transport = NotingTransport()
     waiting.cut_off()
     assert transport.closed

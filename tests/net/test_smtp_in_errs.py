@@ -5,25 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from net.notingtransport import NotingTransport
+
 from gatepost.net.smtp_in import SmtpIn
 from gatepost.smtp.server import ServerSession, ServerSettings
-
-
-class Transport:
-    """Notes what was written, and that it was closed."""
-
-    def __init__(self) -> None:
-        self.written = b""
-        self.closed = False
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
 
 
 def test_an_exception_in_a_decision_is_told_and_ends_the_session_with_451() -> None:
@@ -36,7 +21,7 @@ def test_an_exception_in_a_decision_is_told_and_ends_the_session_with_451() -> N
     loop = SimpleNamespace(time=lambda: 0.0, call_exception_handler=told.append)
     host: Any = SimpleNamespace(loop=loop, decide_hello=lambda *_: None, decide_mail=decide_mail, held_bytes=0)
     connection = SmtpIn(host, None)  # type: ignore[arg-type]
-    connection.transport = transport = Transport()
+    connection.transport = transport = NotingTransport()
     connection.session = ServerSession(ServerSettings(hostname="gate.example.test"), "S1")
     connection.session_id = "S1"
     connection.greet()

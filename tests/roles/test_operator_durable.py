@@ -219,22 +219,25 @@ def test_a_refused_sync_is_said_and_tried_again(run, monkeypatch, verb):
     run(body)
 
 
+def refuse_once(monkeypatch) -> None:
+    """The disk does not take the next file that is kept."""
+    write, failures = KeptFile.write, [SpoolUnhealthy("Input/output error")]
+
+    def refuse(file: KeptFile, data: bytes) -> None:
+        if failures:
+            raise failures.pop()
+        write(file, data)
+
+    monkeypatch.setattr(KeptFile, "write", refuse)
+
+
 def test_forgotten_domains_are_forgotten_after_a_power_cut(run, monkeypatch):
     async def body(bed: Bed) -> None:
         remembering = bed.queue.remembering
         for domain in ("a.test", "b.test"):
             remembering.verified(None, m.TlsVerified(domain, "dane"))
         assert await remembering._later.write_now() == ""
-        write, failures = TlsMemory.write, 1
-
-        def refuse(memory: TlsMemory, data: bytes) -> None:
-            nonlocal failures
-            if failures:
-                failures -= 1
-                raise SpoolUnhealthy("Input/output error")
-            write(memory, data)
-
-        monkeypatch.setattr(TlsMemory, "write", refuse)
+        refuse_once(monkeypatch)
         answer = await bed.ask("tls_forget", domains=["a.test"])
         assert "a.test: forgotten, but the disk refuses" in answer["error"]
         assert await bed.ask("tls_forget", domains=["b.test", "c.test"]) == {"forgotten": ["b.test"]}
@@ -249,16 +252,7 @@ def test_forgotten_recipients_are_forgotten_after_a_power_cut(run, monkeypatch):
         keeping = bed.queue.keeping
         keeping.take_recipients(m.RecipientsKept({"t a@x.test": b"1", "t b@x.test": b"1"}))
         assert await bed.ask("recipients_keep") == {}
-        write, failures = KeptFile.write, 1
-
-        def refuse(file: KeptFile, data: bytes) -> None:
-            nonlocal failures
-            if failures:
-                failures -= 1
-                raise SpoolUnhealthy("Input/output error")
-            write(file, data)
-
-        monkeypatch.setattr(KeptFile, "write", refuse)
+        refuse_once(monkeypatch)
         keeping.take_recipients(m.RecipientsKept({"t a@x.test": b""}))
         assert "the disk refuses to keep that (Input/output error)" in (await bed.ask("recipients_keep"))["error"]
         asked = asyncio.ensure_future(bed.ask("recipients_keep"))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sendmail.pieces import Pieces
 
 from gatepost.sendmail.passing import MAX_KEPT_BYTES, Passing
 from gatepost.sendmail.sysexits import EX_DATAERR, EX_NOPERM, EX_OK, EX_OSERR, EX_TEMPFAIL
@@ -229,24 +230,6 @@ def test_lines_longer_than_what_is_kept() -> None:
     status, _, gateway = converse(at_once(session))
     assert (status, gateway.faults) == (EX_OK, [])
     assert gateway.texts == [long + b"\r\n"] and gateway.commands == [b"DATA", long, b"QUIT"]
-
-
-class Pieces(Passing):
-    """Gets the caller's octets as they are cut here; what it says is in `said`."""
-
-    def __init__(self, pieces: list[bytes]) -> None:
-        self._buffer = b""
-        self._pieces = pieces
-        self.said = b""
-
-    def _read_more(self) -> bool:
-        if self._pieces:
-            self._buffer += self._pieces.pop(0)
-            return True
-        return False
-
-    def _say(self, octets: bytes) -> None:
-        self.said += octets
 
 
 @given(st.lists(st.sampled_from([b"a", b"..", b"\r", b"\n", b"\r\n", b".", b".\n", b"x" * 70_000]), max_size=12))
