@@ -58,7 +58,7 @@ def test_the_end_of_a_commit_does_not_wake_one_whose_client_does_not_read() -> N
 def test_one_that_waits_for_a_body_file_is_not_woken_by_a_client_that_reads() -> None:
     connection, transport = connect()
     connection.transaction = SimpleNamespace(body_file=-1, is_committing=False)  # type: ignore[assignment]
-    connection._pause()
+    connection.pause()
     connection.pause_writing()
     connection.resume_writing()
     assert not transport.is_reading

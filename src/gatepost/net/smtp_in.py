@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gatepost.model import Address, NeedsAnswer, Recipient
-from gatepost.net.message_in import MessageIn
+from gatepost.net.message_in import begin_text, deny_body_file, give_body_file, give_up_transaction, take_body
 from gatepost.net.tls import TlsFacts, TlsLayer
 from gatepost.net.transaction_in import Transaction
 from gatepost.smtp.events import (
@@ -49,7 +49,7 @@ PAUSE_BUFFERED_BYTES = 256 * 1024  # of input that the session cannot take yet
 LINGER_S = 10.0  # a client that does not read its last reply is cut off after this
 
 
-class SmtpIn(MessageIn, asyncio.Protocol):
+class SmtpIn(asyncio.Protocol):
     """A connection of a client."""
 
     __slots__ = (
@@ -82,6 +82,9 @@ class SmtpIn(MessageIn, asyncio.Protocol):
         self.is_unread = False
         self.is_ending = False
 
+    give_body_file = give_body_file
+    deny_body_file = deny_body_file
+
     # --- asyncio ----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
@@ -110,7 +113,7 @@ class SmtpIn(MessageIn, asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         transaction = self.transaction
         if transaction is not None and (not transaction.is_committing or transaction.header_hold is not None):
-            self._give_up_transaction()
+            give_up_transaction(self)
         if self.address:
             self.host.closed(
                 self, "lost" if not self.is_ending and self.session and not self.session.closing else "end"
@@ -119,11 +122,11 @@ class SmtpIn(MessageIn, asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not read: do not read either."""
         self.is_unread = True
-        self._pause()
+        self.pause()
 
     def resume_writing(self) -> None:
         self.is_unread = False
-        self._resume()
+        self.resume()
 
     # --- driving the session ----------------------------------------------------------------------------------------
 
@@ -156,9 +159,9 @@ class SmtpIn(MessageIn, asyncio.Protocol):
         transaction = self.transaction
         if self.wait is not None or (transaction is not None and transaction.is_committing):
             if session.buffered_bytes > PAUSE_BUFFERED_BYTES:
-                self._pause()
+                self.pause()
         elif self.is_paused:
-            self._resume()
+            self.resume()
 
     def _break_off(self, error: Exception) -> None:
         """A mistake of ours: it is told, the client tries again, and the other sessions go on."""
@@ -168,12 +171,13 @@ class SmtpIn(MessageIn, asyncio.Protocol):
         self.deadline_s = self.host.loop.time() + LINGER_S
         self.transport.close()
 
-    def _pause(self) -> None:
+    def pause(self) -> None:
+        """Read no more until `resume`."""
         if not self.is_paused and not self.transport.is_closing():
             self.is_paused = True
             self.transport.pause_reading()
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
         """Read on, if nothing is left that it was paused for."""
         transaction = self.transaction
         is_waiting = self.is_unread or self.wait is not None or (transaction is not None and transaction.body_file < 0)
@@ -237,7 +241,7 @@ class SmtpIn(MessageIn, asyncio.Protocol):
 
     def _leave(self, reply: Reply) -> None:
         self.session.shut_down(reply)
-        self._give_up_transaction()
+        give_up_transaction(self)
         out = self.session.take_output()
         if out:
             self.transport.write(out)
@@ -293,30 +297,30 @@ class SmtpIn(MessageIn, asyncio.Protocol):
         self.session.answer(reply)
 
     def _on_rcpt(self, event: Rcpt) -> None:
-        transaction = self.transaction
+        transaction: Transaction = self.transaction  # type: ignore[assignment]  # the session lets no RCPT through without
         address: Address = event.forward_path
         verdict = self.host.decide_rcpt(self, address)
         if isinstance(verdict, Reply):
             self.session.answer(verdict)
             return
         recipient, permit = verdict
-        if type(recipient) is list:  # the address stands for several
+        if not isinstance(recipient, Recipient):  # the address stands for several
             self._add_several(transaction, recipient, permit, event)
             return
         if event.parameters:
             self.host.note_recipient(recipient, event.parameters)
-        if transaction.recipients:  # type: ignore[union-attr]
-            if transaction.seen is None:  # type: ignore[union-attr]
-                transaction.seen = {r.address for r in transaction.recipients}  # type: ignore[union-attr]
-            if recipient.address in transaction.seen:  # type: ignore[union-attr]
+        if transaction.recipients:
+            if transaction.seen is None:
+                transaction.seen = {r.address for r in transaction.recipients}
+            if recipient.address in transaction.seen:
                 self.session.answer()  # named twice: delivered once
                 return
-            transaction.seen.add(recipient.address)  # type: ignore[union-attr]
-        transaction.recipients.append(recipient)  # type: ignore[union-attr]
-        transaction.permit = permit  # type: ignore[union-attr]
+            transaction.seen.add(recipient.address)
+        transaction.recipients.append(recipient)
+        transaction.permit = permit
         self.session.answer()
 
-    def _add_several(self, transaction: Any, recipients: list[Recipient], permit: str, event: Rcpt) -> None:
+    def _add_several(self, transaction: Transaction, recipients: list[Recipient], permit: str, event: Rcpt) -> None:
         if event.parameters:
             for recipient in recipients:
                 self.host.note_recipient(recipient, event.parameters)
@@ -329,7 +333,7 @@ class SmtpIn(MessageIn, asyncio.Protocol):
         transaction = self.transaction
         reply = self.host.decide_data(self)
         if reply is None and transaction is not None:
-            self._begin_text(transaction)
+            begin_text(self, transaction)
         self.session.answer(reply)
 
     def _on_auth_question(self, event: AuthQuestion) -> None:
@@ -345,7 +349,7 @@ class SmtpIn(MessageIn, asyncio.Protocol):
         self.host.introducing.note(self, event)
 
     def _on_reset(self, event: Reset) -> None:
-        self._give_up_transaction()
+        give_up_transaction(self)
 
     def _on_quit(self, event: Quit) -> None:
         self.is_ending = True
@@ -363,7 +367,7 @@ _DECIDE: dict[type, Callable[[SmtpIn, Any], None]] = {
     Mail: SmtpIn._on_mail,
     Rcpt: SmtpIn._on_rcpt,
     Data: SmtpIn._on_data,
-    Body: SmtpIn._on_body,
+    Body: take_body,
     Reset: SmtpIn._on_reset,
     Quit: SmtpIn._on_quit,
     StartTls: SmtpIn._on_starttls,
