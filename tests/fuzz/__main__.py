@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing with atheris: `make fuzz`, or
 
-    .venv/bin/python tests/fuzz [--seconds 60 | --runs 10000] [--findings DIRECTORY] [TARGET ...]
+    .venv/bin/python tests/fuzz [--seconds 60 | --runs 10000] [--seed N] [--findings DIRECTORY] [TARGET ...]
 
 Each target runs in a process of its own, from its seeds and from what earlier runs found interesting (kept below
 `var/fuzz`). An input that breaks a target is written there, printed, and makes the exit status 1.
@@ -9,13 +9,19 @@ Each target runs in a process of its own, from its seeds and from what earlier r
 from __future__ import annotations
 
 import argparse
-import subprocess
+import importlib
+import os
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 FINDINGS = HERE.parents[1] / "var" / "fuzz"
 sys.path.insert(0, str(HERE.parent))
+
+from fuzz.target import BREAKS, Target
+
 SECONDS_FOR_ONE_INPUT = 60
 
 
@@ -28,45 +34,64 @@ def main() -> int:
     parser.add_argument(
         "--findings", type=Path, default=FINDINGS, help="where corpora and findings are kept (default var/fuzz)"
     )
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the same one makes up the same inputs (default 0: others each time)"
+    )
     parser.add_argument("--list", action="store_true", help="print the names of the targets")
     options = parser.parse_args()
-    if options.one:
-        return fuzz(options.one, options.findings, options.runs, options.seconds)
-    from fuzz.all_targets import TARGETS  # not at the top: a child imports it under atheris' instrumentation
-
+    targets = load_targets(instrumented=not options.list)
     if options.list:
-        print("\n".join(TARGETS))
+        print("\n".join(targets))
         return 0
-    unknown = [name for name in options.targets if name not in TARGETS]
+    by_name = {**targets, BREAKS.name: BREAKS}
+    unknown = [name for name in options.targets if name not in by_name]
     if unknown:
-        print(f"no such target: {', '.join(unknown)}; there are {', '.join(TARGETS)}", file=sys.stderr)
+        print(f"no such target: {', '.join(unknown)}; there are {', '.join(targets)}", file=sys.stderr)
         return 2
+    options.findings.mkdir(parents=True, exist_ok=True)
     broken = []
-    for name in options.targets or TARGETS:
+    for name in options.targets or targets:
         print(f"{name} ...", flush=True)
-        limits = ["--runs", str(options.runs), "--seconds", str(options.seconds), "--findings", str(options.findings)]
-        done = subprocess.run([sys.executable, str(HERE), "--one", name, *limits], check=False, capture_output=True)
-        lines = done.stderr.decode(errors="replace").splitlines() + done.stdout.decode(errors="replace").splitlines()
-        print(
-            "  " + next((line for line in reversed(lines) if line.startswith("Done")), f"exit status {done.returncode}")
-        )
-        if done.returncode:
+        status, lines = run_apart(lambda name=name: fuzz(name, by_name[name], options))
+        print("  " + next((line for line in reversed(lines) if line.startswith("Done")), f"exit status {status}"))
+        if status:
             broken.append(name)
             print("\n".join(f"  {line}" for line in lines[-40:]))
     print(f"broken: {', '.join(broken)}" if broken else "nothing broke")
     return 1 if broken else 0
 
 
-def fuzz(name: str, findings: Path, runs: int, seconds: int) -> int:
-    """This process for one target; atheris ends it itself."""
+def load_targets(instrumented: bool) -> dict[str, Target]:
+    """All targets by name; instrumenting what they use takes seconds, so it is done once, before the processes part."""
+    if not instrumented:
+        return importlib.import_module("fuzz.all_targets").TARGETS
     import atheris  # only where it is asked for: it is big, and not built for every machine
 
     with atheris.instrument_imports(include=["gatepost"], enable_loader_override=False):
-        from fuzz.all_targets import TARGETS
-    target = TARGETS[name]
+        return importlib.import_module("fuzz.all_targets").TARGETS
+
+
+def run_apart(work: Callable[[], None]) -> tuple[int, list[str]]:
+    """Exit status and output of a process of its own that does this: an input that breaks it, or hangs, breaks only that."""
+    with tempfile.TemporaryFile() as output:
+        sys.stdout.flush()
+        if (pid := os.fork()) == 0:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+            work()
+            os._exit(0)
+        _, waited = os.waitpid(pid, 0)
+        output.seek(0)
+        return os.waitstatus_to_exitcode(waited), output.read().decode(errors="replace").splitlines()
+
+
+def fuzz(name: str, target: Target, options: argparse.Namespace) -> None:
+    """This process for one target; atheris ends it itself."""
+    import atheris
+
+    findings, runs, seconds = options.findings, options.runs, options.seconds
     corpus = findings / name
-    corpus.mkdir(parents=True, exist_ok=True)
+    corpus.mkdir(exist_ok=True)
     for number, seed in enumerate(target.seeds):
         (corpus / f"seed-{number}").write_bytes(seed)
     dictionary = findings / f"{name}.tokens"
@@ -76,13 +101,12 @@ def fuzz(name: str, findings: Path, runs: int, seconds: int) -> int:
     limits = [f"-runs={runs}"] if runs >= 0 else [f"-max_total_time={seconds}"]
     atheris.Setup(
         [
-            sys.argv[0], *limits, f"-max_len={target.max_bytes}", f"-timeout={SECONDS_FOR_ONE_INPUT}",
+            sys.argv[0], *limits, f"-seed={options.seed}", f"-max_len={target.max_bytes}", f"-timeout={SECONDS_FOR_ONE_INPUT}",
             *([f"-dict={dictionary}"] if target.tokens else []), f"-artifact_prefix={findings}/{name}-", str(corpus),
         ],
         target.run,
     )  # fmt: skip
     atheris.Fuzz()
-    return 0
 
 
 if __name__ == "__main__":

@@ -20,6 +20,14 @@ class Target(NamedTuple):
     max_bytes: int = 2048
 
 
+def _break(data: bytes) -> None:
+    assert not data, "always breaks"
+
+
+# In no list, for whoever asks by its name: shows that a finding is told.
+BREAKS = Target("breaks", _break, (b"x",))
+
+
 def cuts_of(data: bytes) -> list[int]:
     """Places to cut an input at, that depend on nothing but the input."""
     return [octet * 7 % (len(data) + 1) for octet in data[:6]] if data else []
