@@ -5,8 +5,6 @@ What lies below a name that is sold to everybody (`.com`, `.co.uk`) is no organi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from gatepost.config.schema import Config, Domain
 from gatepost.config.values import InvalidValue, parse_domain
 
@@ -48,9 +46,11 @@ def find_domain(config: Config, domain: str) -> tuple[str, Domain | None]:
     return name, found
 
 
-def suffixes(domain: str) -> Iterator[str]:
+def suffixes(domain: str) -> list[str]:
     """What a domain lies below, the longest first, each with its dot: for `a.b.test`, `.b.test` and `.test`."""
+    found = []
     at = domain.find(".")
     while at >= 0:
-        yield domain[at:]
+        found.append(domain[at:])
         at = domain.find(".", at + 1)
+    return found

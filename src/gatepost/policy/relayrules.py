@@ -322,7 +322,7 @@ def path_keys(reverse_path: str) -> list[str]:
         return [NULL_PATH]
     local, _, domain = reverse_path.lower().rpartition("@")
     domain = domain.removesuffix(".")
-    return [f"{local}@{domain}", f"@{domain}", *("@" + suffix for suffix in suffixes(domain))]
+    return [f"{local}@{domain}", f"@{domain}", *["@" + suffix for suffix in suffixes(domain)]]
 
 
 def _is_member(networks: AddressSet, client: Number) -> bool:
