@@ -4,6 +4,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := var/gatepost.toml
+# Of tests, at a time: most of them wait for a gateway. Files stay together and in their order, in which the long ones do not come last.
+WORKERS ?= 2
 
 .PHONY: run test bench bench-quick crash attest fuzz lint lock clean help
 
@@ -38,7 +40,7 @@ $(DEMO): | $(VENV)/.runtime
 
 test: $(VENV)/.test
 	$(BIN)/python tests/install_peers.py
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS) tests
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) tests
 
 bench: $(VENV)/.test
 	$(BIN)/python tests/install_peers.py
