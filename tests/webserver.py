@@ -71,7 +71,8 @@ class WebServer:
                 with context.wrap_socket(request, server_side=True) as secured:
                     web._open_now.add(secured)
                     try:
-                        super().finish_request(secured, client_address)
+                        if web._server is self:  # else it was closed during the handshake
+                            super().finish_request(secured, client_address)
                     finally:
                         web._open_now.discard(secured)
 

@@ -202,7 +202,7 @@ class Bed:
             spool="/nowhere",
             domains={},
             pools=pools or {},
-            delivery=Delivery(**delivery),
+            delivery=Delivery(**{"keep_idle_s": 60.0, **delivery}),  # kept however long a test gets no turn
         )
         self.engine = DeliveryEngine(
             config,

@@ -33,7 +33,7 @@ class Desk:
         domain = Domain(next_hop=[next_hop], recipients=[OWN])
         config = Config(
             hostname="gate.test", listen=[], spool="/x", domains={"x.test": domain, "y.test": domain},
-            call_ahead=CallAhead(**{"check_s": 0.0, **settings}),
+            call_ahead=CallAhead(**{"check_s": 0.0, "timeout_s": 60.0, **settings}),
         )  # fmt: skip
         loop = asyncio.get_running_loop()
         bed.engine._done = self._done  # type: ignore[assignment]

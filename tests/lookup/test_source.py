@@ -35,7 +35,7 @@ class Bed:
         self.events: list[tuple[str, str]] = []
         self.source = Source(
             "people",
-            Settings(type="ldap", **{"timeout_s": 5.0, **settings}),
+            Settings(type="ldap", **{"timeout_s": 60.0, **settings}),
             list(servers or (ONE, TWO)),
             self.open,
             loop=asyncio.get_running_loop(),
@@ -115,7 +115,7 @@ def test_the_next_server_is_asked_and_the_dead_one_left_alone() -> None:
 
 def test_all_down_fails_at_once_and_one_question_looks_whether_a_server_is_back() -> None:
     async def test() -> None:
-        bed = Bed(ONE, retry_s=0.1)
+        bed = Bed(ONE, retry_s=30)
         bed.does["one"] = "bad password"
         with pytest.raises(SourceDown, match="one:1: bind: invalidCredentials"):
             await bed.find()
@@ -147,13 +147,14 @@ def test_a_rest_grows_to_a_minute() -> None:
     async def test() -> None:
         bed = Bed(ONE, retry_s=5)
         bed.does["one"] = "refuse"
-        rests = []
-        for _ in range(8):
+        time = asyncio.get_running_loop().time
+        for rest_s in (5, 10, 20, 40, 60, 60, 60, 60):
             bed.source._places[0].rests_until_s = 0.0
+            before_s = time()
             with pytest.raises(SourceDown):
                 await bed.find()
-            rests.append(round(bed.source._places[0].rests_until_s - asyncio.get_running_loop().time()))
-        assert rests == [5, 10, 20, 40, 60, 60, 60, 60] and bed.events == [("source_down", "one:1")]
+            assert before_s + rest_s <= bed.source._places[0].rests_until_s <= time() + rest_s
+        assert bed.events == [("source_down", "one:1")]
 
     run(test)
 

@@ -166,9 +166,10 @@ def test_postsrsd_makes_and_takes_the_same_addresses(open_path: Path) -> None:
             "a+b=c@x.example",
             "SRS0=AbCdEf=AA=o.example=u@f.example",
         ):
-            now_s = time.time()
-            made = ours.forward(*text.rsplit("@", 1), now_s)
-            assert theirs.ask(0, text) == f"200 {made}"
+            parts = text.rsplit("@", 1)
+            now_s, said = time.time(), theirs.ask(0, text)
+            made = said.removeprefix("200 ")
+            assert made in (ours.forward(*parts, now_s), ours.forward(*parts, time.time()))  # midnight may lie between
             assert theirs.ask(1, made) == f"200 {text}"
             assert ours.reverse(made.rpartition("@")[0], now_s) == tuple(text.rsplit("@", 1))
             assert theirs.ask(1, before.forward(*text.rsplit("@", 1), now_s)) == f"200 {text}"

@@ -19,6 +19,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 import dns.zone
+from integration.peers.process import take_port
 
 from gatepost.config.schema import Dns
 from gatepost.ipc.messages import LookupDone
@@ -83,8 +84,8 @@ class DnsAuthority:
         self.arrived = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self._tcp = await asyncio.start_server(self._serve_tcp, "127.0.0.1", 0)
-        port = self._tcp.sockets[0].getsockname()[1]
+        port = take_port()  # one that the kernel gives to nobody as the port of a question
+        self._tcp = await asyncio.start_server(self._serve_tcp, "127.0.0.1", port)
         self.address = f"127.0.0.1:{port}"
         self._udp, _ = await asyncio.get_running_loop().create_datagram_endpoint(
             lambda: _Datagrams(self), local_addr=("127.0.0.1", port)
@@ -170,8 +171,42 @@ _25._tcp.mx1 300 TLSA 3 1 1 00112233445566778899aabbccddeeff00112233445566778899
 spf 300 TXT "v=spf1 " "-all"
 """
 IN_ZONE = from_zone("example.test.", ZONE)
-QUICK = Dns(timeout_s=0.3)  # for servers that are silent; those that answer do so in time on a busy machine too
 PATIENT = Dns(timeout_s=60.0)  # no answer in this time would be a failure of the test
+
+
+class HandClock:
+    """The running loop for a resolver, with a clock that stands until `silent`, a server that says nothing, was asked.
+
+    Then the time for an answer is over at once: who answers is never too late, however slow the machine is.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._now_s = 1000.0
+        self._timers: list[tuple[float, asyncio.Handle]] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loop, name)
+
+    def time(self) -> float:
+        return self._now_s
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> asyncio.Handle:
+        handle = asyncio.Handle(call, (), self._loop)
+        self._timers.append((self._now_s + delay_s, handle))
+        return handle
+
+    def silent(self, query: dns.message.Message, transport: str) -> None:
+        """The handler of such a server."""
+        self._loop.call_soon(self._let_pass)
+
+    def _let_pass(self) -> None:
+        self._now_s += PATIENT.timeout_s
+        due = [handle for at_s, handle in self._timers if at_s <= self._now_s]
+        self._timers = [timer for timer in self._timers if timer[0] > self._now_s]
+        for handle in due:
+            if not handle.cancelled():
+                handle._run()
 
 
 @contextmanager
@@ -184,9 +219,9 @@ def loop_runner(factory: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[Ca
     assert escaped == []
 
 
-def make_resolver(*servers: DnsAuthority | str, config: Dns = PATIENT, **options) -> StubResolver:
+def make_resolver(*servers: DnsAuthority | str, config: Dns = PATIENT, loop=None, **options) -> StubResolver:
     addresses = [server if isinstance(server, str) else server.address for server in servers]
-    return StubResolver(addresses, config, loop=asyncio.get_running_loop(), **options)
+    return StubResolver(addresses, config, loop=loop or asyncio.get_running_loop(), **options)
 
 
 async def ask(handler, kind: str, name: str, config: Dns = PATIENT) -> tuple[LookupDone, DnsAuthority]:

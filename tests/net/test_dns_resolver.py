@@ -17,7 +17,7 @@ from gatepost.ipc.messages import LookupDone
 from gatepost.net import dnstransport
 
 sys.path.insert(0, str(Path(__file__).parent))
-from dns_authority import IN_ZONE, PATIENT, QUICK, DnsAuthority, ask, loop_runner, make_resolver, reply_to
+from dns_authority import IN_ZONE, PATIENT, DnsAuthority, ask, loop_runner, make_resolver, reply_to
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -175,7 +175,7 @@ def test_tcp_that_fails_is_tempfail(run, tcp_answer):
         response.flags |= dns.flags.TC
         return response.to_wire()
 
-    done, _ = run(ask(handler, "A", "x.test", QUICK if tcp_answer == [] else PATIENT))
+    done, _ = run(ask(handler, "A", "x.test", Dns(timeout_s=0.3) if tcp_answer == [] else PATIENT))
     assert done.status == "tempfail"
     assert done.reason
 

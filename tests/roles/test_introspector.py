@@ -35,7 +35,7 @@ def auth(**changes) -> Auth:
     return Auth(
         **{
             "introspection_url": f"https://{HOST}/introspect?tenant=one", "audience": "gatepost", "issuer": "https://login.test",
-            "user_claim": "username", "introspection_timeout_s": 5.0, **changes,
+            "user_claim": "username", "introspection_timeout_s": 60.0, **changes,
         }
     )  # fmt: skip
 
