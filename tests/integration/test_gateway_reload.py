@@ -6,11 +6,12 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import threading
 from typing import Self
 
 import pytest
-from integration.gateway import Gateway
+from integration.gateway import COMMAND, Gateway
 from integration.load import Load
 from integration.nexthop import NextHop
 from integration.talk import Talk, message, send
@@ -120,6 +121,26 @@ def test_the_new_configuration_holds_and_old_sessions_go_on(gateway, hop, reload
         if role not in ("queue", "supervisor"):
             gateway.wait_for_event("role_ended", pid=pid)
     assert len(gateway.told("accepted")) == 3
+
+
+def test_it_is_answered_when_nobody_accepts_with_the_old_configuration_any_more(gateway):
+    """An old receiver that is slow could still take a connection of somebody who has heard that the reload is done."""
+    receiver = newest(gateway)["receiver"]
+    gateway.extra += "[smtp]\nmax_message_bytes = 12345\n"
+    gateway.write_config()
+    os.kill(receiver, signal.SIGSTOP)
+    try:
+        with subprocess.Popen([*COMMAND, "reload", "--config", str(gateway.config)]) as command:
+            draining = ("receiver", "draining")
+            wait_until(lambda: draining in [(r["role"], r["state"]) for r in gateway.processes()], "the take-over")
+            assert not gateway.events("reloaded") and command.poll() is None
+            os.kill(receiver, signal.SIGCONT)
+            assert command.wait(60) == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(receiver, signal.SIGCONT)
+    with Talk(gateway.port) as talk:
+        assert b"250-SIZE 12345\r\n" in talk.hello()
 
 
 def test_no_connection_is_refused_and_no_message_lost(gateway, hop):

@@ -46,6 +46,10 @@ class Serving(Message):
     """A receiver accepts connections now."""
 
 
+class DoorsClosed(Message):
+    """A receiver that drains accepts no connection any more."""
+
+
 class Fatal(Message):
     """A role cannot go on; it exits after this. `advice` is what the operator should do."""
 
@@ -416,6 +420,7 @@ Any = (
     Start
     | Ready
     | Serving
+    | DoorsClosed
     | Fatal
     | Ping
     | Pong

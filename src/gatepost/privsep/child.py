@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import selectors
 import signal
 import socket
 import sys
@@ -51,6 +52,7 @@ class Child:
         self.generation = generation
         self.state = State.STARTING
         self.is_serving = role != "receiver"  # it says when it listens
+        self.has_closed = role != "receiver"  # and, when it drains, that it does no more
         self.rights = ""
         self.tries = b"[]"
         self.pid = 0
@@ -106,6 +108,13 @@ class Child:
 
     def fileno(self) -> int:
         return self._sock.fileno() if self._sock is not None else -1
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something that it said has not been read yet."""
+        with selectors.DefaultSelector() as waiting:
+            waiting.register(self.fileno(), selectors.EVENT_READ)
+            return bool(waiting.select(0))
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
         """Send, or say that the role is gone (its end is noticed elsewhere)."""

@@ -12,7 +12,7 @@ from gatepost.config.listening import listen_addresses, socket_files
 from gatepost.config.maildirfiles import NO_GROUP, group_id, maildir_roots, root_mode
 from gatepost.config.schema import Config
 from gatepost.config.users import role_ids
-from gatepost.events import open_output
+from gatepost.events import EventLog, open_output
 from gatepost.ipc.messages import Start
 from gatepost.net.dnsnames import read_resolv_conf
 from gatepost.privsep.activation import Inherited
@@ -78,6 +78,14 @@ class Ground:
                 elif group != NO_GROUP:
                     os.chown(root, -1, group)
                 _set_mode(root, root_mode(config, as_root=self._as_root), config.maildir.group)
+
+    def replace_events(self, config: Config, log: EventLog) -> None:
+        """Open the event log anew for a reload; raises OSError."""
+        log.flush()
+        old = self.reopen_events(config)
+        log.replace(self.event_descriptor)
+        if old != 2:
+            os.close(old)
 
     def reopen_events(self, config: Config) -> int:
         """Open the event log anew (start, reload); returns the old descriptor, for the caller to close if it is not 2."""

@@ -1,11 +1,11 @@
-"""A reload that the supervisor has begun: what it goes back to, and whom it answers; and what the queue must know of generations.
+"""A reload that the supervisor has begun: what it goes back to, whom it answers and when; and what the queue must know of generations.
 
 Not here: how it goes (`supervisor.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from gatepost.config.encoded import encode_config
 from gatepost.config.schema import Config
@@ -56,3 +56,40 @@ class PendingReload:
     def answer(self, errors: list[str]) -> None:
         if self._asked_by is not None:
             self._asked_by.send(m.ReloadDone(self._request, errors))
+
+
+class Succession:
+    """A generation has taken over: the reload has ended when no receiver of an older one accepts a connection any more.
+
+    They all accept from the same sockets: whoever connected before could still be served by the configuration of before, although
+    the reload had been answered.
+    """
+
+    def __init__(self, children: Mapping[tuple[str, int, int], Child], ended: Callable[[], None]) -> None:
+        self._children = children
+        self._ended = ended
+        self._pending: PendingReload | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether one is waited for."""
+        return self._pending is not None
+
+    def begin(self, pending: PendingReload) -> None:
+        """The older generations have been told to drain."""
+        self._pending = pending
+        self.check()
+
+    def check(self) -> None:
+        """A receiver has closed its doors, or has ended."""
+        if (pending := self._pending) is not None and all(
+            child.has_closed or child.generation >= pending.generation for child in self._children.values()
+        ):
+            self.end(pending)
+
+    def end(self, pending: PendingReload) -> None:
+        """Answer now, also if it was waited for too long."""
+        if self._pending is pending:
+            self._pending = None
+            pending.answer([])
+            self._ended()

@@ -43,7 +43,7 @@ from gatepost.privsep.plan import Placement, changes_needing_restart, placements
 from gatepost.privsep.proving import refutation_of
 from gatepost.privsep.pulse import Pulse, View
 from gatepost.privsep.recipientlists import RecipientLists
-from gatepost.privsep.reloading import Generations, PendingReload
+from gatepost.privsep.reloading import Generations, PendingReload, Succession
 from gatepost.privsep.signals import catch_signals
 from gatepost.privsep.watch import Watch
 from gatepost.privsep.wiring import Wiring
@@ -52,6 +52,7 @@ START_LIMIT_S = 60.0  # a role not ready by then is killed and counted as dead; 
 SESSIONS_END_S = 20.0  # SIGTERM: sessions in the middle of a message get this long
 ROLES_END_S = 20.0
 GENERATION_END_S = 600.0  # reload: the old generation's sessions may go on for this long
+DOORS_CLOSE_S = 30.0  # reload: so long the answer waits for receivers that have not closed their doors
 LAST_BREATH_S = 1.0  # a role that closed its control channel should have ended by itself by then
 LOOK_AFTER_S = 1.0  # who came by a reload or after a death is compared with the table so soon
 IDLE_RECHECK_S = 60.0  # recheck_s = 0: how soon it is looked whether a reload has changed that
@@ -81,6 +82,7 @@ class Supervisor:
         self._stopping = False
         self._exit_status = 0
         self._pending_reload: PendingReload | None = None
+        self._succession = Succession(self._children, self._reloaded)
         self._notifier = Notifier.from_environment()
         self._pulse = Pulse(self._children, self._notifier, self._after, self._view)
         try:
@@ -196,6 +198,9 @@ class Supervisor:
             case m.Serving():
                 child.is_serving = True
                 self._check_serving()
+            case m.DoorsClosed():
+                child.has_closed = True
+                self._succession.check()
             case m.Fatal():
                 self._on_fatal(child, message)
             case m.Pong():
@@ -303,6 +308,7 @@ class Supervisor:
         child.reaped()
         self._wiring.forget(child)
         del self._children[child.key]
+        self._succession.check()
         for other in self._children.values():
             if other.role == "queue":
                 other.send(m.PeerGone(*child.key, child.pid))
@@ -324,13 +330,8 @@ class Supervisor:
 
     def _read_last_words(self, child: Child) -> None:
         """A Fatal that came just before the end must not be lost."""
-        waiting = selectors.DefaultSelector()
-        waiting.register(child.fileno(), selectors.EVENT_READ)
-        try:
-            while child.fileno() >= 0 and waiting.select(0):
-                self._read(child)
-        finally:
-            waiting.close()
+        while child.fileno() >= 0 and child.has_more:
+            self._read(child)
 
     def _restart(self, key: tuple[str, int, int]) -> None:
         if self._stopping or key in self._children:
@@ -395,7 +396,8 @@ class Supervisor:
     def _look_at_certificates(self) -> None:
         """Files that have changed are taken up by a new generation with the configuration as it is."""
         self._after(CERTIFICATES_S, self._look_at_certificates)
-        if self._pending_reload is None and self._ground.materials.have_changed(self._config):
+        is_calm = self._pending_reload is None and not self._succession.is_open
+        if is_calm and self._ground.materials.have_changed(self._config):
             self._reload(None, 0, msgspec.structs.replace(self._config))
 
     def _reload(self, asked_by: Child | None, request: int, unchanged: Config | None = None) -> None:
@@ -412,7 +414,8 @@ class Supervisor:
             errors += refutation_of(config)
         except ConfigErrors as error:
             errors = str(error).splitlines()
-        if self._stopping or self._pending_reload is not None or not self._announced:
+        is_reloading = self._pending_reload is not None or self._succession.is_open
+        if self._stopping or is_reloading or not self._announced:
             errors = ["the gateway is starting, stopping or reloading already; try again when it has finished"]
         newly_bound: list[str] = []
         if not errors:
@@ -420,7 +423,7 @@ class Supervisor:
                 self._ground.materials.add(config)
                 newly_bound = self._ground.bind_listeners(config)
                 self._ground.make_maildir_roots(config)
-                self._reopen_events(config)
+                self._ground.replace_events(config, self._log)
             except (ListenError, OSError) as error:
                 errors = [str(error)]
                 self._ground.listeners.close_only(newly_bound)
@@ -436,13 +439,6 @@ class Supervisor:
         for placement in placements(config, self._last_generation):
             if placement.role != "queue":
                 self._start(placement)
-
-    def _reopen_events(self, config: Config) -> None:
-        self._log.flush()
-        old = self._ground.reopen_events(config)
-        self._log.replace(self._ground.event_descriptor)
-        if old != 2:
-            os.close(old)
 
     def _check_reload(self) -> None:
         """When all of the new generation is ready, it takes over."""
@@ -461,12 +457,16 @@ class Supervisor:
                 config = encode_config(self._config, "queue")
                 child.send(m.Reconfigure(config, self._generation), [self._ground.event_descriptor])
         self._wiring.link_generation(self._generation)
-        pending.answer([])  # before the control role that asked drains
-        self._drain_old()
+        self._drain_old()  # the control role that asked goes behind its answer
         self._ground.listeners.close_except(listen_addresses(self._config))
         self._ground.materials.keep(self._config)
+        self._after(DOORS_CLOSE_S, lambda: self._succession.end(pending))
+        self._succession.begin(pending)
+
+    def _reloaded(self) -> None:
         self._log.event("reloaded", generation=self._generation)
-        self._notify_ready()
+        if not self._stopping:
+            self._notify_ready()
 
     def _drain_old(self) -> None:
         """Let the generations before end; a resolver only behind those that ask it."""

@@ -21,11 +21,12 @@ SERVER_BACKLOG = 4096
 
 
 class Doors:
-    """All of one receiver; `opened` is called when the last is open."""
+    """All of one receiver; `opened` is called when the last is open, `closed` when the last is closed."""
 
-    def __init__(self, host: Receiver, opened: Callable[[], None]) -> None:
+    def __init__(self, host: Receiver, opened: Callable[[], None], closed: Callable[[], None]) -> None:
         self._host = host
         self._opened = opened
+        self._closed = closed
         self._servers: list[Any] = []
         self._wanted = 0
         self._is_closed = False
@@ -43,6 +44,7 @@ class Doors:
         self._is_closed = True
         for server in self._servers:
             server.close()
+        self._check_closed()
 
     async def _open(self, sock: socket.socket, port: Port) -> None:
         host = self._host
@@ -56,3 +58,9 @@ class Doors:
             self._opened()
         if self._is_closed:
             server.close()
+            self._check_closed()
+
+    def _check_closed(self) -> None:
+        """Those that are still being opened are closed then."""
+        if len(self._servers) == self._wanted:
+            self._closed()

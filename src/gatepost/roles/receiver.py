@@ -92,7 +92,8 @@ class Receiver(BodyFiles, Role):
         self._harvest = Harvest(config.smtp, loop, self.event)
         self._admission = Admission(config.smtp, self._engine, self.asking, self._harvest, loop, self.event)
         self._connections: set[SmtpIn | ProxyIn] = set()
-        self._doors = Doors(self, lambda: self.tell_supervisor(m.Serving()))
+        tell = self.tell_supervisor
+        self._doors = Doors(self, lambda: tell(m.Serving()), lambda: tell(m.DoorsClosed()))
         self._health: Reply | None = None
         self._queue: Channel | None = None
         self._queue_lost_s = 0.0
