@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -88,11 +89,13 @@ class Gateway(PeerProcess):
     def is_ready(self) -> bool:
         return "ready on" in self.read_log()[self._printed_before :]
 
-    def kill(self) -> None:
-        """Kill the supervisor, and wait until its roles, which then end by themselves, have let go of ports and spool."""
+    def kill(self, *, with_roles: bool = False) -> None:
+        """Kill the supervisor, and wait until its roles, which then end by themselves or are killed too, have let go of ports and spool."""
         assert self.process is not None
         family = Family(self.process.pid)
         family.list_living()
+        if with_roles:
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
         wait_until(lambda: not family.list_living(), "all roles have ended")

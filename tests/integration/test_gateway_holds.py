@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 from integration.gateway import Gateway
 from integration.nexthop import NextHop
 from integration.talk import message, send
@@ -44,8 +41,7 @@ def test_a_release_survives_a_kill(tmp_path):
             inside.close()
             assert gateway.run("queue", "release", held).returncode == 0
             gateway.wait_for_event("deferred", id=held)
-            os.killpg(gateway.process.pid, signal.SIGKILL)
-            gateway.halt()
+            gateway.kill(with_roles=True)
             inside.open()
             gateway.start()
             inside.wait_to("anna@later.test")

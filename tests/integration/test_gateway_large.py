@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from integration.gateway import Gateway
-from peers import SmtpSink, send_with_smtp_source
+from peers import SmtpSink, send_with_smtp_source, wait_until
 
 MESSAGES = 120
 SESSIONS = 60
@@ -24,6 +24,7 @@ def test_more_large_messages_at_once_than_body_files_are_kept_ready(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         sink.wait_for_count(MESSAGES, 60)
+        wait_until(lambda: gateway.ledger()["queued"] == 0, "an empty queue")
         assert gateway.ledger()["delivered"] == MESSAGES
         assert not list((gateway.spool / "deferred").iterdir())
         gateway.assert_no_bugs()

@@ -67,6 +67,7 @@ max_errors = 1000
 max_idle_commands = 10000
 max_unknown_recipients = 0
 proxy_from = ["127.0.0.7/32"]
+proxy_timeout_s = 300
 xclient_from = ["127.0.0.9/32"]
 [local]
 socket = "{directory}/submit"
