@@ -18,10 +18,13 @@ from gatepost.cli.ask import ask
 from gatepost.config.load import load_config
 
 COMMAND = [sys.executable, "-I", "-m", "gatepost"]
+COMMAND_S = (
+    150.0  # longer than any command waits for its answer by itself (cli/ask.py): it says better what did not come
+)
 PARTS = ("delivered", "bounced", "expired", "discarded", "queued")
 
 
-def gatepost(*arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+def gatepost(*arguments: str, timeout_s: float = COMMAND_S) -> subprocess.CompletedProcess[str]:
     """Run one command of the gateway."""
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=timeout_s, check=False)
 
@@ -126,6 +129,15 @@ class Gateway(PeerProcess):
         assert "error" not in ledger, ledger
         assert ledger["accepted"] == sum(ledger[part] for part in PARTS), ledger
         return ledger
+
+    def wait_until_empty(self) -> dict[str, int]:
+        """The ledger, once nothing is queued: a next hop has a message before the queue knows that it has."""
+
+        def look() -> dict[str, int] | None:
+            ledger = self.ledger()
+            return ledger if ledger["queued"] == 0 else None
+
+        return wait_until(look, "an empty queue") or {}
 
     def events(self, name: str = "") -> list[dict[str, Any]]:
         """The events so far, or those of one name."""

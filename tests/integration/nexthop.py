@@ -67,6 +67,7 @@ class NextHop:
         self.connections = 0
         self.held = False
         self.open_now: set[_Session] = set()
+        self.is_open = False
         self._server: asyncio.Server | None = None
 
     @property
@@ -129,11 +130,13 @@ class NextHop:
     async def _open(self) -> None:
         if self._server is not None:
             return
+        self.is_open = True
         self._server = await self._loop.create_server(
             lambda: _Session(self), self.address, self.port, backlog=1000, reuse_address=True
         )
 
     async def _close(self) -> None:
+        self.is_open = False
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -164,6 +167,9 @@ class _Session(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         if self._is_secured:
+            return
+        if not self.hop.is_open:  # accepted just before it was closed
+            transport.abort()
             return
         self.hop.connections += 1
         self.hop.open_now.add(self)

@@ -10,7 +10,6 @@ from typing import Any
 
 from integration.gateway import Gateway
 from integration.nexthop import NextHop, Taken
-from integration.peers.process import wait_until
 from integration.talk import message, send
 
 QUICK = {"next_hop_retry_s": 0.2, "retry_min_s": 0.2, "retry_max_s": 0.5}
@@ -52,8 +51,7 @@ class QueueBed:
 
     def wait_until_empty(self) -> dict[str, int]:
         """Nothing is queued; the ledger, which balances."""
-        wait_until(lambda: self.gateway.ledger()["queued"] == 0, "an empty queue")
-        return self.gateway.ledger()
+        return self.gateway.wait_until_empty()
 
     def row(self, message_id: str) -> dict[str, Any] | None:
         """Its row in `gatepost queue list`."""

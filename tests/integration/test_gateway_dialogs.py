@@ -165,10 +165,10 @@ def test_dialog_with_the_gateway(bed: Bed, script: Script, way: str) -> None:
 
 
 def test_nothing_else_arrived(bed: Bed) -> None:
-    queued = {gateway: gateway.ledger() for gateway in dict.fromkeys(bed.gateways.values())}
-    assert all(ledger["accepted"] == ledger["delivered"] for ledger in queued.values()), queued
+    ledgers = {gateway: gateway.wait_until_empty() for gateway in dict.fromkeys(bed.gateways.values())}
+    assert all(ledger["accepted"] == ledger["delivered"] for ledger in ledgers.values()), ledgers
     assert Counter(split(one)[0] for one in bed.hop.taken) == Counter(bed.accepted)
-    assert sum(ledger["accepted"] for ledger in queued.values()) == sum(len(one.recipients) for one in bed.hop.taken)
+    assert sum(ledger["accepted"] for ledger in ledgers.values()) == sum(len(one.recipients) for one in bed.hop.taken)
 
 
 def test_few_dialogs_are_left_out() -> None:

@@ -68,9 +68,7 @@ class Database(PeerProcess):
         assert done.returncode == 0, done.stdout + done.stderr
 
     def is_ready(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=20):
-            return True
-        return False
+        return listens(self.port)
 
 
 class OpenLdap(Database):
@@ -84,6 +82,10 @@ class OpenLdap(Database):
         require("slapd")
         super().__init__(rows, certificate)
         self.tls_port = take_port()
+
+    def is_ready(self) -> bool:
+        """It opens one port after the other."""
+        return listens(self.port) and (self.certificate is None or listens(self.tls_port))
 
     def configure(self) -> list[str]:
         config = self.directory / "slapd.conf"
@@ -153,6 +155,14 @@ class PostgreSql(Database):
             str(self.programs / "postgres"), "-D", str(self.data), "-p", str(self.port), "-h", "127.0.0.1",
             "-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "max_connections=20", "-c", "shared_buffers=2MB", *tls,
         )  # fmt: skip
+
+    def is_ready(self) -> bool:
+        """It asks for a password; while it recovers, it listens already, and answers every client with an error."""
+        wanted = b"\0\3\0\0user\0gatepost\0database\0mail\0\0"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=20) as sock:
+            sock.sendall((4 + len(wanted)).to_bytes(4) + wanted)
+            return sock.recv(1) == b"R"
+        return False
 
     def halt(self, timeout_s: float = 60.0) -> None:
         """A fast shutdown: the one that SIGTERM asks for waits for its clients."""
@@ -228,6 +238,13 @@ class MariaDb(Database):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=20) as sock:
             return sock.recv(16)[4:5] == b"\x0a"
         return False
+
+
+def listens(port: int) -> bool:
+    """Whether somebody takes connections there."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=20):
+        return True
+    return False
 
 
 def quoted(text: str) -> str:

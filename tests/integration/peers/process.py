@@ -68,11 +68,13 @@ _claims: list[socket.socket] = []
 def wait_until(condition: Callable[[], T], what: str, timeout_s: float = WAIT_S) -> T:
     """The first true value of `condition`; TimeoutError with `what` if there is none in time."""
     deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        if time.monotonic() > deadline:
+    while True:
+        is_last = time.monotonic() > deadline  # before the look: after a pause of the whole machine there is one more
+        if value := condition():
+            return value
+        if is_last:
             raise TimeoutError(f"not in {timeout_s:.0f} s: {what}")
         time.sleep(0.01)
-    return value
 
 
 def open_directory(directory: Path) -> Path:
