@@ -91,5 +91,5 @@ class Succession:
         """Answer now, also if it was waited for too long."""
         if self._pending is pending:
             self._pending = None
-            pending.answer([])
             self._ended()
+            pending.answer([])

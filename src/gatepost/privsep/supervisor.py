@@ -218,6 +218,7 @@ class Supervisor:
                 child.signal(signal.SIGKILL)
 
     def _answer(self, child: Child, ask: m.Ask) -> None:
+        self._log.flush()  # who has the answer finds the events of what it tells of written
         if ask.what == "roles":
             answer_control(child, ask.request, describe_roles(self._children.values(), self._generation))
         elif ask.what == "stats":
@@ -301,8 +302,8 @@ class Supervisor:
     def _ended(self, child: Child, status: int) -> None:
         was_draining = child.state is State.DRAINING or self._stopping
         was_starting = child.state is State.STARTING
-        if child.fileno() >= 0:
-            self._read_last_words(child)
+        while child.fileno() >= 0 and child.has_more:  # a Fatal that came just before the end must not be lost
+            self._read(child)
         if child.fileno() >= 0:
             self._selector.unregister(child.fileno())
         child.reaped()
@@ -327,11 +328,6 @@ class Supervisor:
                 self._fail_start(f"{child.name} cannot be started: {restart.explain_status(status)}")
                 return
             self._after(self._restarts.delay_s(child.name, time.monotonic()), lambda: self._restart(child.key))
-
-    def _read_last_words(self, child: Child) -> None:
-        """A Fatal that came just before the end must not be lost."""
-        while child.fileno() >= 0 and child.has_more:
-            self._read(child)
 
     def _restart(self, key: tuple[str, int, int]) -> None:
         if self._stopping or key in self._children:
@@ -465,6 +461,7 @@ class Supervisor:
 
     def _reloaded(self) -> None:
         self._log.event("reloaded", generation=self._generation)
+        self._log.flush()
         if not self._stopping:
             self._notify_ready()
 

@@ -188,7 +188,7 @@ class Role:
             if asyncio.iscoroutine(answer):
                 self.loop.create_task(self._answer_later(channel, message.request, answer))
             else:
-                _post_answer(channel, message.request, answer)
+                self._post_answer(channel, message.request, answer)
         else:
             self.handle(channel, message, descriptors)
 
@@ -199,19 +199,20 @@ class Role:
         except Exception as error:  # noqa: BLE001 - the one broad catch of this task
             self.event("internal_error", what="answer", error=repr(error))
             found = {"error": "internal error"}
-        _post_answer(channel, request, found)
+        self._post_answer(channel, request, found)
+
+    def _post_answer(self, channel: Channel, request: int, answer: Any) -> None:
+        """Behind the events of what it tells of: who has the answer finds them written."""
+        self.log.flush()
+        data = msgspec.json.encode(answer)
+        for part in range(0, len(data) or 1, 60_000):
+            channel.post(m.Answer(request, data[part : part + 60_000], part + 60_000 < len(data)))
 
     def _lost(self, channel: Channel, serial: int) -> None:
         if self.links.get(channel.peer) is channel:
             del self.links[channel.peer]
             self.on_link_lost(channel.peer)
             self.tell_supervisor(m.LinkLost(*channel.peer, serial))
-
-
-def _post_answer(channel: Channel, request: int, answer: Any) -> None:
-    data = msgspec.json.encode(answer)
-    for part in range(0, len(data) or 1, 60_000):
-        channel.post(m.Answer(request, data[part : part + 60_000], part + 60_000 < len(data)))
 
 
 def main(arguments: list[str]) -> int:
