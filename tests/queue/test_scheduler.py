@@ -358,6 +358,34 @@ def test_the_operator_retries_a_next_hop_that_is_down():
     assert scheduler.retry(next_hop="smtp://nowhere.test:25") == 0
 
 
+def test_an_attempt_that_began_before_the_word_of_the_operator_puts_nothing_down_behind_it():
+    """He says "now" since the next hop is back: whoever was turned away before that must not keep the others for minutes."""
+    scheduler = make()
+    fill(scheduler, 1, prefix="early")
+    (early,) = scheduler.next_batch(T0, 9)
+    fill(scheduler, 2)
+    assert scheduler.retry() == 2
+    finish(scheduler, [early], DOWN, T0)
+    assert (row(scheduler)["state"], row(scheduler)["failures"]) == ("up", 0)
+    again = scheduler.next_batch(T0, 9)
+    assert sorted(item.key for item in again) == ["early0", "m0", "m1"]
+    finish(scheduler, again, DOWN, T0, T0)  # but these began behind it
+    assert (row(scheduler)["state"], row(scheduler)["failures"]) == ("down", 1)
+
+
+def test_a_probe_that_began_before_the_word_of_the_operator_is_followed_by_another():
+    scheduler = make()
+    fill(scheduler, 3)
+    until = put_down(scheduler)
+    (early,) = scheduler.next_batch(until, 9)
+    scheduler.retry()
+    (probe,) = scheduler.next_batch(until, 9)
+    finish(scheduler, [early], DOWN, until, until)
+    assert (row(scheduler)["state"], scheduler.next_batch(until, 9)) == ("probing", [])
+    finish(scheduler, [probe])
+    assert len(scheduler.next_batch(until, 9)) == 2
+
+
 def test_the_operator_retries_everything():
     scheduler = make()
     fill(scheduler, 5, due_s=T0 + 600)

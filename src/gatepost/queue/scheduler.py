@@ -65,7 +65,7 @@ class _NextHop:
         self.shells = 0  # entries of `fresh` and `waiting` that no item stands behind any more
         self.active = 0
         self.probes = 0  # attempts that began while probing
-        self.epoch = 0  # counts the times it was halved or put down: what began before says nothing new
+        self.epoch = 0  # counts when it was halved, put down, or retried by hand: what began before says nothing new
         self.failures = 0  # times put down in a row
         self.down_until = -math.inf
         self.reason = ""
@@ -302,7 +302,7 @@ class Scheduler:
     def retry(self, key: str | None = None, next_hop: str | None = None) -> int:
         """The operator's word: attempt the waiting items now, all or those named, even if their next hop is down.
 
-        Returns how many items were waiting.
+        An attempt that began before it and fails says nothing any more. Returns how many items were waiting.
         """
         count = 0
         hops = (
@@ -320,7 +320,8 @@ class Scheduler:
             hop.waiting = [entry for entry in items.values() if type(entry) is tuple]
             hop.compact()
             hop.down_until = -math.inf
-            hop.failures = 0
+            hop.failures = hop.probes = 0
+            hop.epoch += 1
             count += len(due)
             self._place(hop)
         return count
