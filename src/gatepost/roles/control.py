@@ -45,6 +45,7 @@ class _Request(msgspec.Struct, forbid_unknown_fields=True):
     arguments: dict[str, str | int | float | bool | list[str] | None] = {}
 
 
+_ERROR = b'{"error"'
 _decode = msgspec.json.Decoder(_Request).decode
 
 
@@ -130,16 +131,11 @@ class Control(Role):
         elif what == "reload" and self.supervisor is not None:
             self._post(self.supervisor, m.Reload(self._number(answer, RELOAD_WAIT_S)))
         elif what in RECIPIENT_VERBS and self.peers("resolver"):
-            channel = max(self.peers("resolver"), key=lambda channel: channel.peer[2])
-            heard = functools.partial(self._keep, answer) if what == "recipients_forget" else answer
-            self._post(channel, m.Ask(self._number(heard, ANSWER_WAIT_S, channel.peer), what, arguments))
-            for receiver in self.peers("receiver") if what != "recipients_status" else ():
-                number = self._number(lambda data: None, ANSWER_WAIT_S, receiver.peer)
-                self._post(receiver, m.Ask(number, what, arguments))  # what it remembers goes the same way
+            self._ask_resolver(what, arguments, answer)
         elif what == "stats":
             self._ask_all(answer)
         elif what == "lookup" and self.peers("resolver"):
-            channel = self.peers("resolver")[0]
+            channel = max(self.peers("resolver"), key=lambda channel: channel.peer[2])
             self._post(channel, m.Ask(self._number(answer, ANSWER_WAIT_S, channel.peer), what, arguments))
         else:
             answer(msgspec.json.encode({"error": f"unknown request {what!r}"}))
@@ -154,6 +150,36 @@ class Control(Role):
             self.loop.call_later(QUEUE_LOOK_S, self._ask_queue, what, arguments, answer, until_s)
         else:
             answer(b'{"error":"the queue is not running at the moment; try again in a second"}')
+
+    def _ask_resolver(self, what: str, arguments: dict[str, Any], answer: Callable[[bytes], None]) -> None:
+        """Of recipients: what is forgotten is gone from the disk, and receivers have done the same, before it is answered."""
+        channel = max(self.peers("resolver"), key=lambda channel: channel.peer[2])
+        if what == "recipients_forget":
+            answer = functools.partial(self._keep, answer)
+        if what != "recipients_status":
+            answer = functools.partial(self._tell_receivers, m.Ask(0, what, arguments), answer)
+        self._post(channel, m.Ask(self._number(answer, ANSWER_WAIT_S, channel.peer), what, arguments))
+
+    def _tell_receivers(self, ask: m.Ask, answer: Callable[[bytes], None], data: bytes) -> None:
+        """What they remember of the resolver's answers goes the same way, before its answer is passed on."""
+        left = {channel.peer for channel in self.peers("receiver")}
+        said = data
+
+        def done(peer: Peer, heard: bytes = b"") -> None:
+            nonlocal said
+            left.discard(peer)
+            if heard.startswith(_ERROR):  # it may still remember
+                said = heard
+            if not left:
+                answer(said)
+
+        if data.startswith(_ERROR) or not left:
+            answer(data)
+            return
+        for channel in self.peers("receiver"):
+            one = functools.partial(done, channel.peer)
+            number = self._number(one, ANSWER_WAIT_S, channel.peer, one)  # one that has ended remembers nothing
+            self._post(channel, m.Ask(number, ask.what, ask.arguments))
 
     def _keep(self, answer: Callable[[bytes], None], data: bytes) -> None:
         """What the resolver has forgotten is to be gone from the disk, too, before its answer is passed on."""
