@@ -39,6 +39,7 @@ def gateway(the_gateway, hop):
     if the_gateway.config.read_text() != text:
         by_command(the_gateway)
     wait_until(lambda: len(the_gateway.processes()) == 6, "the old generation has ended")
+    the_gateway.stats()  # each role has written its events of before
     the_gateway.events_file.write_text("")
     hop.taken.clear()
     yield the_gateway
@@ -266,7 +267,8 @@ def reload_and_kill_the_new_receiver(gateway: Gateway) -> bool:
     if gateway.events("reload_refused"):
         return True
     wait_until(lambda: len(gateway.processes()) == 6, "the old generation has ended")
-    wait_until(lambda: all(row["state"] == "ready" for row in gateway.processes()), "all are ready")
+    wait_until(lambda: pid not in [row["pid"] for row in gateway.processes()], "the supervisor knows of the death")
+    wait_until(lambda: [row["state"] for row in gateway.processes()] == ["ready"] * 6, "all are ready")
     gateway.events_file.write_text("")
     return False
 

@@ -38,6 +38,7 @@ def test_clients_senders_and_recipients(tmp_path: Path) -> None:
         password.chmod(0o600)
         every = (
             f'ca_file = "{authority.file}"\npassword_file = "{password}"\nretry_s = 0.1\nfound_s = 0\nmissing_s = 0\n'
+            "timeout_s = 15\n"
         )
         sources = (
             f'[sources.lines]\ntype = "postgresql"\nservers = ["localhost:{pg.port}"]\ndatabase = "mail"\nuser = "gatepost"\n'

@@ -18,7 +18,10 @@ INSIDER = "127.0.0.2"
 @pytest.fixture(scope="module")
 def bed(tmp_path_factory):
     port = take_port()
-    with NextHop(extensions=(*EXTENSIONS, "DSN", "MT-PRIORITY", "DELIVERBY 5")) as knowing, NextHop(lmtp=True) as store:
+    with (
+        NextHop(extensions=(*EXTENSIONS, "DSN", "MT-PRIORITY", "DELIVERBY 500")) as knowing,
+        NextHop(lmtp=True) as store,
+    ):
         extra = (
             f'[[listeners]]\naddress = "127.0.0.1:{port}"\nkind = "submission"\nrequire_tls = false\n'
             f'[domains."knowing.test"]\nnext_hop = "{knowing.name}"\n'
@@ -126,8 +129,8 @@ def test_a_message_that_must_be_returned_goes_to_nobody_who_would_not(bed):
     assert bed.inside.find("r@example.test") is None
     send(bed.gateway.port, "r@store.test", parameters="BY=1000;R")
     assert "BY=" not in bed.store.wait_to("r@store.test").parameters
-    message_id = send(bed.gateway.port, "soon@knowing.test", reverse_path="by2@senders.test", parameters="BY=4;R")
-    assert bed.outcome("bounced", message_id)["status"] == "5.4.7"  # it asks for at least 5 seconds
+    message_id = send(bed.gateway.port, "soon@knowing.test", reverse_path="by2@senders.test", parameters="BY=400;R")
+    assert bed.outcome("bounced", message_id)["status"] == "5.4.7"  # it asks for at least 500 seconds
 
 
 def test_notify_goes_on_and_a_trace_is_told(bed):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from integration.gateway import Gateway, is_root
 from integration.nexthop import NextHop
+from integration.peers.process import WAIT_S
 from peers import require, wait_until
 
 pytestmark = pytest.mark.skipif(not is_root(), reason="the user of the tests is root here, as is listed")
@@ -303,6 +304,6 @@ def test_it_ends_at_the_dot_though_its_input_is_open(gateway: Gateway, inside: N
     assert process.stdin is not None
     process.stdin.write(b"Subject: typed\n\nx\n.\n")
     process.stdin.flush()
-    assert process.wait(30) == EX_OK
+    assert process.wait(WAIT_S) == EX_OK
     process.stdin.close()
     inside.wait_to("typed@world.test")

@@ -24,7 +24,7 @@ def config_of(directory: Path, authority: Authority, sources: dict[str, str]) ->
     password = directory / "password"
     password.write_text(f"{PASSWORD}\n")
     password.chmod(0o600)
-    every = f'ca_file = "{authority.file}"\npassword_file = "{password}"\nretry_s = 0.1\nstale_s = 0\n'
+    every = f'ca_file = "{authority.file}"\npassword_file = "{password}"\nretry_s = 0.1\nstale_s = 0\ntimeout_s = 15\n'
     rule = (
         '[[rewrite.rules]]\nname = "faces"\nparts = ["reverse-path", "forward-path"]\ndomains = ["inside.test"]\n'
         'tables = ["http:faces"]\n'

@@ -78,7 +78,7 @@ def codes(bed: Gateway, *locals_: str) -> list[bytes]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_recipients(kind: str, served: Any, authority: Authority, tmp_path: Path) -> None:
     server = served(kind)
-    with gateway(tmp_path, kind, server, authority.file) as bed:
+    with gateway(tmp_path, kind, server, authority.file, more="missing_s = 600\n") as bed:
         assert codes(bed, "anna", "ANNA", "o'neill", "postmaster") == [b"250 2.1.5"] * 4
         refused = codes(bed, *HOSTILE)
         assert set(refused) <= {b"550 5.1.1", b"501 5.1.3"}, dict(zip(HOSTILE, refused, strict=True))
