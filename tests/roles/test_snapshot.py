@@ -19,7 +19,12 @@ class Bed:
     """A snapshot with a clock, what it handed to the queue, and a table that answers as it is told."""
 
     def __init__(
-        self, kept: dict[str, bytes] | None = None, most: int = 1000, now_s: float = 1000.0, **more: Any
+        self,
+        kept: dict[str, bytes] | None = None,
+        most: int = 1000,
+        now_s: float = 1000.0,
+        is_restored: bool = True,
+        **more: Any,
     ) -> None:
         domains = {"x.test": Domain(next_hop=["mx"], recipients=[PEOPLE, OWN])}
         self.config = Config(
@@ -36,7 +41,8 @@ class Bed:
             event=lambda name, **fields: self.events.append((name, fields)), takes_all=lambda table, key: self.takes_all,
             now_s=lambda: self.now_s,
         )  # fmt: skip
-        self.snapshot.restore(self.kept)
+        if is_restored:
+            self.snapshot.restore(self.kept)
 
     def _keep(self, records: dict[str, bytes]) -> None:
         for name, record in records.items():
@@ -71,6 +77,32 @@ def test_who_was_found_is_known_while_nobody_answers_and_over_a_restart() -> Non
     assert again.ask("anna@x.test", failed="down") == ([""], "")
     again.now_s = 2001.0
     assert again.ask("anna@x.test", failed="down") == ([], "down") and not again.kept
+
+
+def test_at_a_start_who_was_known_hears_nothing_wrong_before_the_queue_has_given_it_back() -> None:
+    before = Bed()
+    before.ask("anna@x.test")
+    bed = Bed(is_restored=False)
+    answers: dict[str, tuple[list[str | None], str]] = {}
+
+    def ask(what: str, key: str, value: str | None, failed: str = "") -> None:
+        answered = bed.snapshot.behind(PEOPLE, [key], lambda values, why: answers.__setitem__(what, (values, why)))
+        answered([] if failed else [value], failed)
+
+    ask("failed", "anna@x.test", None, "down")
+    ask("denied", "bob@x.test", None)
+    ask("found", "carl@x.test", "v")
+    assert answers == {"found": (["v"], "")}
+    bed.snapshot.restore({}, is_all=False)
+    assert len(answers) == 1
+    bed.snapshot.restore(before.kept)
+    assert answers == {"found": (["v"], ""), "failed": ([""], ""), "denied": ([None], "")}
+    assert bed.ask("dora@x.test", failed="down") == ([], "down")
+
+
+def test_without_a_queue_it_is_not_waited_for_ever() -> None:
+    bed = Bed(is_restored=False)
+    assert bed.ask("anna@x.test", failed="down") == ([], "down")  # its timers have run
 
 
 def test_who_is_gone_is_forgotten() -> None:

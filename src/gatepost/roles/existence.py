@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_UNDER_WAY = 4096
 WAIT_S = 38.0  # longer than any question of a deliverer; below the limit of a decision (asking.py)
+LINK_WAIT_S = 10.0  # for a deliverer, at a start or when it died: as long as the longest delay of a restart
 MAX_KEYS = 64  # of one question
 NO_KEY = "keys that no server could have"
 NOBODY = "no deliverer is there to ask"
@@ -36,9 +37,9 @@ class _Ask:
 
     __slots__ = ("channel", "number", "timer", "waiting")
 
-    def __init__(self, number: int, channel: Channel) -> None:
+    def __init__(self, number: int) -> None:
         self.number = number
-        self.channel = channel
+        self.channel: Channel | None = None  # nobody yet
         self.timer: Any = None
         self.waiting: list[Callable[[str | None, str], None]] = []
 
@@ -61,19 +62,33 @@ class CallAheadAsker:
         key = (table, address)
         ask = self._by_key.get(key)
         if ask is None:
-            channels = sorted(self._deliverers(), key=lambda channel: channel.peer)
-            if table not in self._tables or not channels or len(self._by_key) >= MAX_UNDER_WAY:
-                why = f"{table} is not in the configuration" if table not in self._tables else NOBODY
-                answered(None, why if len(self._by_key) < MAX_UNDER_WAY else "too many questions are under way")
+            if table not in self._tables or len(self._by_key) >= MAX_UNDER_WAY:
+                why = f"{table} is not in the configuration" if table not in self._tables else ""
+                answered(None, why or "too many questions are under way")
                 return
-            domain = address.rpartition("@")[2]
-            channel = channels[zlib.crc32(f"{table} {domain}".encode()) % len(channels)]
-            ask = self._by_key[key] = _Ask(next(self._numbers), channel)
+            ask = self._by_key[key] = _Ask(next(self._numbers))
             self._by_number[ask.number] = key
-            ask.timer = self._loop.call_later(WAIT_S, self._end, ask.number, None, "the deliverer does not answer")
-            self.counts["call_aheads"] += 1
-            channel.post(m.CallAhead(ask.number, table, address))
+            self._post(key, ask)
         ask.waiting.append(answered)
+
+    def linked(self) -> None:
+        """A deliverer is there: what waits for one is asked."""
+        for key, ask in list(self._by_key.items()):
+            if ask.channel is None:
+                ask.timer.cancel()
+                self._post(key, ask)
+
+    def _post(self, key: tuple[str, str], ask: _Ask) -> None:
+        channels = sorted(self._deliverers(), key=lambda channel: channel.peer)
+        if not channels:
+            ask.timer = self._loop.call_later(LINK_WAIT_S, self._end, ask.number, None, NOBODY)
+            return
+        table, address = key
+        place = f"{table} {address.rpartition('@')[2]}"
+        ask.channel = channels[zlib.crc32(place.encode()) % len(channels)]
+        ask.timer = self._loop.call_later(WAIT_S, self._end, ask.number, None, "the deliverer does not answer")
+        self.counts["call_aheads"] += 1
+        ask.channel.post(m.CallAhead(ask.number, table, address))
 
     def answered(self, message: m.CallAheadDone) -> None:
         """A deliverer's answer."""
@@ -92,7 +107,8 @@ class CallAheadAsker:
 
     def lost(self, peer: tuple[str, int, int]) -> None:
         """A deliverer is gone, and what it was asked with it."""
-        for number in [ask.number for ask in self._by_key.values() if ask.channel.peer == peer]:
+        asked = [ask for ask in self._by_key.values() if ask.channel is not None and ask.channel.peer == peer]
+        for number in [ask.number for ask in asked]:
             self._end(number, None, "the deliverer ended before it answered")
 
     def _end(self, number: int, value: str | None, failed: str) -> None:

@@ -109,7 +109,9 @@ class Resolver(Role):
         self.policies.begin()
 
     def on_link(self, channel: Channel) -> None:
-        if channel.peer[0] == "queue":
+        if channel.peer[0] == "deliverer":
+            self._asker.linked()
+        elif channel.peer[0] == "queue":
             for domain, record in self._unkept.items():
                 channel.post(m.StsKept(domain, record))
             self._unkept.clear()
@@ -145,7 +147,7 @@ class Resolver(Role):
         elif type(message) is m.CallAheadDone:
             self._asker.answered(message)
         elif type(message) is m.RecipientsRestored:
-            self.snapshot.restore(message.records)
+            self.snapshot.restore(message.records, message.is_all)
             if message.is_all and self.listings is not None:
                 self.listings.begin()
         elif type(message) is m.StsRestored and self.policies is not None:

@@ -23,6 +23,7 @@ from gatepost.privsep.recipientlists import SAMPLE, Held, has_shrunk
 from gatepost.routing.shrinking import Shrinkage
 
 MAX_VALUE_CHARACTERS = 256
+RESTORE_WAIT_S = 20.0  # for the queue, before nothing is known from before
 TELL_S = 1.0  # the queue is told of changes after this
 TOLD_AT_ONCE = 5000  # records of one message
 FRESH_PART = 8  # a record is written anew when it has lost an eighth of its time
@@ -101,12 +102,14 @@ class Snapshot:
         self._now_s = now_s
         self._changed: dict[str, bytes] = {}
         self._entries = 0
+        self._is_restored = False
+        self._held: list[Callable[[], None]] = []  # answers that wait for what the queue has kept
         self.counts = {"snapshot_answers": 0, "snapshot_told": 0}
 
     # --- what the queue has kept ------------------------------------------------------------------------------------
 
-    def restore(self, records: dict[str, bytes]) -> None:
-        """What was written down before; what was found since is newer."""
+    def restore(self, records: dict[str, bytes], is_all: bool = True) -> None:
+        """What was written down before; what was found since is newer. With the last of it what waited for it is answered."""
         for name, record in records.items():
             table_name, _, key = name.partition(" ")
             table = self._tables.get(table_name)
@@ -119,6 +122,20 @@ class Snapshot:
             if self._now_s() - table.stale_s < kept.seen_s <= self._now_s():
                 table.known[key] = _Known(kept.value, kept.seen_s, kept.is_listed)
                 self._entries += 1
+        if is_all:
+            self._be_restored()
+
+    def _be_restored(self) -> None:
+        self._is_restored = True
+        held, self._held = self._held, []
+        for answer in held:
+            answer()
+
+    def _hold(self, answer: Callable[[], None]) -> None:
+        """The table gives no answer, or denies: who was known from before must not hear that for the moment of a start."""
+        if not self._held:
+            self._call_later(RESTORE_WAIT_S, self._be_restored)
+        self._held.append(answer)
 
     def _write(self, table: str, key: str, known: _Known | None) -> None:
         if not self._changed:
@@ -143,6 +160,9 @@ class Snapshot:
             return answered
 
         def take(values: list[str | None], failed: str) -> None:
+            if not self._is_restored and (failed or None in values):
+                self._hold(lambda: take(values, failed))
+                return
             if failed:
                 answered(*self._stand_in(name, table, keys, failed))
                 return
