@@ -184,6 +184,7 @@ TARGETS = (
         run_identity,
         (
             b"From: Anna (home) <anna@a.test>\r\nSender: anna@a.test\r\n",
+            b"From: Anna (home\r\n ) <anna@a.test>\r\n",
             b'Subject: x\r\nfrom : "a, b" <Anna@a.test>,\r\n anna@a.test\r\nResent-From: anna@a.test\r\n',
         ),
         (

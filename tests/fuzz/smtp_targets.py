@@ -132,7 +132,8 @@ def run_attributes(data: bytes) -> None:
             assert name in table
             assert value is None or (value.isascii() and value.isprintable() and " " not in value)
             if value and name.endswith("ADDR"):
-                assert str(ipaddress.ip_address(value)) == value and not value.startswith("::ffff:")
+                address = ipaddress.ip_address(value)
+                assert str(address) == value and getattr(address, "ipv4_mapped", None) is None
 
 
 def run_path(data: bytes) -> None:
@@ -267,7 +268,7 @@ TARGETS = (
     Target(
         "attributes",
         run_attributes,
-        (b"NAME=a.test ADDR=192.0.2.1 PORT=25 PROTO=ESMTP HELO=a+2Eb", b"ADDR=IPV6:2001:db8::1 LOGIN=[UNAVAILABLE]", b"SOURCE=LOCAL IDENT=1"),
+        (b"NAME=a.test ADDR=192.0.2.1 PORT=25 PROTO=ESMTP HELO=a+2Eb", b"ADDR=IPV6:2001:db8::1 LOGIN=[UNAVAILABLE]", b"SOURCE=LOCAL IDENT=1", b"ADDR=IPV6:::ffff:1"),
         (b"NAME=", b"ADDR=", b"+0D+0A", b"+", b"=", b" ", b"IPV6:", b"::ffff:192.0.2.1", b"[TEMPUNAVAIL]", b"%lo", b"DESTPORT=65536"),
         300,
     ),
