@@ -217,6 +217,36 @@ def test_stale_connection_is_retried_once_on_a_fresh_one(reply: bytes):
     run(body())
 
 
+def test_a_kept_connection_that_nothing_went_over_may_be_stale_too():
+    """It was opened for a message that another one took meanwhile; the host had enough of it before the next one came."""
+
+    async def body() -> None:
+        greeted: list[str] = []
+
+        def rule(step: str, line: str) -> bytes | None:
+            if step == "CONNECT":
+                greeted.append(line)
+            return SILENT if step == "CONNECT" and len(greeted) == 2 else None
+
+        host = await Host(rule).start()
+        async with Bed() as bed:
+            await asyncio.gather(*(bed.submit(host.next_hop) for _ in range(2)))
+            await host.until(lambda: len(host.sessions) == 2)
+            late = host.sessions[1].transport
+            late.resume_reading()
+            late.write(b"220 host.test ESMTP\r\n")
+            while [name for name, _ in bed.events].count("connect_out") < 2:
+                bed.changed.clear()
+                await bed.changed.wait()
+            assert len(host.messages) == 2 and bed.engine.stats()["idle"] == 2
+            host.rule = once("MAIL", DROP)
+            done = await bed.submit(host.next_hop)
+            assert done.outcomes[0].result is Result.DELIVERED and done.trouble is NextHopTrouble.NONE
+            assert host.connections == 3
+
+    run(body())
+
+
 def test_connection_limit_is_respected_and_follows_the_queue():
     async def body() -> None:
         host = await Host().start()

@@ -35,7 +35,7 @@ MAX_TRIES = 10  # hosts tried for one connection
 class Opening:
     """A connection that is being opened: the hosts left to try, and what the others said."""
 
-    __slots__ = ("is_partial", "is_plain", "pool", "reserved", "targets", "verdicts")
+    __slots__ = ("is_partial", "is_plain", "pool", "reserved", "targets", "verdicts", "was_kept")
 
     def __init__(self, pool: NextHopPool, targets: deque[Target], reserved: Work | None) -> None:
         self.pool = pool
@@ -44,6 +44,7 @@ class Opening:
         self.is_plain = reserved is None
         self.is_partial = reserved is not None and bool(reserved.tried)  # not all hosts of the next hop are in it
         self.verdicts: list[tuple[Verdict, str]] = []
+        self.was_kept = False  # without anything to do, so that its host may have ended it
 
 
 class Services(Protocol):
@@ -296,7 +297,7 @@ class NextHopPool:
             work, rest = work.split(limits)
             if rest is not None:
                 (self._retries if rest.tried else self._queue).appendleft(rest)
-        work.reused = connection.messages > 0
+        work.reused = connection.messages > 0 or opening.was_kept
         connection.messages += 1
         return work
 
@@ -374,6 +375,7 @@ class NextHopPool:
             self._quit(connection)
             return
         shared.idle[connection] = shared.clock()
+        connection.note.was_kept = True
         self._free.append(connection)
 
     def closed(self, connection: SmtpOut) -> None:
