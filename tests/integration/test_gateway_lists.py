@@ -66,7 +66,7 @@ def gateway(directory: Path, kind: str, server: Any, authority: Authority, more:
     password.chmod(0o600)
     source = (
         f'[sources.people]\ntype = "{kind}"\n{source_of(kind, server)}ca_file = "{authority.file}"\npassword_file = "{password}"\n'
-        f"retry_s = 0.1\nfound_s = 0\nmissing_s = 0\n{more}"
+        f"timeout_s = 15\nretry_s = 0.1\nfound_s = 0\nmissing_s = 0\n{more}"
     )
     return Gateway(directory, recipients=[TABLES[kind]], extra=source + extra)
 
