@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import types
 
 import msgspec
@@ -190,6 +192,17 @@ def test_without_a_contact_nothing_is_sent(bed):
     tick(bed, queue)
     assert not queue.posts
     assert queue.reports.show(0.0)["seen"][0]["report"] == "not yet"
+
+
+def test_a_report_that_is_due_names_the_contact_it_was_due_with(bed):
+    queue = bed.start(spread_s=0)
+    queue.records["a.test"] = ["v=TLSRPTv1; rua=https://r.test/x"]
+    queue.reports.take(m.TlsResults([seen()]))
+    bed.now_s += DAY
+    queue.reports._tick()
+    queue.config = msgspec.structs.replace(queue.config, tls=Tls())  # a reload before the task's first step
+    bed.loop.run_until_complete(asyncio.gather(*queue.reports._tasks))
+    assert [json.loads(gzip.decompress(post.body))["contact-info"] for post in queue.posts] == ["tls@gate.test"]
 
 
 def test_what_is_old_is_forgotten_also_on_disk(bed):

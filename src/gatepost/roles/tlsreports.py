@@ -16,6 +16,7 @@ from zlib import crc32
 
 import msgspec
 
+from gatepost.config import schema
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.mail.tlsrpt import MEDIA_TYPE, Report, Rua, build_mail, build_report, parse_tlsrpt_record
@@ -24,7 +25,7 @@ from gatepost.roles.ids import REPORTS, IdMaker
 from gatepost.roles.notices import lead
 from gatepost.roles.remembering import is_name
 from gatepost.roles.settling import timestamp
-from gatepost.routing.router import Refusal
+from gatepost.routing.route import Refusal
 from gatepost.spool.errors import SpoolError
 from gatepost.spool.keptfile import KeptFile
 from gatepost.spool.tlsmemory import MAX_DOMAIN
@@ -87,7 +88,7 @@ class TlsReports:
         self._queue.loop.call_later(self._tick_s, self._tick)
 
     @property
-    def _config(self) -> Any:
+    def _config(self) -> schema.TlsReports:
         return self._queue.config.tls.reports
 
     @property
@@ -157,7 +158,7 @@ class TlsReports:
             return
         for key in [key for key in self._days if self._is_due(key, now_s)][: MAX_AT_ONCE - len(self._busy)]:
             self._busy.add(key)
-            task = self._queue.loop.create_task(self._report(key, self._days[key]))
+            task = self._queue.loop.create_task(self._report(key, self._days[key], config.contact))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -170,9 +171,9 @@ class TlsReports:
         spread_s = crc32(f"{self._queue.config.hostname}/{domain}".encode()) % max(1, int(config.spread_s))
         return now_s >= max((period + 1) * config.period_s + spread_s, self._retry_at_s.get(key, 0.0))
 
-    async def _report(self, key: tuple[int, str], day: Day) -> None:
+    async def _report(self, key: tuple[int, str], day: Day, contact: str) -> None:
         try:
-            failed = await self._send(key, day)
+            failed = await self._send(key, day, contact)
         except Exception as error:  # noqa: BLE001 - the one broad catch of a report
             self._queue.event("internal_error", what=f"TLS report for {key[1]}", error=repr(error))
             failed = "internal error"
@@ -185,8 +186,8 @@ class TlsReports:
             self._retry_at_s[key] = time.time() + min(3600.0, self._config.period_s / 4)
             self._queue.event("tls_report_failed", domain=key[1], reason=failed, tries=day.tries, given_up=day.is_sent)
 
-    async def _send(self, key: tuple[int, str], day: Day) -> str:
-        """Send to each place that has it not yet; why one of them failed, or nothing."""
+    async def _send(self, key: tuple[int, str], day: Day, contact: str) -> str:
+        """Send to each place that has it not yet; why one of them failed, or nothing. A reload meanwhile may have taken the contact away."""
         period, domain = key
         config = self._config
         found = await self._ask(m.Lookup(0, "TXT", f"_smtp._tls.{domain}"), None)
@@ -197,7 +198,7 @@ class TlsReports:
         host = self._queue.config.hostname
         organization = config.organization or host
         end_s = begin_s + config.period_s
-        report = Report(report_id, domain, host, organization, config.contact, begin_s, end_s, day.rows)
+        report = Report(report_id, domain, host, organization, contact, begin_s, end_s, day.rows)
         packed = build_report(report)
         failed = ""
         for rua in parse_tlsrpt_record(found.records):
@@ -276,7 +277,7 @@ class TlsReports:
     def show(self, since_s: float) -> dict[str, Any]:
         """What was seen in periods that were not over then, newest first."""
         period_s = self._config.period_s
-        found = []
+        found: list[dict[str, Any]] = []
         for (period, domain), day in sorted(self._days.items(), reverse=True):
             if (period + 1) * period_s <= since_s or len(found) == LISTED:
                 continue
