@@ -20,7 +20,7 @@ class _Session(socketserver.StreamRequestHandler):
             verb = line[:4].upper()
             if verb == b"DATA":
                 self._say("354 go ahead")
-                size = subject = 0
+                size = 0
                 text = []
                 while (line := self.rfile.readline(65536)) not in (b".\r\n", b""):
                     size += len(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
+from typing import Any
 
 import click
 
@@ -45,23 +46,23 @@ def rewrite(config_path: str, as_json: bool, client: str, addresses: tuple[str, 
         raise click.exceptions.Exit(1)
 
 
-def _one(rewriting: Rewriting, text: str, client: str, no_secrets: bool) -> dict:
+def _one(rewriting: Rewriting, text: str, client: str, no_secrets: bool) -> dict[str, Any]:
     try:
         address = parse_mailbox(text, utf8=True)
     except InvalidMailbox as error:
         complain(f"gatepost: <{text}> is not an address: {error}")
         raise click.exceptions.Exit(2) from None
-    rows: list[dict] = []
+    rows: list[dict[str, Any]] = []
     for direction in ("outbound", "inbound"):
         for part in PARTS:
-            row: dict = {"direction": direction, "part": part, "address": address.text}
+            row: dict[str, Any] = {"direction": direction, "part": part, "address": address.text}
             try:
                 found = rewriting.rewrite(part, direction == "outbound", client, address)
                 row |= {"address": found.address.text, "changes": found.changes}
             except (RewriteFailed, TableUnavailable) as error:
                 row |= {"error": str(error.args[0])}
             rows.append(row)
-    told: dict = {"address": address.text, "rows": rows}
+    told: dict[str, Any] = {"address": address.text, "rows": rows}
     if rewriting.is_bounce_address(address):
         try:
             told["stands_for"] = rewriting.original(address, time.time()).text
@@ -70,7 +71,7 @@ def _one(rewriting: Rewriting, text: str, client: str, no_secrets: bool) -> dict
     return told
 
 
-def _lines(told: dict) -> list[str]:
+def _lines(told: dict[str, Any]) -> list[str]:
     lines = [f"<{told['address']}>"]
     if "stands_for" in told:
         lines.append(f"  a return address of ours: bounces go to <{told['stands_for']}>")

@@ -52,7 +52,8 @@ def find_problems(state: dict[str, Any]) -> list[str]:
     ]
     if state["spool"]["accepting"] is False:
         problems.append(f"the spool takes no mail: {state['spool']['reason']}")
-    return problems + state["attestation"]["differences"]
+    differences: list[str] = state["attestation"]["differences"]
+    return problems + differences
 
 
 def status_lines(state: dict[str, Any]) -> list[str]:

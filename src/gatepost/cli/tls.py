@@ -15,7 +15,8 @@ from gatepost.config.nexthop import NextHopError, canonical, parse_next_hop
 from gatepost.config.schema import Config
 from gatepost.config.values import InvalidValue, parse_domain
 from gatepost.model import Address
-from gatepost.routing.router import Route, Router
+from gatepost.routing.route import Route
+from gatepost.routing.router import Router
 
 
 @click.group()

@@ -342,7 +342,9 @@ class _Loader:
         if values.get("aliases") and not domains:
             advice = 'write alias_domains = ["example.net"], the domains whose names they are'
             self.findings.add(("aliases",), "it is not said for which domains these aliases are", advice)
-        for domain in domains if isinstance(domains, list) and isinstance(ours, dict) else ():
+        if not isinstance(domains, list) or not isinstance(ours, dict):
+            return
+        for domain in domains:
             if domain not in ours:
                 problem = f'"{domain}" is not one of the domains we accept mail for'
                 self.findings.add(("alias_domains",), problem, "add it to domains, or remove it here")

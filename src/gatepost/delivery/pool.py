@@ -283,7 +283,7 @@ class NextHopPool:
 
     def next_transaction(self, connection: SmtpOut) -> Work | None:
         """The next work for this connection; None sends it into `idle`, or keeps it from pipelining ahead."""
-        opening = connection.note
+        opening: Opening = connection.note
         if opening.reserved is not None:
             work, opening.reserved = opening.reserved, None
         elif not self._queue or self._is_due(connection):

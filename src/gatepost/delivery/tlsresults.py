@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from gatepost.delivery.mx import Target
 from gatepost.delivery.tlspolicy import Plan, PolicyFacts
 from gatepost.model import TlsSeen
@@ -91,7 +93,7 @@ class TlsResults:
         """Send what was counted."""
         counts, self._counts = self._counts, {}
         if counts:
-            self._send([_times(row, count) for row, count in counts.items()])
+            self._send([msgspec.structs.replace(row, count=count) for row, count in counts.items()])
 
 
 def _typed(trouble: str) -> tuple[str, str]:
@@ -100,8 +102,3 @@ def _typed(trouble: str) -> tuple[str, str]:
     if kind.startswith("sts-") or kind == "validation-failure":
         return kind, words
     return classify(Problem("tls", "tls", trouble)), trouble
-
-
-def _times(row: TlsSeen, count: int) -> TlsSeen:
-    fields = [getattr(row, name) for name in TlsSeen.__struct_fields__]
-    return TlsSeen(*fields[:-1], count)

@@ -35,7 +35,7 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
 _PASSING = frozenset({errno.ENOBUFS, errno.ENOMEM})
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_any = msgspec.msgpack.Decoder(list[messages.Any]).decode  # type: ignore[arg-type]
+_decode_any = msgspec.msgpack.Decoder(list[messages.Any]).decode
 
 
 class WireError(Exception):
@@ -82,7 +82,7 @@ class PacketReader:
         self._descriptors: list[int] = []
         self._space = _ANCILLARY_BYTES
 
-    def read(self) -> tuple[list[Message], list[int]]:
+    def read(self) -> tuple[Sequence[Message], list[int]]:
         """One recvmsg: the messages that are complete now, with descriptors. Raises LinkClosed, WireError, BlockingIOError."""
         try:
             data, ancillary, flags, _ = self._sock.recvmsg(PART_BYTES + 1, self._space)
@@ -109,7 +109,7 @@ class PacketReader:
         descriptors, self._descriptors = self._descriptors, []
         return batch, descriptors
 
-    def _join(self, data: bytes) -> tuple[list[Message], list[int]]:
+    def _join(self, data: bytes) -> tuple[Sequence[Message], list[int]]:
         self._parts.append(data[1:])
         self._size += len(data)
         if self._size > MAX_ARRAY_BYTES:

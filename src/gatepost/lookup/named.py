@@ -5,8 +5,8 @@ Names are looked up by the stub resolver, since a locked-in role has no resolv.c
 
 from __future__ import annotations
 
+import socket
 import ssl
-from typing import Any
 
 
 class NamedContext(ssl.SSLContext):
@@ -14,11 +14,26 @@ class NamedContext(ssl.SSLContext):
 
     name: str
 
-    def wrap_bio(self, incoming: Any, outgoing: Any, server_side: bool = False, **rest: Any) -> Any:
-        return super().wrap_bio(incoming, outgoing, server_side, **{**rest, "server_hostname": self.name})
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        return super().wrap_bio(incoming, outgoing, server_side, self.name, session)
 
-    def wrap_socket(self, sock: Any, server_side: bool = False, **rest: Any) -> Any:
-        return super().wrap_socket(sock, server_side, **{**rest, "server_hostname": self.name})
+    def wrap_socket(
+        self,
+        sock: socket.socket,
+        server_side: bool = False,
+        do_handshake_on_connect: bool = True,
+        suppress_ragged_eofs: bool = True,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLSocket:
+        return super().wrap_socket(sock, server_side, do_handshake_on_connect, suppress_ragged_eofs, self.name, session)
 
 
 def new_named_context(name: str, authorities: str) -> NamedContext:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from gatepost.mail.addressfield import find_addresses
+from gatepost.mail.addressfield import Span, find_addresses
 
 SENDERS = (
     b"from", b"sender", b"reply-to", b"resent-from", b"resent-sender", b"resent-reply-to", b"errors-to",
@@ -25,10 +25,8 @@ TOKENS_OF_ADDRESS = 10  # a name of five words, and the address
 MIN_TOKENS = 1000
 HIDDEN = b"Received: (a host inside)"
 
-_FIELD = re.compile(
-    rb"^(" + b"|".join(sorted((*SENDERS, *RECIPIENTS), key=len, reverse=True)) + rb")[ \t]*:",
-    re.IGNORECASE | re.MULTILINE,
-)
+_NAMES = sorted((*SENDERS, *RECIPIENTS), key=len, reverse=True)  # the longest first
+_FIELD = re.compile(rb"^(" + b"|".join(_NAMES) + rb")[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _SENDERS = frozenset(SENDERS)
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _SIGNATURE = re.compile(rb"^(?:dkim-signature|arc-message-signature)[ \t]*:", re.IGNORECASE | re.MULTILINE)
@@ -102,7 +100,7 @@ def rewrite_addresses(header: bytes, replace: Replace, max_addresses: int) -> He
     return HeaderResult(b"".join(pieces), changes, kept)
 
 
-def _replaced(value: bytes, spans: Iterable, name: str, replace: Replace) -> tuple[bytes, list[FieldChange]]:
+def _replaced(value: bytes, spans: Iterable[Span], name: str, replace: Replace) -> tuple[bytes, list[FieldChange]]:
     is_sender = name.lower().encode() in _SENDERS
     pieces: list[bytes] = []
     changes: list[FieldChange] = []

@@ -226,8 +226,10 @@ class SourceImport:
             if key in self.source:
                 try:
                     parse(str(self.source[key]))
-                except InvalidValue as error:
-                    raise Unusable("query_filter" if key == "filter" else key, error.problem, error.advice) from None
+                except InvalidValue as refused:
+                    raise Unusable(
+                        "query_filter" if key == "filter" else key, refused.problem, refused.advice
+                    ) from None
         findings = Findings("", None)  # type: ignore[arg-type]
         check_sources({"sources": {"x": dict(self.source)}}, (), findings)
         for error in findings.errors:

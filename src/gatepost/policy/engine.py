@@ -26,7 +26,8 @@ from gatepost.policy.rewriting import FORWARD_PATH, RewriteFailed, Rewriting, Re
 from gatepost.policy.verdict import ACCEPT, Verdict
 from gatepost.routing.answers import Answers
 from gatepost.routing.rewrite import Change
-from gatepost.routing.router import REWRITE_FAILED, TABLE_DOWN, Refusal, Route, Router, led_by
+from gatepost.routing.route import Refusal, Route
+from gatepost.routing.router import REWRITE_FAILED, TABLE_DOWN, Router, led_by
 from gatepost.routing.table import TableUnavailable
 
 

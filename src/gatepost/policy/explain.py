@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -21,7 +22,8 @@ from gatepost.policy.relay import ClientCertificate, Identity, is_routed_local
 from gatepost.policy.relayrules import path_keys
 from gatepost.policy.verdict import Verdict
 from gatepost.routing.answers import Answers, NotAsked
-from gatepost.routing.router import Refusal, Route, Router
+from gatepost.routing.route import Refusal, Route
+from gatepost.routing.router import Router
 
 MAX_SHOWN = 50  # rules that do not hold; those that do are always shown
 MAX_TRIED = 8  # of each kind of change
@@ -323,8 +325,8 @@ def _outcome(verdict: Verdict) -> str:
     return f"accepted, by way of {verdict.route.next_hop}{written}"
 
 
-def _copy(facts: Facts, **changes: object) -> Facts:
-    return msgspec.structs.replace(facts, trace=None, shadows=None, record=None, **changes)  # type: ignore[arg-type]
+def _copy(facts: Facts, **changes: Any) -> Facts:
+    return msgspec.structs.replace(facts, trace=None, shadows=None, record=None, **changes)
 
 
 def _first(names: Iterator[str]) -> list[str]:

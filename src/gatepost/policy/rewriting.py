@@ -32,6 +32,7 @@ from gatepost.routing.rewrite import (
     Domains,
     RewriteFailed,
     Rewriter,
+    Rule,
     own_domains,
 )
 
@@ -218,7 +219,7 @@ class Rewriting:
         return outcome
 
     def _header_address(
-        self, rules: Sequence, local: str, written: str, shadows: list[Change]
+        self, rules: Iterable[Rule], local: str, written: str, shadows: list[Change]
     ) -> tuple[str, str] | None:
         try:
             domain = parse_domain(written)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from gatepost.routing.rewrite import Change
-from gatepost.routing.router import Route
+from gatepost.routing.route import Route
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):

@@ -130,7 +130,7 @@ class Child:
             return False
         return True
 
-    def read(self, now_s: float) -> list[Message]:
+    def read(self, now_s: float) -> Sequence[Message]:
         """What it says. Raises LinkClosed, OSError, and WireError also for more than a role in order ever says."""
         if self.reader is None:
             raise LinkClosed

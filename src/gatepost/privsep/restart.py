@@ -24,7 +24,7 @@ class Restarts:
         deaths.append(now_s)
         self._deaths[name] = deaths
         excess = max(0, len(deaths) - FREE_RESTARTS)
-        return min(MAX_DELAY_S, FIRST_DELAY_S * 2**excess)
+        return min(MAX_DELAY_S, FIRST_DELAY_S * 2.0**excess)
 
     def is_hopeless(self, name: str) -> bool:
         return len(self._deaths.get(name, ())) >= HOPELESS_DEATHS

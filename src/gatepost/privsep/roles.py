@@ -25,7 +25,7 @@ _ORDINARY = BASE | READ_WRITE | THREADS
 # links to peers, event log, standard error
 _LINKS = frozenset({"unix-seqpacket", "file-append", "file-write", "terminal"})
 
-FROM_SUPERVISOR = frozenset({m.Link, m.Drain, m.Ping})
+FROM_SUPERVISOR: frozenset[type[m.Message]] = frozenset({m.Link, m.Drain, m.Ping})
 
 ROLES: dict[str, RoleRights] = {
     row.name: row

@@ -142,7 +142,7 @@ def _status(kind: str, envelope: Envelope, outcome: Outcome) -> str:
 
 def _asked_fields(envelope: Envelope) -> tuple[str, ...]:
     """Fields of the whole message that name what was asked of its time."""
-    fields = ()
+    fields: tuple[str, ...] = ()
     if envelope.deliver_by:
         fields += (f"Deliver-By-Date: {date.build_date(envelope.deliver_by_s)}",)  # RFC 2852 5
     if envelope.release_s:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from gatepost.ipc.messages import LookupDone
 from gatepost.net.dns import StubResolver
@@ -26,4 +27,4 @@ def look_up_names(resolver: StubResolver, kind: str, names: list[str], answered:
             answered([part.status for part in parts], failed, [list(part.records) for part in parts])
 
     for number, name in enumerate(names):
-        resolver.submit(kind, name, lambda found, number=number: one(number, found))  # type: ignore[misc]
+        resolver.submit(kind, name, partial(one, number))

@@ -140,7 +140,8 @@ class Deliverer(Delivering):
         silence = m.LookupDone(question.query, "tempfail", [], 0, False, "the resolver does not answer")
         timer = self.loop.call_later(wait_s, self.looked_up, silence)
         try:
-            return await future
+            answer: m.LookupDone = await future
+            return answer
         finally:
             timer.cancel()
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from gatepost.config.schema import Config
+from gatepost.events import EventLog
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.roles.skeleton import Peer, Role
@@ -79,7 +81,7 @@ class Delivering(Role):
     attempt of the queue before reads from its own descriptors to the end, and its outcome is told to nobody.
     """
 
-    def __init__(self, start: m.Start, config: Any, descriptors: list[int], log: Any, loop: Any) -> None:
+    def __init__(self, start: m.Start, config: Config, descriptors: list[int], log: EventLog, loop: Any) -> None:
         super().__init__(start, config, descriptors, log, loop)
         self.sources = Sources()
         self.engine: Any = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +158,6 @@ class Existence:
                 answered([] if why else [found[key][0] for key in keys], why)
 
         for key in dict.fromkeys(keys):
-            self._asker.ask(table, key, lambda value, failed, key=key: take(key, value, failed))
+            self._asker.ask(table, key, partial(take, key))
         if not keys:
             answered([], "")

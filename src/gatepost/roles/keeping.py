@@ -80,8 +80,8 @@ class Keeping:
             channel.post(m.StsRestored(part, start + RESTORED_AT_ONCE >= len(records)))
         known = list(self._recipients.file.records.items())
         for start in range(0, len(known) or 1, RESTORED_AT_ONCE):
-            part = dict(known[start : start + RESTORED_AT_ONCE])
-            channel.post(m.RecipientsRestored(part, start + RESTORED_AT_ONCE >= len(known)))
+            found = dict(known[start : start + RESTORED_AT_ONCE])
+            channel.post(m.RecipientsRestored(found, start + RESTORED_AT_ONCE >= len(known)))
 
     def take(self, message: m.StsKept) -> None:
         """A policy that is new, or to be forgotten."""

@@ -23,7 +23,8 @@ from gatepost.queue import deadlines
 from gatepost.queue.bounce import build_dsn, is_success_told, suppressed_by
 from gatepost.roles.ids import IdMaker
 from gatepost.roles.unspooled import MAX_SUCCESSES, Unspooled
-from gatepost.routing.router import Refusal, Route, Router
+from gatepost.routing.route import Refusal, Route
+from gatepost.routing.router import Router
 from gatepost.spool.entry import Entry, State
 from gatepost.spool.errors import SpoolError
 
@@ -273,7 +274,7 @@ class Notices:
         kind: str,
         entry: Entry,
         envelope: Envelope,
-        rows: list[tuple[object, Outcome]],
+        rows: list[tuple[Recipient, Outcome]],
         about: tuple[int, ...] | list[int],
         now_s: float,
     ) -> Entry | None:
@@ -286,18 +287,18 @@ class Notices:
         return None
 
     def _build_dsn(
-        self, kind: str, entry: Entry, envelope: Envelope, rows: list[tuple[object, Outcome]], now_s: float
+        self, kind: str, entry: Entry, envelope: Envelope, rows: list[tuple[Recipient, Outcome]], now_s: float
     ) -> tuple[Envelope, list[bytes]] | None:
         """Its envelope with its route, and its content; None if there is nobody to tell."""
         queue = self._queue
-        owner = rows[0][0].reverse_path  # type: ignore[attr-defined]
+        owner = rows[0][0].reverse_path
         if owner:
             envelope = msgspec.structs.replace(envelope, reverse_path=owner, bounce_to="")
         header, content = self._original(entry, envelope)
         dsn_envelope, chunks = build_dsn(
             kind,
             envelope,
-            rows,  # type: ignore[arg-type]
+            rows,
             hostname=queue.config.hostname,
             original_header=header,
             original_content=content,

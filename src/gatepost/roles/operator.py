@@ -50,7 +50,7 @@ def _next_hops(queue: Queue, arguments: dict[str, Any]) -> Any:
 
 def _list(queue: Queue, arguments: dict[str, Any]) -> Any:
     limit = min(int(arguments.get("limit") or 1000), MAX_LISTED)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for entry in queue.spool.entries.values():
         if len(rows) == limit:
             break
@@ -237,7 +237,7 @@ _VERBS: dict[str, Callable[[Queue, dict[str, Any]], Any]] = {
     "stats": _stats,
     "next_hops": _next_hops,
     "tls_forget": lambda queue, arguments: queue.remembering.forget(arguments),
-    "tls_remembered": lambda queue, arguments: queue.remembering.list(),
+    "tls_remembered": lambda queue, arguments: queue.remembering.listed(),
     "recipients_keep": lambda queue, arguments: queue.keeping.keep_now(),
     "list": _list,
     "show": _show,

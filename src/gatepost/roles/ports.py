@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import ssl
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -52,7 +53,7 @@ class Port:
         auth = config.auth
         asks = row.client_certificates and bool(config.relay.certificates)
         in_tls = offered_mechanisms(auth, row.kind, secured=True, asks_certificate=asks)
-        common = {
+        common: dict[str, Any] = {
             "future_release": offers_hold,
             "require_tls": requires,
             "max_auth_failures": auth.max_failures_per_session,

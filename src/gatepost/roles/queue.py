@@ -15,13 +15,15 @@ from typing import Any
 
 from gatepost.config.encoded import decode_config
 from gatepost.config.nexthop import DISCARD
+from gatepost.config.schema import Config
+from gatepost.events import EventLog
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.model import NextHopTrouble
 from gatepost.queue import backoff
 from gatepost.queue.deadlines import begins_at, expires_at
 from gatepost.queue.scheduler import Item, Scheduler
-from gatepost.roles.claims import checked
+from gatepost.roles.claims import Handler, checked
 from gatepost.roles.committing import Commits
 from gatepost.roles.hands import Hands, Job, outcomes_of
 from gatepost.roles.ids import NOTICES, IdMaker
@@ -52,7 +54,7 @@ NOT_THE_MESSAGES_FAULT = frozenset({"connect", "greeting", "helo", "auth", "mx"}
 class Queue(Role):
     """See the module."""
 
-    def __init__(self, start: m.Start, config: Any, descriptors: list[int], log: Any, loop: Any) -> None:
+    def __init__(self, start: m.Start, config: Config, descriptors: list[int], log: EventLog, loop: Any) -> None:
         super().__init__(start, config, descriptors, log, loop)
         self.rng = random.Random()
         self.spool = JournalSpool(".", config=config.queue)
@@ -61,11 +63,11 @@ class Queue(Role):
         self.scheduler = Scheduler(config.queue, config.delivery, self.rng)
         self.deadlines = backoff.Deadlines()
         self.hands = Hands(self)
-        self.remembering = Remembering(self)
+        self.remembering: Remembering = Remembering(self)
         self.notices = Notices(self, IdMaker(0, NOTICES))
         self.worker = Worker(loop)
-        self.keeping = Keeping(self)
-        self.reports = TlsReports(self)
+        self.keeping: Keeping = Keeping(self)
+        self.reports: TlsReports = TlsReports(self)
         self.owners: dict[Peer, str] = {}
         self.commits = Commits(self)
         self._dispatch_scheduled = False
@@ -99,8 +101,8 @@ class Queue(Role):
         for entry in list(self.spool.entries.values()):  # some are finished by it
             self.enter(entry)
         for key in recovery.unreported:
-            if entry := self.spool.entries.get(key):
-                self.notices.bounce_unreported(entry)
+            if silent := self.spool.entries.get(key):
+                self.notices.bounce_unreported(silent)
         living = set(self.start.extra.get("receivers", "").split())
         for owner in recovery.owners:
             if owner not in living:
@@ -458,7 +460,7 @@ class Queue(Role):
         check()
 
 
-_HANDLERS = {
+_HANDLERS: dict[type[m.Message], Handler] = {
     m.Holding: checked(Queue._on_holding),
     m.Facts: lambda queue, channel, message: queue.facts.append(message.records, time.time()),
     m.NeedSegment: Queue._on_need_segment,

@@ -16,6 +16,8 @@ from gatepost.config.authvalues import auth_files
 from gatepost.config.listening import listen_addresses
 from gatepost.config.neighbours import read_neighbours
 from gatepost.config.rewritevalues import rewrite_files
+from gatepost.config.schema import Config
+from gatepost.events import EventLog
 from gatepost.ipc import messages as m
 from gatepost.ipc.wire import Channel
 from gatepost.mail.header import TraceBuilder
@@ -59,7 +61,7 @@ FAREWELL_S = 1.0  # behind the limit of a drain: for the last 421 to leave; the 
 class Receiver(BodyFiles, Role):
     """See the module. `SmtpIn` calls `decide_*`, `commit` and the rest of its host's side."""
 
-    def __init__(self, start: m.Start, config: Any, descriptors: list[int], log: Any, loop: Any) -> None:
+    def __init__(self, start: m.Start, config: Config, descriptors: list[int], log: EventLog, loop: Any) -> None:
         super().__init__(start, config, descriptors, log, loop)
         self.limits = config.smtp
         self.now_s = time.time

@@ -77,7 +77,7 @@ class Remembering:
             return {"error": f"{', '.join(domains)}: {refused(trouble)}"}
         return {"forgotten": domains}
 
-    def list(self) -> list[dict[str, str]]:
+    def listed(self) -> list[dict[str, str]]:
         """What is remembered, the domain seen last at the end."""
         return [{"domain": domain, "by": how, "last": timestamp(last_s)} for domain, how, last_s in self.memory.rows()]
 

@@ -8,8 +8,8 @@ header fields (`mail/headerrewrite.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 import msgspec
 
@@ -27,6 +27,12 @@ HEADER_SENDERS, HEADER_RECIPIENTS = "header-senders", "header-recipients"
 PARTS = (REVERSE_PATH, FORWARD_PATH, HEADER_SENDERS, HEADER_RECIPIENTS)
 BOTH = ["outbound", "inbound"]
 MAX_STEPS = 10  # of a rule that repeats
+
+
+class Networks(Protocol):
+    """What knows whether an address, given as text, is in one of its networks."""
+
+    def __contains__(self, address: str, /) -> bool: ...
 
 
 class RewriteFailed(Exception):
@@ -70,7 +76,7 @@ def own_domains(config: Config) -> Domains:
     return Domains(config.domains)
 
 
-class _Rule:
+class Rule:
     """A rule with its tables built."""
 
     __slots__ = (
@@ -83,7 +89,7 @@ class _Rule:
         rule: RewriteRule,
         tables: tuple[Any, ...],
         ours: Domains,
-        networks: Container[str] | None,
+        networks: Networks | None,
         *,
         has_domain_keys: bool = False,
     ) -> None:
@@ -115,33 +121,33 @@ class Rewriter:
     __slots__ = ("_own_names", "_rules", "_separator", "parts")
 
     def __init__(
-        self, config: Config, address_set: Callable[[list[str]], Container[str]], answers: Answers | None = None
+        self, config: Config, address_set: Callable[[list[str]], Networks], answers: Answers | None = None
     ) -> None:
         lookups = Lookups(config, answers)
         ours = own_domains(config)
         self._own_names = Domains([*config.domains, config.hostname])
         self._separator = config.detail_separator or ""
-        self._rules: list[_Rule] = []
+        self._rules: list[Rule] = []
         if config.domaintable:
             rule = RewriteRule(name="domaintable", directions=BOTH, parts=list(PARTS))
             self._rules.append(
-                _Rule(rule, lookups.named("domaintable", config.domaintable), ours, None, has_domain_keys=True)
+                Rule(rule, lookups.named("domaintable", config.domaintable), ours, None, has_domain_keys=True)
             )
         if config.genericstable:
             names = [*config.domains, config.hostname]
             rule = RewriteRule(name="genericstable", parts=[REVERSE_PATH, HEADER_SENDERS], domains=names, stop=True)
-            self._rules.append(_Rule(rule, lookups.named("genericstable", config.genericstable), ours, None))
+            self._rules.append(Rule(rule, lookups.named("genericstable", config.genericstable), ours, None))
         for rule in config.rewrite.rules:
             if rule.mode != "off":
                 networks = address_set(rule.networks) if rule.networks else None
-                self._rules.append(_Rule(rule, lookups.named(USE, rule.tables), ours, networks))
+                self._rules.append(Rule(rule, lookups.named(USE, rule.tables), ours, networks))
         self.parts = frozenset(part for rule in self._rules for part in rule.parts)
 
-    def rules_for(self, part: str, outbound: bool, client: str) -> tuple[_Rule, ...]:
+    def rules_for(self, part: str, outbound: bool, client: str) -> tuple[Rule, ...]:
         """The rules about this part of a session, to be asked for each of its addresses."""
         return tuple(rule for rule in self._rules if rule.holds(part, outbound, client))
 
-    def rewrite(self, rules: Iterable[_Rule], local: str, domain: str) -> tuple[str, str, list[Change]]:
+    def rewrite(self, rules: Iterable[Rule], local: str, domain: str) -> tuple[str, str, list[Change]]:
         """Local part (as written) and domain (canonical) of what an address becomes, and which rules did it.
 
         Raises RewriteFailed, TableUnavailable and NeedsAnswer.
@@ -167,7 +173,7 @@ class Rewriter:
                     break
         return local, domain, changes
 
-    def _apply(self, rule: _Rule, local: str, domain: str) -> str | None:
+    def _apply(self, rule: Rule, local: str, domain: str) -> str | None:
         if rule.domains and domain not in rule.domains:
             return None
         if rule.except_domains and domain in rule.except_domains:
@@ -207,7 +213,8 @@ class Rewriter:
         if found is not None:
             new_local, _, new_domain = found.rpartition("@")
             return f"{new_local}{separator}{detail}@{new_domain}" if new_local else found
-        return table.lookup(f"@{domain}")
+        found = table.lookup(f"@{domain}")
+        return found
 
     def _ask_remote(self, table: RemoteTable, key: str, domain: str) -> str | None:
         """In the forms that its source is asked for; without its detail if there is nothing with it."""

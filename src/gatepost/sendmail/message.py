@@ -116,14 +116,14 @@ def complete(message: Message, *, hostname: str, reverse_path: str, full_name: s
     resent = any(name.startswith(b"resent-") for name, _ in message.fields)
     added: list[Field] = []
     for prefix in ("Resent-", "") if resent else ("",):
-        for name, value in (
+        for missing, value in (
             ("From", _mailbox(full_name, reverse_path)),
             ("Date", build_date(now_s, local=True)),
             ("Message-ID", f"<{int(now_s):x}.{secrets.token_hex(8)}@{hostname}>"),
         ):
-            key = f"{prefix}{name}".lower().encode()
+            key = f"{prefix}{missing}".lower().encode()
             if not message.has(key):
-                added.append((key, f"{prefix}{name}: {value}\r\n".encode("utf-8", "surrogateescape")))
+                added.append((key, f"{prefix}{missing}: {value}\r\n".encode("utf-8", "surrogateescape")))
     message.fields[:0] = added
 
 

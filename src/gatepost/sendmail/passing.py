@@ -80,7 +80,8 @@ class Passing:
     def _read_more(self) -> bool:
         """Wait for more of the caller's octets, passing on what the gateway says meanwhile; False if no more come."""
         while not self._is_ended and not self._is_closed:
-            ready, _, _ = select.select([self._source, self._sock], [], [])
+            sources: list[int | socket.socket] = [self._source, self._sock]
+            ready, _, _ = select.select(sources, [], [])
             if self._sock in ready:
                 self._take()
             elif data := os.read(self._source, READ_BYTES):

@@ -76,7 +76,7 @@ class JournalSpool:
         self.lock = self.log.lock
         self.sources = Sources()
         self.lock_fd = -1
-        self._shared: dict[tuple, tuple[Outcome, ...]] = {}
+        self._shared: dict[tuple[object, ...], tuple[Outcome, ...]] = {}
         self.deferred_directory = 0  # of the last batch
         self.deferred_directories: set[int] = set()  # those whose names are known to be durable
         self._disk = Disk(self.root or "/", config)
@@ -85,7 +85,7 @@ class JournalSpool:
     def recover(self) -> Recovery:
         return recovery.recover(self)
 
-    def _describe(self, gone: list[str]) -> tuple:
+    def _describe(self, gone: list[str]) -> tuple[object, ...]:
         """The BEGIN line of a journal file."""
         segments = [(state.number, state.owner, state.sealed, state.known_end) for state in self.segments.values()]
         bodies = list(self.bodies.items())
@@ -262,7 +262,7 @@ class JournalSpool:
                 self.log.add_later(self._notice_line(about, recipients))
         return entry
 
-    def _notice_line(self, about: Entry, recipients: Sequence[int]) -> tuple:
+    def _notice_line(self, about: Entry, recipients: Sequence[int]) -> tuple[object, ...]:
         self.log.touch(about)
         noticed = bytearray(about.noticed or len(about.states))
         for index in recipients:
@@ -442,7 +442,9 @@ class JournalSpool:
     def retry(self, entry: Entry, next_due_s: float) -> None:
         self._flag(entry, write=self.log.add, next_due_s=next_due_s)
 
-    def _flag(self, entry: Entry, write: Callable[[tuple], None] | None = None, **changes: bool | float) -> None:
+    def _flag(
+        self, entry: Entry, write: Callable[[tuple[object, ...]], None] | None = None, **changes: bool | float
+    ) -> None:
         with self.lock:
             self._expect(entry)
             self.log.touch(entry)

@@ -106,7 +106,7 @@ class Entry:
     def envelope(self) -> Envelope:
         """The envelope; decoded anew each time for a deferred message."""
         value = self._envelope
-        return _decode(value) if type(value) is bytes else value  # type: ignore[return-value,arg-type]
+        return _decode(value) if type(value) is bytes else value  # type: ignore[return-value]
 
     @property
     def packed_envelope(self) -> bytes:

@@ -15,6 +15,7 @@ import errno
 import os
 import struct
 from collections.abc import Iterator
+from typing import Any
 from zlib import crc32
 
 import msgspec
@@ -69,7 +70,7 @@ class JournalFile(SyncedFile):
         self._reserved = 0
         self._waiting: list[bytes] = []
 
-    def add(self, line: tuple) -> None:
+    def add(self, line: tuple[object, ...]) -> None:
         """Queue a line for the next `flush`."""
         payload = _encode(line)
         length = len(payload)
@@ -121,7 +122,7 @@ class Gap(msgspec.Struct):
     torn: bool
 
 
-def read_lines(data: bytes) -> Iterator[list | Gap]:
+def read_lines(data: bytes) -> Iterator[list[Any] | Gap]:
     """Yield the lines of a whole journal file, and the gaps between them. The zeros reserved at the end are neither."""
     offset = 0
     used = len(data.rstrip(b"\0"))
@@ -138,7 +139,7 @@ def read_lines(data: bytes) -> Iterator[list | Gap]:
         yield line
 
 
-def _line_at(data: bytes, offset: int) -> tuple[list, int] | None:
+def _line_at(data: bytes, offset: int) -> tuple[list[Any], int] | None:
     if data[offset : offset + 2] != MARK or len(data) - offset < _HEAD.size:
         return None
     _, length, crc = _HEAD.unpack_from(data, offset)

@@ -31,7 +31,7 @@ class OutcomeLog:
     def __init__(
         self,
         root: str,
-        describe: Callable[[list[str]], tuple],
+        describe: Callable[[list[str]], tuple[object, ...]],
         snapshot: Callable[[], Iterable[Entry]],
         sync_first: Callable[[], None],
     ) -> None:
@@ -49,7 +49,7 @@ class OutcomeLog:
         # The last one is written; others stay until a snapshot replaced them. Before `start` lines go nowhere.
         self._files = [JournalFile(-1, 0)]
         self._snapshot_bytes = 0
-        self._later: list[tuple] = []
+        self._later: list[tuple[object, ...]] = []
         self._doomed: list[str] = []
         self._removing: list[str] = []  # doomed files of the commit under way
         self._unlinked: set[str] = set()  # directories with removals that are not durable yet
@@ -70,11 +70,11 @@ class OutcomeLog:
             entry.epoch = self.epoch
             self._files[-1].add(entry_line(entry))
 
-    def add(self, line: tuple) -> None:
+    def add(self, line: tuple[object, ...]) -> None:
         """Queue a line; it is written by the next `flush` or `write`."""
         self._files[-1].add(line)
 
-    def write(self, line: tuple) -> None:
+    def write(self, line: tuple[object, ...]) -> None:
         """Write a line at once. A refusal is kept as `trouble`: memory has the line, and each later write tries again."""
         journal = self._files[-1]
         journal.add(line)
@@ -83,7 +83,7 @@ class OutcomeLog:
         except SpoolError as error:
             self.trouble = str(error)
 
-    def add_later(self, line: tuple) -> None:
+    def add_later(self, line: tuple[object, ...]) -> None:
         """Queue a line that must not be durable before what `sync_first` makes durable."""
         self._later.append(line)
 

@@ -299,7 +299,8 @@ def _is_zero(fd: int, offset: int, limit: int) -> bool:
 
 
 def _token_at(fd: int, offset: int) -> bytes:
-    return _FIELDS.unpack(os.pread(fd, _FIELDS.size, offset))[5]
+    token: bytes = _FIELDS.unpack(os.pread(fd, _FIELDS.size, offset))[5]
+    return token
 
 
 def _find_header(fd: int, offset: int, limit: int, token: bytes | None) -> int:

@@ -74,7 +74,7 @@ class TlsMemory:
 
     def expire(self, now_s: float) -> list[str]:
         """Forget what is too old or too much; which."""
-        gone = []
+        gone: list[str] = []
         for domain, seen in self._seen.items():
             if seen.last_s >= now_s - self._keep_s and len(self._seen) - len(gone) <= self._most:
                 break

@@ -22,7 +22,7 @@ from gatepost.config.values import InvalidValue, parse_domain
 from gatepost.policy.clientnames import names_of_client
 from gatepost.policy.verdict import Verdict
 from gatepost.routing.answers import Answers, NotAsked
-from gatepost.routing.router import Route
+from gatepost.routing.route import Route
 from gatepost.routing.table import TableUnavailable
 from gatepost.routing.tables.lookups import Lookups
 from gatepost.routing.tables.sendmail_keys import Answer

@@ -12,9 +12,8 @@ from itertools import chain
 from typing import ClassVar
 
 from gatepost.config.errorreply import BadError
-from gatepost.routing.answers import ANY, Answers
+from gatepost.routing.answers import ANY, Answers, is_askable
 from gatepost.routing.table import TableUnavailable
-from gatepost.routing.tables.remote import is_askable
 from gatepost.routing.tables.sendmail_keys import Answer, address_keys, domain_keys, full_keys, parse_value, user_keys
 
 MAX_DOMAIN_KEYS = 32  # of one name; behind them only its last ones are asked

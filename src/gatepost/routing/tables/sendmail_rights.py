@@ -9,6 +9,7 @@ sendmail; what is left of it here is told in a note.
 from __future__ import annotations
 
 import ipaddress
+from typing import Any
 
 import msgspec
 
@@ -61,7 +62,7 @@ def rights_of(data: TableData) -> Rights:
     return rights
 
 
-def _keep(found: dict, key: object, tag: str, is_relay: bool) -> None:  # type: ignore[type-arg]
+def _keep(found: dict[Any, tuple[int, bool]], key: object, tag: str, is_relay: bool) -> None:
     """A tagged line counts before one without tag."""
     rank = 1 if tag else 0
     if key not in found or found[key][0] < rank:
@@ -78,8 +79,8 @@ def _judge(tag: str, bare: str, network: Network | None, file: str, line: int, r
     elif tag != "to" and network is not None:
         try:
             parse_network(str(network))
-        except InvalidValue as error:
-            rights.errors.append(ConfigError(file, line, "", f'"{bare} RELAY": {error.problem}', error.advice))
+        except InvalidValue as refused:
+            rights.errors.append(ConfigError(file, line, "", f'"{bare} RELAY": {refused.problem}', refused.advice))
     elif tag == "to" and (network is not None or "@" in bare):
         problem = f'"To:{bare} RELAY" gives no right: rights to receive are given to domains'
         rights.notes.append(TableNote(file, line, problem, f'write "To:{bare.rpartition("@")[2]} RELAY"'))
