@@ -100,7 +100,7 @@ class SmtpOut(asyncio.Protocol):
         self._owner = owner
         self._timeouts = timeouts
         self._clock = clock
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.Transport | TlsLayer | None = None
         self._paused = False
         self._is_ready = False
         self._is_closed = False
@@ -197,7 +197,7 @@ class SmtpOut(asyncio.Protocol):
         except ValueError as error:  # a host name that cannot stand in a ClientHello
             self.tls_failed(str(error))
             return
-        self._transport = cast("asyncio.Transport", layer)
+        self._transport = layer
         layer.begin()
 
     def tls_begun(self, facts: TlsFacts) -> None:
@@ -256,7 +256,7 @@ class SmtpOut(asyncio.Protocol):
             self._owner.finished(self, transaction)
 
 
-def _write(transport: asyncio.Transport, pieces: list[bytes]) -> None:
+def _write(transport: asyncio.Transport | TlsLayer, pieces: list[bytes]) -> None:
     if len(pieces) == 1:
         transport.write(pieces[0])
     elif sum(map(len, pieces)) <= _JOIN_BYTES:

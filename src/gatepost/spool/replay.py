@@ -7,7 +7,8 @@ named before it was introduced becomes a stub with what is known. Counters are d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 
@@ -57,7 +58,7 @@ class SegmentState:
         self.live: dict[str, Entry] = {}  # in the order of their offsets
 
 
-def entry_line(entry: Entry) -> tuple:
+def entry_line(entry: Entry) -> tuple[object, ...]:
     """The line that holds a whole entry; the envelope only if no segment has it."""
     envelope = entry.packed_envelope if entry.place == IN_DEFERRED else b""
     flags = entry.held | entry.delay_notified << 1 | entry.refused << 2
@@ -80,12 +81,13 @@ class Replay:
         self.gone: set[str] = set()  # paths below the spool that were to be removed
         self.live: dict[str, Entry] = {}
         self.finished: set[str] = set()
-        self.early: dict[str, tuple] = {}  # FLAGS of messages of our own whose TAKEN is a line behind, or was lost
+        # FLAGS of messages of our own whose TAKEN is a line behind, or was lost
+        self.early: dict[str, tuple[bool, bool, float, float]] = {}
         self.lines = 0
         self.complete = False  # the snapshot at the beginning was whole
         self.unknown = 0  # lines that made no sense
         self._shared: dict[bytes, tuple[Outcome, ...]] = {}
-        self._handlers = {
+        self._handlers: dict[Kind, Callable[..., None]] = {
             Kind.BEGIN: self._begin,
             Kind.END: self._end,
             Kind.TAKEN: self._taken,
@@ -103,7 +105,7 @@ class Replay:
             Kind.LOST: self._lost,
         }
 
-    def apply(self, lines: Iterable[list | Gap], *, base: bool) -> list[Gap]:
+    def apply(self, lines: Iterable[list[Any] | Gap], *, base: bool) -> list[Gap]:
         """Apply the lines of one file. `base`: its snapshot counts; otherwise it was never completed, and is passed over."""
         gaps = []
         skipped = () if base else (Kind.BEGIN, Kind.END, Kind.ENTRY)
@@ -121,7 +123,10 @@ class Replay:
                 self.unknown += 1
         return gaps
 
-    def _begin(self, version, counters, next_segment, next_body, segments, bodies, gone, *_) -> None:
+    def _begin(
+        self, version: int, counters: list[int], next_segment: int, next_body: int, segments: list[list[Any]],
+        bodies: list[tuple[int, str]], gone: list[str], *_: object,
+    ) -> None:  # fmt: skip
         if version != VERSION:
             raise ValueError(f"journal version {version}")
         self.counters = [*counters, *[0] * (COUNTERS - len(counters))]
@@ -131,12 +136,13 @@ class Replay:
         self.bodies = {row[0]: row[1] for row in bodies}
         self.gone = set(gone)
 
-    def _end(self, *_) -> None:
+    def _end(self, *_: object) -> None:
         self.complete = True
 
     def _entry(
-        self, id, place, segment, offset, content_offset, content_bytes, body_file, deferred_dir, crc, states, attempts,
-        next_due_s, received_s, flags, noticed, last, envelope, released_s=0.0, *_,
+        self, id: str, place: int, segment: int, offset: int, content_offset: int, content_bytes: int, body_file: int,
+        deferred_dir: int, crc: int, states: bytes, attempts: int, next_due_s: float, received_s: float, flags: int,
+        noticed: bytes, last: list[Any], envelope: bytes, released_s: float = 0.0, *_: object,
     ) -> None:  # fmt: skip
         entry = Entry(envelope, id, received_s, len(states))
         entry.place, entry.segment, entry.offset = place, segment, offset
@@ -153,7 +159,7 @@ class Replay:
         self.live[id] = entry
         self._finish_if_delivered(entry)
 
-    def _share(self, last: list) -> tuple[Outcome, ...]:
+    def _share(self, last: list[Any]) -> tuple[Outcome, ...]:
         outcomes = msgspec.convert(last, tuple[Outcome, ...])
         if len(outcomes) != 1:
             return outcomes
@@ -170,8 +176,8 @@ class Replay:
         return entry
 
     def _taken(
-        self, id, segment, offset, end, content_offset, content_bytes, body_file, recipients, received_s, held=False,
-        refused=False, *_,
+        self, id: str, segment: int, offset: int, end: int, content_offset: int, content_bytes: int, body_file: int,
+        recipients: int, received_s: float, held: bool = False, refused: bool = False, *_: object,
     ) -> None:  # fmt: skip
         state = self.segments.get(segment)
         if state is None:
@@ -203,7 +209,9 @@ class Replay:
                 entry.pending -= 1
         return entry
 
-    def _outcome(self, id, states, attempts, next_due_s, outcomes, *_) -> None:
+    def _outcome(
+        self, id: str, states: bytes, attempts: int, next_due_s: float, outcomes: list[Any], *_: object
+    ) -> None:
         entry = self._change(id, states)
         if entry is None:
             return
@@ -222,16 +230,16 @@ class Replay:
         self.finished.add(entry.id)
         self.counters[MESSAGES_FINISHED] += 1
 
-    def _settled(self, id, states, *_) -> None:
+    def _settled(self, id: str, states: bytes, *_: object) -> None:
         self._change(id, states)
 
-    def _finished(self, id, states, *_) -> None:
+    def _finished(self, id: str, states: bytes, *_: object) -> None:
         entry = self._change(id, states)
         if entry is not None:
             self._forget(entry)
 
-    def _deferred(self, directory, rows, *_) -> None:
-        for id, crc, content_bytes, states, envelope, *_ in rows:
+    def _deferred(self, directory: int, rows: list[list[Any]], *_: object) -> None:
+        for id, crc, content_bytes, states, envelope, *_rest in rows:
             entry = self._change(id, states)
             if entry is None:
                 continue
@@ -242,12 +250,15 @@ class Replay:
             entry.content_offset, entry.content_bytes = 0, content_bytes
             entry.segment = entry.offset = entry.body_file = 0
 
-    def _notice(self, about, noticed, *_) -> None:
+    def _notice(self, about: str, noticed: bytes, *_: object) -> None:
         entry = self.live.get(about)
         if entry is not None:
             entry.noticed = noticed
 
-    def _flags(self, id, held, delay_notified, next_due_s, released_s=0.0, refused=False, *_) -> None:
+    def _flags(
+        self, id: str, held: bool, delay_notified: bool, next_due_s: float, released_s: float = 0.0,
+        refused: bool = False, *_: object,
+    ) -> None:  # fmt: skip
         entry = self.live.get(id)
         if entry is not None:
             self.early.pop(id, None)
@@ -266,25 +277,25 @@ class Replay:
             if not entry.attempts:
                 entry.next_due_s = next_due_s
 
-    def _opened(self, segment, owner, *_) -> None:
+    def _opened(self, segment: int, owner: str, *_: object) -> None:
         self.segments[segment] = SegmentState(segment, owner)
         self.next_segment = max(self.next_segment, segment + 1)
 
-    def _sealed(self, segment, length, *_) -> None:
+    def _sealed(self, segment: int, length: int, *_: object) -> None:
         state = self.segments.setdefault(segment, SegmentState(segment, ""))
         state.sealed = length
 
-    def _known(self, segment, offset, end, *_) -> None:
+    def _known(self, segment: int, offset: int, end: int, *_: object) -> None:
         state = self.segments.setdefault(segment, SegmentState(segment, ""))
         if offset == state.known_end:
             state.known_end = end
 
-    def _bodies(self, owner, numbers, *_) -> None:
+    def _bodies(self, owner: str, numbers: list[int], *_: object) -> None:
         for number in numbers:
             self.bodies[number] = owner
             self.next_body = max(self.next_body, number + 1)
 
-    def _lost(self, id, pending, *_) -> None:
+    def _lost(self, id: str, pending: int, *_: object) -> None:
         entry = self.live.get(id)
         if entry is not None:
             self.counters[LOST] += pending
