@@ -102,6 +102,7 @@ class Bed:
         self._sent: list[Sent] = []
         self._sent_read = 0
         self._is_done = False
+        self._pauses = processes.Pauses()
 
     def __enter__(self) -> Self:
         seed = f"{self.options.seed} {self.name}"
@@ -130,6 +131,7 @@ class Bed:
 
     def close(self) -> None:
         """End everything; the directory goes unless it is wanted."""
+        self._pauses.close()
         processes.stop(self._load)
         self.gateway.close()
         processes.stop(self._sink)
@@ -255,6 +257,7 @@ class Bed:
             syncs=syncs,  # type: ignore[arg-type]
             holds=self.holds,
             is_busy=self.options.quick,
+            pause_s=self._pauses.longest_s,
         )
         result.problems += self.problems + proof.problems()
         result.problems += self._check_ledger(ledger)
@@ -306,6 +309,7 @@ class Bed:
             "duplicates": proof.duplicates,
             "unexplained_duplicates": len(proof.unexplained),
             "longest_excuse_s": round(proof.longest_excuse_s, 2),
+            "longest_pause_s": round(self._pauses.longest_s, 2),
             "replies": dict(sorted(proof.replies.items())),
             "ledger": ledger,
         }

@@ -13,6 +13,7 @@ import random
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -73,6 +74,27 @@ def wait_until(condition: Callable[[], T], what: str, timeout_s: float) -> T:
             raise CrashError(f"not in {timeout_s:.0f} s: {what}")
         time.sleep(POLL_S)
     return value
+
+
+class Pauses:
+    """`longest_s` is the longest time for which this program got no turn though it was due: others of the machine may have had none either."""
+
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pauses", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        before_s = time.monotonic()
+        while not self._end.wait(POLL_S):
+            now_s = time.monotonic()
+            self.longest_s = max(self.longest_s, now_s - before_s - POLL_S)
+            before_s = now_s
+
+    def close(self) -> None:
+        self._end.set()
+        self._thread.join()
 
 
 def take_port() -> int:

@@ -23,7 +23,8 @@ CLOCK_S = 0.005  # the log has milliseconds, from the start of a turn of the loo
 AWAITED_S = 10.0
 EARLY_S = 0.05  # a Maildir has the time of its file system, by another clock
 NOTICE_S = 0.2  # a deliverer on a busy machine sees within this that its queue has gone
-BUSY_S = 1.0  # on a machine that is shared with anything a process may get no turn for this long
+BUSY_S = 1.0  # on a machine that is shared with anything a process may get no turn for this long, or
+BUSY_PAUSES = 2  # times the longest pause that was seen
 MAX_NAMED = 5
 MAY_DUPLICATE = frozenset(("queue", "deliverer", "maildir", "supervisor", "all", "power"))
 
@@ -108,20 +109,22 @@ def prove(
     syncs: Sequence[Sync] = (),
     holds: Sequence[Hold] = (),
     is_busy: bool = False,
+    pause_s: float = 0.0,
 ) -> Proof:
     """Compare the books.
 
     `grace_s` is for how long a noted delivery may be forgotten by a disturbance; `syncs` of a disk that says what it has kept.
-    What is lost or arrives twice is the same on a machine that `is_busy` with other things; only times are taken less strictly.
+    What is lost or arrives twice is the same on a machine that `is_busy` with other things; only times are taken less strictly, by
+    what such a machine may be late, or by more where a longer pause was seen.
     """
-    late_s = BUSY_S if is_busy else 0.0
+    late_s = max(BUSY_S, BUSY_PAUSES * pause_s) if is_busy else 0.0
     proof = Proof()
     arrivals = list(arrivals)
     for hold in holds:
         proof.escaped += [
             arrival.gateway_id
             for arrival in arrivals
-            if arrival.gateway_id in hold.ids and hold.begin_s <= arrival.begun_s <= hold.end_s
+            if arrival.gateway_id in hold.ids and hold.begin_s + late_s <= arrival.begun_s <= hold.end_s
         ]
     begun = [sync.begun_s for sync in syncs]
     sent = list(sent)

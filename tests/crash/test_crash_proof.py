@@ -6,7 +6,7 @@ import pytest
 
 from bench.crash.bed import check_counts
 from bench.crash.books import Arrival, Book, Sent, Sync, read_book
-from bench.crash.proof import NOTICE_S, Disturbance, Hold, prove
+from bench.crash.proof import BUSY_PAUSES, BUSY_S, NOTICE_S, Disturbance, Hold, prove
 
 
 def sent(message_id: str, code: int = 250, recipients: tuple[str, ...] = ("a@x.test",), **fields) -> Sent:
@@ -100,6 +100,18 @@ def test_what_is_held_does_not_set_out(begin_s, end_s, count):
     holds = [Hold(frozenset(("Gm1", "Gm2")), begin_s, end_s)]
     proof = prove([sent("m1")], [arrived("m1", 2.0)], [], {}, holds=holds)
     assert len(proof.problems()) == len(proof.escaped) == count
+
+
+@pytest.mark.parametrize(
+    ("is_busy", "pause_s", "late_s"), [(False, 9.0, 0.0), (True, 0.0, BUSY_S), (True, 2.0, 2.0 * BUSY_PAUSES)]
+)
+def test_a_machine_that_is_busy_may_be_late_by_what_was_seen_of_it(is_busy, pause_s, late_s):
+    holds = [Hold(frozenset(("Gm1",)), 2.0, 99.0)]
+    kill = Disturbance("queue", 1.0, 2.0 - NOTICE_S)
+    for at_s, is_late in ((2.0 + late_s - 0.1, False), (2.0 + late_s + 0.1, True)):
+        books = [sent("m1")], [arrived("m1", at_s), arrived("m1", 50.0)]
+        proof = prove(*books, [kill], {}, holds=holds[:1], is_busy=is_busy, pause_s=pause_s)
+        assert ("Gm1" in proof.escaped[:-1], bool(proof.unexplained)) == (is_late, is_late)
 
 
 def test_a_notice_comes_twice_only_for_what_was_broken_meanwhile():
