@@ -25,6 +25,7 @@ class Server:
         self.answers = answers
         self.sessions: list[list[bytes]] = []
         self.sources: set[str] = set()
+        self.turned_away = 0  # which of those that come is, counted from 1
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.endpoint = self._socket.getsockname()[:2]
         self._thread = threading.Thread(target=self._serve)
@@ -52,6 +53,9 @@ class Server:
                     continue
 
     def _session(self, connection: socket.socket, file: object, lines: list[bytes]) -> None:
+        if len(self.sessions) == self.turned_away:
+            connection.sendall(b"521 bad.example\r\n")
+            return
         connection.sendall(b"220 bad.example\r\n")
         in_data = False
         for text in file:  # type: ignore[attr-defined]
@@ -111,6 +115,14 @@ def test_one_who_could_not_talk_in_time_proves_nothing(server: Server, delay_s: 
     found = verdicts(server, config_for(server, smtp=Smtp(greeting_delay_s=delay_s)))["talking before the greeting"]
     assert found.verdict == verdict
     assert ("too busy" in found.detail) is (verdict == SKIPPED)
+
+
+def test_a_gateway_that_was_too_busy_once_does_not_fail(server: Server) -> None:
+    asking = Outside(config_for(server, smtp=Smtp(greeting_delay_s=60.0)), server.endpoint)
+    server.turned_away = 3
+    greeting = asking._talk_early()
+    assert greeting is not None
+    assert (greeting.code, len(server.sessions)) == (521, 3)
 
 
 def test_it_never_gives_a_message_for_another_domain(server: Server) -> None:
