@@ -11,11 +11,13 @@ from gatepost.privsep.reloading import PendingReload, Succession
 
 
 class Bed:
-    """Two receivers and a resolver before, the same behind; `ended` counts the ends, `answers` what the control role got."""
+    """Two receivers, control and a resolver before, the same behind; `ended` counts the ends, `answers` what the control role got."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         keys = [
-            (role, at, number) for number in (1, 2) for role, at in (("receiver", 0), ("receiver", 1), ("resolver", 0))
+            (role, at, number)
+            for number in (1, 2)
+            for role, at in (("receiver", 0), ("receiver", 1), ("control", 0), ("resolver", 0))
         ]
         self.children = {key: Child(*key) for key in keys}
         self.ended = 0
@@ -29,8 +31,8 @@ class Bed:
     def end(self) -> None:
         self.ended += 1
 
-    def close(self, number: int) -> None:
-        self.children["receiver", number, 1].has_closed = True
+    def close(self, number: int, role: str = "receiver") -> None:
+        self.children[role, number, 1].has_closed = True
         self.succession.check()
 
 
@@ -41,8 +43,9 @@ def bed(monkeypatch: pytest.MonkeyPatch) -> Bed:
 
 def test_it_ends_with_the_last_door(bed: Bed) -> None:
     bed.close(0)
-    assert (bed.ended, bed.answers, bed.succession.is_open) == (0, [], True)
     bed.close(1)
+    assert (bed.ended, bed.answers, bed.succession.is_open) == (0, [], True)
+    bed.close(0, "control")
     assert (bed.ended, bed.answers, bed.succession.is_open) == (1, [m.ReloadDone(7, [])], False)
     bed.succession.check()
     bed.succession.end(bed.pending)  # the timer
@@ -51,6 +54,8 @@ def test_it_ends_with_the_last_door(bed: Bed) -> None:
 
 def test_who_has_ended_accepts_nothing(bed: Bed) -> None:
     bed.close(0)
+    bed.close(0, "control")
+    assert bed.ended == 0
     del bed.children["receiver", 1, 1]
     bed.succession.check()
     assert bed.ended == 1

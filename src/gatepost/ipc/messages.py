@@ -47,7 +47,7 @@ class Serving(Message):
 
 
 class DoorsClosed(Message):
-    """A receiver that drains accepts no connection any more."""
+    """A receiver, or control, that drains accepts no connection any more."""
 
 
 class Fatal(Message):

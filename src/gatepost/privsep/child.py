@@ -25,6 +25,7 @@ SEND_TIMEOUT_S = 30.0  # a role reads its first message only when its interprete
 READY_TIMEOUT_S = 1.0
 # of a role to the supervisor, which ends one that says more; commands of an administrator are a few
 MAX_MESSAGES_S = 500
+LISTENING = ("receiver", "control")
 _ENVIRONMENT_KEPT = ("PATH", "LANG", "LC_ALL", "TZ")
 # OpenSSL's own default authorities: none. A role trusts what the supervisor hands to it; a library that loads the system's when it is
 # imported, as aiohttp does, would only have them in memory.
@@ -52,7 +53,7 @@ class Child:
         self.generation = generation
         self.state = State.STARTING
         self.is_serving = role != "receiver"  # it says when it listens
-        self.has_closed = role != "receiver"  # and, when it drains, that it does no more
+        self.has_closed = role not in LISTENING  # and, when it drains, that it does no more
         self.rights = ""
         self.tries = b"[]"
         self.pid = 0

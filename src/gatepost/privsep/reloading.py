@@ -59,10 +59,10 @@ class PendingReload:
 
 
 class Succession:
-    """A generation has taken over: the reload has ended when no receiver of an older one accepts a connection any more.
+    """A generation has taken over: the reload has ended when no receiver and no control of an older one accepts a connection any more.
 
     They all accept from the same sockets: whoever connected before could still be served by the configuration of before, although
-    the reload had been answered.
+    the reload had been answered; and the next command of an operator could run into the end of the old control.
     """
 
     def __init__(self, children: Mapping[tuple[str, int, int], Child], ended: Callable[[], None]) -> None:

@@ -161,6 +161,7 @@ class Supervisor:
                 self._on_signals(os.read(signals, 512))
             else:
                 self._read(key.data)
+        self._log.flush()  # an event of a timer has a time of its own
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
             heapq.heappop(self._timers)[2]()

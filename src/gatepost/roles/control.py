@@ -71,6 +71,7 @@ class Control(Role):
         self._is_draining = True
         if self._server is not None:
             self._server.close()
+        self.tell_supervisor(m.DoorsClosed())
         self.loop.call_later(limit_s, self.exit)
         for connection in list(self._connections):
             connection.end_if_idle()
