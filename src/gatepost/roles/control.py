@@ -21,15 +21,19 @@ from gatepost.roles.skeleton import Peer, Role
 
 MAX_REQUEST_BYTES = 256 * 1024
 ANSWER_WAIT_S = 30.0
-# a queue that died is back by then, on a busy machine and behind the longest delay of a restart too
-QUEUE_WAIT_S = 20.0
-QUEUE_LOOK_S = 0.05
+# a role that died is back by then, on a busy machine and behind the longest delay of a restart too
+AWAY_WAIT_S = 20.0
+AWAY_LOOK_S = 0.05
 RELOAD_WAIT_S = 120.0
 SUPERVISOR_VERBS = frozenset({"roles", "status", "recipients_lists"})
-DELIVERER_VERBS = frozenset({"tls_show"})
 QUEUE_LOOKS = frozenset({"tls_remembered", "ledger", "list", "show", "next_hops", "tls_report"})
-RECIPIENT_VERBS = frozenset({"recipients_status", "recipients_confirm", "recipients_forget"})
+RECIPIENT_CHANGES = frozenset({"recipients_confirm", "recipients_forget"})
 QUEUE_VERBS = QUEUE_LOOKS | {"retry", "remove", "hold", "release", "tls_forget"}
+ROLE_OF = {
+    **dict.fromkeys(QUEUE_VERBS, "queue"),
+    **dict.fromkeys(RECIPIENT_CHANGES | {"recipients_status", "lookup"}, "resolver"),
+    "tls_show": "deliverer",
+}
 
 
 class _Waiting(NamedTuple):
@@ -123,43 +127,35 @@ class Control(Role):
 
     def ask(self, what: str, arguments: dict[str, Any], answer: Callable[[bytes], None]) -> None:
         """Answer one request by `answer(json)`, once."""
-        if what in QUEUE_VERBS:
-            self._ask_queue(what, arguments, answer, self.loop.time() + QUEUE_WAIT_S)
-        elif what in DELIVERER_VERBS:
-            self._ask_deliverer(what, arguments, answer)
+        if what in ROLE_OF:
+            self._ask_role(ROLE_OF[what], what, arguments, answer, self.loop.time() + AWAY_WAIT_S)
         elif what in SUPERVISOR_VERBS and self.supervisor is not None:
             self._post(self.supervisor, m.Ask(self._number(answer, ANSWER_WAIT_S), what, arguments))
         elif what == "reload" and self.supervisor is not None:
             self._post(self.supervisor, m.Reload(self._number(answer, RELOAD_WAIT_S)))
-        elif what in RECIPIENT_VERBS and self.peers("resolver"):
-            self._ask_resolver(what, arguments, answer)
         elif what == "stats":
             self._ask_all(answer)
-        elif what == "lookup" and self.peers("resolver"):
-            channel = max(self.peers("resolver"), key=lambda channel: channel.peer[2])
-            self._post(channel, m.Ask(self._number(answer, ANSWER_WAIT_S, channel.peer), what, arguments))
         else:
             answer(msgspec.json.encode({"error": f"unknown request {what!r}"}))
 
-    def _ask_queue(self, what: str, arguments: dict[str, Any], answer: Callable[[bytes], None], until_s: float) -> None:
-        peers = self.peers("queue")
-        if peers:
-            again = functools.partial(self.ask, what, arguments, answer) if what in QUEUE_LOOKS else None
-            number = self._number(answer, ANSWER_WAIT_S, peers[0].peer, again)
-            self._post(peers[0], m.Ask(number, what, arguments))
-        elif self.loop.time() < until_s:
-            self.loop.call_later(QUEUE_LOOK_S, self._ask_queue, what, arguments, answer, until_s)
-        else:
-            answer(b'{"error":"the queue is not running at the moment; try again in a second"}')
-
-    def _ask_resolver(self, what: str, arguments: dict[str, Any], answer: Callable[[bytes], None]) -> None:
-        """Of recipients: what is forgotten is gone from the disk, and receivers have done the same, before it is answered."""
-        channel = max(self.peers("resolver"), key=lambda channel: channel.peer[2])
+    def _ask_role(
+        self, role: str, what: str, arguments: dict[str, Any], answer: Callable[[bytes], None], until_s: float
+    ) -> None:
+        """Ask a process of the newest generation: they have the same configuration. One that is being started again is waited for."""
+        channel = max(self.peers(role), key=lambda channel: channel.peer[2], default=None)
+        if channel is None:
+            if self.loop.time() < until_s:
+                self.loop.call_later(AWAY_LOOK_S, self._ask_role, role, what, arguments, answer, until_s)
+            else:
+                reason = f"the {role} is not running at the moment; try again in a second"
+                answer(msgspec.json.encode({"error": reason}))
+            return
+        again = functools.partial(self.ask, what, arguments, answer) if what in QUEUE_LOOKS else None
         if what == "recipients_forget":
             answer = functools.partial(self._keep, answer)
-        if what != "recipients_status":
+        if what in RECIPIENT_CHANGES:
             answer = functools.partial(self._tell_receivers, m.Ask(0, what, arguments), answer)
-        self._post(channel, m.Ask(self._number(answer, ANSWER_WAIT_S, channel.peer), what, arguments))
+        self._post(channel, m.Ask(self._number(answer, ANSWER_WAIT_S, channel.peer, again), what, arguments))
 
     def _tell_receivers(self, ask: m.Ask, answer: Callable[[bytes], None], data: bytes) -> None:
         """What they remember of the resolver's answers goes the same way, before its answer is passed on."""
@@ -191,16 +187,7 @@ class Control(Role):
         if data == b"0" or b"error" in data:
             answer(data)
         else:
-            self._ask_queue("recipients_keep", {}, kept, self.loop.time() + QUEUE_WAIT_S)
-
-    def _ask_deliverer(self, what: str, arguments: dict[str, Any], answer: Callable[[bytes], None]) -> None:
-        """Any of the newest generation: they have the same configuration."""
-        peers = sorted(self.peers("deliverer"), key=lambda channel: channel.peer[2])
-        if peers:
-            number = self._number(answer, ANSWER_WAIT_S, peers[-1].peer)
-            self._post(peers[-1], m.Ask(number, what, arguments))
-        else:
-            answer(b'{"error":"no deliverer is running at the moment; try again in a second"}')
+            self._ask_role("queue", "recipients_keep", {}, kept, self.loop.time() + AWAY_WAIT_S)
 
     def _post(self, channel: Channel, message: m.Message) -> None:
         channel.post(message)
