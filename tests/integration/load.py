@@ -8,6 +8,7 @@ from typing import Self
 
 from integration.gateway import Gateway
 from integration.nexthop import NextHop
+from integration.peers.process import wait_until
 from integration.talk import Refused, Talk, message
 
 _users = itertools.count(1)
@@ -38,9 +39,21 @@ class Load:
         assert not self._thread.is_alive()
 
     def wait_until_all_arrived(self, hop: NextHop) -> None:
-        """Everything that was acknowledged is at the next hop."""
-        for recipient in self.acknowledged:
-            hop.wait_to(recipient)
+        """Everything that was acknowledged is at the next hop; each message there is looked at once, as there may be many."""
+        missing = set(self.acknowledged)
+        looked_at = 0
+
+        def is_all_there() -> bool:
+            nonlocal looked_at
+            new = hop.taken[looked_at:]
+            looked_at += len(new)
+            missing.difference_update(*(taken.recipients for taken in new))
+            return not missing
+
+        try:
+            wait_until(is_all_there, f"what was acknowledged is at {hop.name}")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: {len(missing)} are missing, such as {min(missing)}") from error
 
     def _run(self) -> None:
         while not self._stop.is_set():
