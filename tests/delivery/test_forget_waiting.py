@@ -58,7 +58,7 @@ def test_maildir(tmp_path: Path):
 
         def read(source: int, offset: int, count: int) -> bytes:
             reading.set()
-            assert release.wait(20)
+            assert release.wait(60)
             return b"A: b\r\n\r\nc\r\n"[offset : offset + count]
 
         engine = MaildirEngine(

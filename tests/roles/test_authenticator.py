@@ -166,7 +166,7 @@ def test_checks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         with lock:
             running += 1
             at_once.append(running)
-        go_on.wait(20)
+        go_on.wait(60)
         with lock:
             running -= 1
         return False

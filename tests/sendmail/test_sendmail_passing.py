@@ -113,8 +113,8 @@ def converse(
         if not part:
             break
         said += part
-    program.join(20)
-    gateway.join(20)
+    program.join(60)
+    gateway.join(60)
     assert not program.is_alive() and not gateway.is_alive()
     os.close(source)
     return statuses[0], said, gateway
