@@ -443,12 +443,14 @@ class Queue(Role):
         return answer_operator(self, what, arguments)
 
     def drain(self, limit_s: float, end_sessions: bool) -> None:
-        """Hand out nothing more, wait for what is under way, make the journal durable, go."""
+        """Hand out nothing more, wait for what is under way and for the last words of the receivers, make the journal durable, go."""
         self._is_draining = True
         deadline_s = self.loop.time() + limit_s
 
         def check() -> None:
-            if self.hands.is_idle or self.loop.time() > deadline_s:
+            # Receivers have ended before; the link of one is lost when all that it said is read.
+            has_heard_all = self.hands.is_idle and not self.peers("receiver")
+            if has_heard_all or self.loop.time() > deadline_s:
                 self.notices.store_rest()
                 self.keeping.close()
                 self.remembering.flush()
