@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from certificates import key_of
+from integration.peers.process import take_port
 
 TEXT = {"Content-Type": "text/plain"}
 
@@ -42,7 +43,7 @@ class WebServer:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate, key_of(certificate))
             self._contexts[name] = context
-        self.port = 0
+        self.port = take_port()  # not one of those that the kernel gives to connections: it is to come back to it
         self._server: Any = None
         self.open()
 
