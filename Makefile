@@ -19,7 +19,7 @@ help:
 	@echo "make wheel        wheel and source archive into dist/"
 	@echo "make deb          Debian package into dist/; make test-deb installs it in a Debian of its own (root, minutes)"
 	@echo "make sbom         bill of materials into dist/; make audit asks advisory services about every dependency"
-	@echo "make lint         ruff"
+	@echo "make lint         ruff over all, mypy over src"
 	@echo "make ci           test, lint and audit; a known weakness in a dependency fails it"
 	@echo "make lock         pin the dependencies anew, with hashes"
 	@echo "make clean        remove what the others made"
@@ -90,6 +90,7 @@ lint: $(VENV)/.test
 	$(BIN)/pip install -q ruff
 	$(BIN)/ruff check src tests bench
 	$(BIN)/ruff format --check src tests bench
+	$(BIN)/mypy
 
 lock: $(VENV)/.test
 	$(BIN)/pip install -q pip-tools
