@@ -42,6 +42,7 @@ def roomy(tmp_path_factory, hop):
     extra = (
         "[smtp]\nmax_connections_per_client = 10000\nmemory_bytes = 1048576\nbody_file_bytes = 131072\n"
         "max_commands = 10000000\nmax_transactions = 1000000\n"
+        "min_rate_bytes_s = 0\ndata_timeout_s = 1800\n"  # half a message waits until all other clients have come
     )
     with Gateway(tmp_path_factory.mktemp("roomy"), next_hop=hop.name, extra=extra) as gateway:
         yield gateway
