@@ -133,7 +133,7 @@ class Delivering(Role):
 
     async def _drain(self) -> None:
         await self.engine.drain()
-        self.exit()
+        self.leave()
 
     def answer(self, what: str, arguments: dict[str, Any]) -> Any:
         return self.engine.stats() if what == "stats" else super().answer(what, arguments)

@@ -473,7 +473,7 @@ class Receiver(BodyFiles, Role):
 
     def _exit_if_idle(self) -> None:
         if not self._connections:
-            self.exit()
+            self.leave()
 
     def answer(self, what: str, arguments: dict[str, Any]) -> Any:
         if what == "stats":

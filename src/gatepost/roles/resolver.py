@@ -122,7 +122,7 @@ class Resolver(Role):
 
     def drain(self, limit_s: float, end_sessions: bool) -> None:
         self.snapshot.flush()
-        self.exit()
+        self.leave()
 
     def on_link_lost(self, peer: Peer) -> None:
         self._asker.lost(peer)

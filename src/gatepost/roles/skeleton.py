@@ -50,6 +50,8 @@ MODULES = {
     "maildir": "gatepost.roles.maildir:MaildirDeliverer",
     "control": "gatepost.roles.control:Control",
 }
+LEAVE_S = 10.0  # below what the supervisor waits for a role that ends
+LOOK_AGAIN_S = 0.01
 SWITCH_INTERVAL_S = 0.0005  # a commit thread gets the interpreter soon after its fdatasync returned
 GC_THRESHOLDS = (20000, 50, 50)  # the hot path makes few cycles; the default of 700 costs several per cent
 
@@ -100,8 +102,8 @@ class Role:
         """A message of the supervisor other than Ping, Link and Drain."""
 
     def drain(self, limit_s: float, end_sessions: bool) -> None:
-        """Finish and call `exit`."""
-        self.exit()
+        """Finish and call `leave`."""
+        self.leave()
 
     def answer(self, what: str, arguments: dict[str, Any]) -> Any:
         """Answer a question of control: anything JSON-able, or a coroutine that gives it."""
@@ -134,6 +136,18 @@ class Role:
             self.supervisor.post(m.Fatal(reason, advice))
             self.supervisor.flush()
         self.exit(1)
+
+    def leave(self) -> None:
+        """End when the others have taken all that was said to them; one that takes nothing is waited for LEAVE_S."""
+        self._leave_until(self.loop.time() + LEAVE_S)
+
+    def _leave_until(self, limit_s: float) -> None:
+        for channel in self.links.values():
+            channel.flush()
+        if self.loop.time() < limit_s and any(channel.waiting for channel in self.links.values()):
+            self.loop.call_later(LOOK_AGAIN_S, self._leave_until, limit_s)
+        else:
+            self.exit()
 
     def exit(self, status: int = 0) -> None:
         """End the process now. No atexit handlers, no destructors: everything durable is durable already."""
