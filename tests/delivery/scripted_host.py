@@ -7,6 +7,7 @@ None for the usual answer.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Self, TypeVar
 
@@ -188,6 +189,7 @@ class Bed:
         lookup: Callable[[str, str], Awaitable[LookupDone]] | None = None,
         own_addresses: frozenset[str] = frozenset(),
         pools: dict[str, Pool] | None = None,
+        clock: Callable[[], float] = time.monotonic,
         **delivery: Any,
     ) -> None:
         self.contents: dict[int, bytes] = {}
@@ -211,6 +213,7 @@ class Bed:
             read=self.read,
             done=self.done,
             event=self.note_event,
+            clock=clock,
         )
 
     async def __aenter__(self) -> Self:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gatepost.net.turns import READ_S
 from gatepost.roles.receiver import QUEUE_AWAY_LIMIT_S, SWEEP_S, UNHEALTHY, Receiver
 
 
@@ -38,7 +39,9 @@ class Bed:
 def test_what_waits_is_refused_for_the_moment_behind_the_limit(behind_s, is_away, refused) -> None:
     bed = Bed(1000.0 + behind_s, is_away=is_away)
     bed.receiver._sweep()
-    assert bed.refused == refused and bed.timers == [SWEEP_S]
+    assert bed.timers == [SWEEP_S, READ_S]
+    bed.receiver._end_what_is_late()
+    assert bed.refused == refused
 
 
 def test_it_is_a_temporary_refusal_and_the_limit_is_that_of_the_page() -> None:

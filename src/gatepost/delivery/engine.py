@@ -32,6 +32,7 @@ from gatepost.delivery.work import Job, Read, Work
 from gatepost.ipc.messages import Attempt, AttemptDone
 from gatepost.model import NextHopTrouble, Outcome, Result, by_sender
 from gatepost.net.smtp_out import QUIT_TIMEOUT_S
+from gatepost.net.turns import READ_S
 
 _SWEEP_S = 1.0
 _STOPPED = RouteFailure(Result.DEFERRED, "4.3.2", "delivery was stopped", NextHopTrouble.NONE)
@@ -95,8 +96,7 @@ class DeliveryEngine:
 
     def submit(self, attempt: Attempt) -> None:
         """Start an attempt; its end is reported to `done`, rarely before this returns."""
-        if self._timer is None and not self._closed:
-            self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
+        self._begin_sweep()
         job = Job(attempt, self._read, self._clock())
         self._jobs += 1
         if not attempt.recipients:
@@ -121,7 +121,7 @@ class DeliveryEngine:
 
     def _begin_sweep(self) -> None:
         if self._timer is None and not self._closed:
-            self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
+            self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._on_tick)
 
     def _submit_balanced(self, job: Job, attempt: Attempt) -> None:
         """Each transaction goes to the member of the pool whose turn it is."""
@@ -280,6 +280,10 @@ class DeliveryEngine:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
+    def _on_tick(self) -> None:
+        """A reply that has come and was not read yet is none that is late."""
+        self._timer = asyncio.get_running_loop().call_later(READ_S, self._sweep)
+
     def _sweep(self) -> None:
         """Deadlines, idle connections, pools that wait, memory of the past: all on one coarse timer."""
         self._timer = None
@@ -303,7 +307,7 @@ class DeliveryEngine:
         for key in [key for key, until_s in shared.clear.items() if until_s <= now]:
             del shared.clear[key]
         if self._pools or shared.connections:
-            self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
+            self._begin_sweep()
 
 
 def _no_pool(name: str, indices: list[int]) -> list[Outcome]:

@@ -17,6 +17,7 @@ from gatepost.net.dnscache import TEMPFAIL_TTL_S, DnsCache
 from gatepost.net.dnsnames import parse_server, read_resolv_conf, reverse_name
 from gatepost.net.dnstransport import Counters, Entropy, Question, Server
 from gatepost.net.dnswire import DnsFormatError, Rcode
+from gatepost.net.turns import READ_S
 
 if TYPE_CHECKING:
     import asyncio
@@ -220,6 +221,10 @@ class StubResolver:
             self._timer = self._loop.call_later(self._tick_s, self._on_tick)
 
     def _on_tick(self) -> None:
+        """An answer that has come and was not read yet is none that is late."""
+        self._timer = self._loop.call_later(READ_S, self._time_out)
+
+    def _time_out(self) -> None:
         """Time out what is due, and close idle ports when nothing is under way any more."""
         self._timer = None
         now_s = self._loop.time()

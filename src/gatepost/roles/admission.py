@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gatepost.config.schema import Smtp
+from gatepost.net.turns import READ_S
 from gatepost.policy.engine import Engine, Facts, Phase
 from gatepost.roles.asking import Asking
 from gatepost.roles.clientrates import ClientRates
@@ -21,7 +22,6 @@ from gatepost.smtp.reply import SHUTTING_DOWN, Reply
 if TYPE_CHECKING:
     from gatepost.net.smtp_in import SmtpIn
 
-READ_S = 0.001  # another turn of the event loop
 _TOO_MANY = Reply(421, "3.2", "Too many connections, try again later")
 _TOO_MANY_YOURS = Reply(421, "7.0", "Too many connections from your address, close some and try again")
 _TOO_FAST = Reply(421, "7.0", "Too many connections from your address within a minute, try again later")

@@ -25,6 +25,7 @@ from gatepost.model import Address, Envelope, Recipient
 from gatepost.net.proxy_in import ProxyIn
 from gatepost.net.smtp_in import SmtpIn
 from gatepost.net.transaction_in import Transaction
+from gatepost.net.turns import READ_S
 from gatepost.policy.engine import Engine, Phase
 from gatepost.policy.relay import AddressSet
 from gatepost.policy.rewriting import FORWARD_PATH
@@ -296,7 +297,10 @@ class Receiver(BodyFiles, Role):
 
     def _sweep(self) -> None:
         self.loop.call_later(SWEEP_S, self._sweep)
+        self.loop.call_later(READ_S, self._end_what_is_late)
         self._judgement.flush()
+
+    def _end_what_is_late(self) -> None:
         now_s = self.loop.time()
         for connection in list(self._connections):
             connection.check_deadline(now_s)
