@@ -25,7 +25,7 @@ SEND_TIMEOUT_S = 30.0  # a role reads its first message only when its interprete
 READY_TIMEOUT_S = 1.0
 # of a role to the supervisor, which ends one that says more; commands of an administrator are a few
 MAX_MESSAGES_S = 500
-LISTENING = ("receiver", "control")
+LISTENING = ("receiver", "control")  # roles that accept connections
 _ENVIRONMENT_KEPT = ("PATH", "LANG", "LC_ALL", "TZ")
 # OpenSSL's own default authorities: none. A role trusts what the supervisor hands to it; a library that loads the system's when it is
 # imported, as aiohttp does, would only have them in memory.

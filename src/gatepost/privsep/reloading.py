@@ -81,7 +81,7 @@ class Succession:
         self.check()
 
     def check(self) -> None:
-        """A receiver has closed its doors, or has ended."""
+        """A receiver or control has closed its doors, or a process has ended."""
         if (pending := self._pending) is not None and all(
             child.has_closed or child.generation >= pending.generation for child in self._children.values()
         ):

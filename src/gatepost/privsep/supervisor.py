@@ -52,7 +52,7 @@ START_LIMIT_S = 60.0  # a role not ready by then is killed and counted as dead; 
 SESSIONS_END_S = 20.0  # SIGTERM: sessions in the middle of a message get this long
 ROLES_END_S = 20.0
 GENERATION_END_S = 600.0  # reload: the old generation's sessions may go on for this long
-DOORS_CLOSE_S = 30.0  # reload: so long the answer waits for receivers that have not closed their doors
+DOORS_CLOSE_S = 30.0  # reload: so long the answer waits for an old receiver or control that has not closed its doors
 LAST_BREATH_S = 1.0  # a role that closed its control channel should have ended by itself by then
 LOOK_AFTER_S = 1.0  # who came by a reload or after a death is compared with the table so soon
 IDLE_RECHECK_S = 60.0  # recheck_s = 0: how soon it is looked whether a reload has changed that

@@ -25,6 +25,7 @@ from gatepost.roles.ids import REPORTS, IdMaker
 from gatepost.roles.notices import lead
 from gatepost.roles.remembering import is_name
 from gatepost.roles.settling import timestamp
+from gatepost.roles.writtenlater import WrittenLater
 from gatepost.routing.route import Refusal
 from gatepost.spool.errors import SpoolError
 from gatepost.spool.keptfile import KeptFile
@@ -39,7 +40,8 @@ MAX_BYTES = 16 * 1024 * 1024
 MAX_ROWS = 100  # different results of one domain on a day; what is beyond is not counted
 MAX_AT_ONCE = 10  # reports
 MAX_TRIES = 24  # RFC 8460 5.5: about a day
-WRITE_EVERY_S = 30.0
+WRITE_DELAY_S = 30.0
+WHAT = "TLS results"
 ANSWER_WAIT_S = 90.0
 LISTED = 1000
 
@@ -62,6 +64,7 @@ class TlsReports:
         self._days: dict[tuple[int, str], Day] = {}
         self._bytes = 0  # of the rows
         self._changed: set[tuple[int, str]] = set()
+        self._later = WrittenLater(queue, WHAT, self._encoded, lambda data: self._file.write(data), WRITE_DELAY_S)
         self._retry_at_s: dict[tuple[int, str], float] = {}
         self._questions: dict[int, asyncio.Future[Any]] = {}
         self._numbers = count(1)
@@ -76,7 +79,7 @@ class TlsReports:
         try:
             self._file.load()
         except (SpoolError, ValueError) as error:
-            self._queue.event("error", where="TLS results", reason=str(error))
+            self._queue.event("error", where=WHAT, reason=str(error))
         for key, record in self._file.records.items():
             period, _, domain = key.partition("/")
             try:
@@ -84,7 +87,6 @@ class TlsReports:
                 self._bytes += sum(map(_size, day.rows))
             except (ValueError, msgspec.MsgspecError):
                 continue
-        self._queue.loop.call_later(WRITE_EVERY_S, self._write)
         self._queue.loop.call_later(self._tick_s, self._tick)
 
     @property
@@ -95,28 +97,21 @@ class TlsReports:
     def _tick_s(self) -> float:
         return min(60.0, self._config.period_s / 4)
 
-    def _collect(self) -> bytes | None:
+    def _note(self, key: tuple[int, str]) -> None:
+        """This day is not on disk as it is now."""
+        self._changed.add(key)
+        self._later.write_soon()
+
+    def _encoded(self) -> bytes:
         for period, domain in self._changed:
             day = self._days.get((period, domain))
             self._file.put(f"{period}/{domain}", msgspec.msgpack.encode(day) if day is not None else b"")
         self._changed.clear()
-        return self._file.encoded() if self._file.is_changed else None
-
-    def _write(self) -> None:
-        self._queue.loop.call_later(WRITE_EVERY_S, self._write)
-        data = self._collect()
-        if data is not None:
-            self._queue.worker.call(lambda: self._file.write(data), lambda _: None, self._refused)
-
-    def _refused(self, error: Exception) -> None:
-        self._file.is_changed = True
-        self._queue.event("error", where="TLS results", reason=str(error))
+        return self._file.encoded()
 
     def close(self) -> None:
         """The end is near: what is not written yet is."""
-        data = self._collect()
-        if data is not None:
-            self._queue.worker.call(lambda: self._file.write(data), lambda _: None, lambda _: None)
+        self._later.flush()
 
     # --- what deliverers tell ---------------------------------------------------------------------------------------
 
@@ -140,7 +135,7 @@ class TlsReports:
                 if len(day.rows) < MAX_ROWS and self._bytes + _size(row) <= MAX_BYTES:
                     day.rows.append(row)
                     self._bytes += _size(row)
-            self._changed.add(key)
+            self._note(key)
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
@@ -153,7 +148,7 @@ class TlsReports:
         for key in [key for key in self._days if key[0] < oldest]:
             self._bytes -= sum(map(_size, self._days.pop(key).rows))
             self._retry_at_s.pop(key, None)
-            self._changed.add(key)
+            self._note(key)
         if config.contact is None:
             return
         for key in [key for key in self._days if self._is_due(key, now_s)][: MAX_AT_ONCE - len(self._busy)]:
@@ -181,7 +176,7 @@ class TlsReports:
             self._busy.discard(key)
         day.tries += 1
         day.is_sent = not failed or day.tries >= MAX_TRIES
-        self._changed.add(key)
+        self._note(key)
         if failed:
             self._retry_at_s[key] = time.time() + min(3600.0, self._config.period_s / 4)
             self._queue.event("tls_report_failed", domain=key[1], reason=failed, tries=day.tries, given_up=day.is_sent)
